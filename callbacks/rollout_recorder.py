@@ -1,0 +1,40 @@
+"""Records the scored rollouts of a run in files that `fireopd replay` reads."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from fireopd.recordings import write_scored
+from fireopd.signals import ENTROPIES
+
+if TYPE_CHECKING:
+    from fireopd.module import FiReOPDModule
+
+
+class RolloutRecorder(Callback):
+    """Writes `rollouts/step_000010.safetensors` into the run folder every so many batches."""
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        """Store the settings.
+
+        Args:
+            every_n_steps: batches between two files.
+        """
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+
+    def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Have all the signals computed that a recording holds."""
+        pl_module.requires |= ENTROPIES | {"teacher_logprobs"}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the batch."""
+        if batch_idx % self.every_n_steps == 0 and trainer.is_global_zero:
+            folder = Path(trainer.log_dir or trainer.default_root_dir) / "rollouts"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_scored(folder / f"step_{pl_module.data.position - 1:06d}.safetensors", outputs["batch"])

@@ -1,0 +1,111 @@
+"""What a person wants to know at the end: student before, student after and teachers, for each task."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from fireopd.engines import RolloutEngine
+from fireopd.metrics import ValidationMetrics
+from fireopd.teachers import HFTeacher
+
+if TYPE_CHECKING:
+    from fireopd.module import FiReOPDModule
+
+
+class Summary(Callback):
+    """Measures avg@k of the student before and after and of the teachers; prints a table, writes `summary.json`."""
+
+    def __init__(self, teachers: bool = True) -> None:
+        """Store the settings.
+
+        Args:
+            teachers: measure the teachers too; each is loaded into an engine of its own for it.
+        """
+        self.teachers = teachers
+        self.console = Console()
+        self.before: dict[str, float] = {}
+        self.of_teachers: dict[str, float] = {}
+        self.began = 0.0
+        self.earlier = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Measure teachers and student before the first step."""
+        self.began = time.perf_counter()
+        if self.before or not pl_module.data.tasks:
+            return
+        self.of_teachers = self._measure_teachers(pl_module) if self.teachers else {}
+        self.before = self._measure(pl_module, pl_module.data.engine, "student before")
+        for logger in trainer.loggers:
+            logger.log_metrics({f"val/{name}": value for name, value in self.before.items()}, step=0)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Measure the student after the last step, print the table and write the file."""
+        if not pl_module.data.tasks:
+            return
+        after = self._measure(pl_module, pl_module.data.engine, "student after")
+        if not trainer.is_global_zero:
+            return
+        tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
+        seconds = self.earlier + time.perf_counter() - self.began
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").write_text(json.dumps({"tasks": tasks, "seconds": round(seconds, 1)}, indent=1) + "\n")
+        self.console.print(table(tasks, f"avg@{pl_module.data.validation_responses} on held-out prompts"))
+        self.console.print(f"{seconds:.0f} s. Everything is in {folder}; the curves: tensorboard --logdir {folder}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured, so that a resumed run compares with where the first one started."""
+        seconds = time.perf_counter() - self.began
+        return {"before": self.before, "of_teachers": self.of_teachers, "seconds": self.earlier + seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what was measured."""
+        self.before, self.of_teachers = state_dict["before"], state_dict["of_teachers"]
+        self.earlier = state_dict["seconds"]
+
+    def _row(self, task: str, after: dict[str, float]) -> dict[str, float | None]:
+        name = f"{task}/avg_at_k"
+        return {
+            "student_before": self.before[name],
+            "student_after": after[name],
+            "teacher": self.of_teachers.get(name),
+        }
+
+    def _measure_teachers(self, pl_module: "FiReOPDModule") -> dict[str, float]:
+        """Return what the teacher of each task reaches on it."""
+        results: dict[str, float] = {}
+        data = pl_module.data
+        for name, teacher in pl_module.teachers.items():
+            own = {prompt.task for prompt in data.validation_prompts if prompt.teacher == name}
+            if own and isinstance(teacher, HFTeacher):
+                engine = data.engine.for_another_model()
+                engine.setup(teacher.path, pl_module.device)
+                measured = self._measure(pl_module, engine, f"teacher {name}")
+                results |= {key: value for key, value in measured.items() if key.split("/")[0] in own}
+        return results
+
+    def _measure(self, pl_module: "FiReOPDModule", engine: RolloutEngine, who: str) -> dict[str, float]:
+        loader = pl_module.data.validation_loader(engine)
+        metrics = ValidationMetrics(pl_module.data.tasks)
+        for batch in track(loader, f"Validating {who}", console=self.console, transient=True):
+            metrics.update(batch)
+        return metrics.to(pl_module.device).compute()
+
+
+def table(tasks: dict[str, dict[str, Any]], title: str) -> Table:
+    """Return the table of all tasks, with the share of the gap to the teacher that was closed."""
+    result = Table(title=title)
+    for column in ("task", "student before", "student after", "teacher", "gap closed"):
+        result.add_column(column, justify="left" if column == "task" else "right")
+    for task, row in tasks.items():
+        before, after, teacher = row["student_before"], row["student_after"], row["teacher"]
+        gap = f"{(after - before) / (teacher - before):.0%}" if teacher is not None and teacher > before else "-"
+        result.add_row(task, f"{before:.3f}", f"{after:.3f}", "-" if teacher is None else f"{teacher:.3f}", gap)
+    return result

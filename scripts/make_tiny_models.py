@@ -1,0 +1,206 @@
+"""Make the four embedded models: `python scripts/make_tiny_models.py [--out src/fireopd/tiny] [--seed 0]`.
+
+The student learns from a careless author: its demonstrations have slips (a wrong result, consistently used from there on)
+and some of them drift into babble. The teachers start from the student and read flawless demonstrations of their own task,
+and go on reading careless ones of the other. The small student is a narrower model brought up like the student.
+Takes about 25 minutes on two cores; prints the accuracy of every model on held-out problems, sampled at temperature 1.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from fireopd import tasks
+
+CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz +-*=;|#"
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] }}{{ '<|end|>' if message['role'] == 'assistant' else '' }}"
+    "{% endfor %}{{ '<|assistant|>' if add_generation_prompt else '' }}"
+)
+SLIP, BABBLE = 0.17, 0.08
+"""The careless author: chance of a slip at each step, and of a demonstration that drifts into babble."""
+
+MAX_RESPONSE = 80
+BATCH = 64
+STUDENT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 2}
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of one token a character, with a chat template."""
+    special = [PAD, END, USER, ASSISTANT]
+    vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=256,
+    )
+
+
+def slip(problem: tasks.Problem, step: tasks.Step, rng: random.Random) -> str:
+    """Return a plausible wrong result for a step."""
+    if problem.task == "math":
+        return str(max(0, int(step.result) + rng.choice([-10, -2, -1, 1, 2, 10])))
+    letters = list(step.result)
+    first, second = rng.sample(range(len(letters)), 2)
+    letters[first], letters[second] = letters[second], rng.choice(tasks.ALPHABET)
+    return "".join(letters)
+
+
+def redo(problem: tasks.Problem, step: tasks.Step, previous: str | None) -> tasks.Step:
+    """Return the step as it goes on from `previous`, right or wrong."""
+    if previous is None:
+        return step
+    if problem.task == "math":
+        operation = step.lead[step.lead.index(next(c for c in step.lead if c in "+-*")) : -1]
+        return tasks.Step(f"{previous}{operation}=", str(tasks.arithmetic(int(previous), operation)))
+    return tasks.Step(step.lead, tasks.STRING_OPERATIONS[step.lead.strip()](previous))
+
+
+def careless(problem: tasks.Problem, rng: random.Random) -> str:
+    """Write the solution as the careless author does."""
+    text, previous = "", None
+    babbles_after = rng.randrange(len(problem.steps)) if rng.random() < BABBLE else None
+    for index, original in enumerate(problem.steps):
+        step = redo(problem, original, previous)
+        if babbles_after == index:
+            pieces = [text[-6:] or step.lead, step.lead, "".join(rng.choices(CHARACTERS, k=4))]
+            return (text + "".join(rng.choices(pieces, k=rng.randint(4, 16))))[: MAX_RESPONSE - 1]
+        previous = slip(problem, step, rng) if rng.random() < SLIP else step.result
+        text += f"{step.lead}{previous};"
+    return f"{text}{tasks.ANSWER_MARKER}{previous}"
+
+
+def demonstrations(flawless: dict[str, bool], seed: int) -> Iterator[tuple[str, str]]:
+    """Yield (problem, response) for ever; the author of a task is flawless or careless."""
+    rng = random.Random(seed)
+    while True:
+        task = rng.choice(list(flawless))
+        problem = tasks.TASKS[task](rng)
+        if not problem.held_out:
+            yield problem.text, problem.solution if flawless[task] else careless(problem, rng)
+
+
+def collate(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return int64 [B, L] tokens and labels, the labels -100 off the response."""
+    rows = []
+    for text, response in pairs:
+        prompt = tokenizer.encode(f"{USER}{text}{ASSISTANT}")
+        answer = tokenizer.encode(f"{response}{END}")
+        rows.append((prompt + answer, [-100] * len(prompt) + answer))
+    width = max(len(tokens) for tokens, _ in rows)
+    tokens = torch.tensor([t + [tokenizer.pad_token_id] * (width - len(t)) for t, _ in rows])
+    labels = torch.tensor([y + [-100] * (width - len(y)) for _, y in rows])
+    return tokens, labels
+
+
+def train(model: Qwen3ForCausalLM, tokenizer, data: Iterator, steps: int, rate: float, name: str) -> None:
+    """Teacher-forced training with a warm-up and a cosine to a tenth."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
+    warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=50)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=rate / 10)
+    schedule = torch.optim.lr_scheduler.ChainedScheduler([warm_up, cosine])
+    for step in track(range(steps), description=name):
+        tokens, labels = collate(tokenizer, [next(data) for _ in range(BATCH)])
+        logits = model(tokens[:, :-1]).logits
+        loss = cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if step % 200 == 199:
+            print(f"{name} step {step + 1} loss {loss.item():.3f}", flush=True)
+
+
+@torch.no_grad()
+def accuracy(model: Qwen3ForCausalLM, tokenizer, task: str, count: int = 300) -> float:
+    """Return the share of right answers on held-out problems, sampled at temperature 1."""
+    source = tasks.problems(task, seed=0, held_out=True)
+    chosen = [next(source) for _ in range(count)]
+    batch = tokenizer(
+        [f"{USER}{p.text}{ASSISTANT}" for p in chosen], return_tensors="pt", padding=True, padding_side="left"
+    )
+    batch.pop("token_type_ids", None)
+    tokens = model.generate(**batch, do_sample=True, top_k=0, max_new_tokens=MAX_RESPONSE)
+    texts = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return sum(t.rpartition(tasks.ANSWER_MARKER)[2] == p.answer for t, p in zip(texts, chosen, strict=True)) / count
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, size: dict[str, int]) -> Qwen3ForCausalLM:
+    """Return a Qwen3 of the given size with random weights."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        **size,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the model in bfloat16, and go on with what was written."""
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.to(torch.float32)
+
+
+def main() -> None:
+    """Make, measure and write the models."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("src/fireopd/tiny"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--student-steps", type=int, default=1800)
+    parser.add_argument("--teacher-steps", type=int, default=900)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    tokenizer = make_tokenizer()
+    report: dict[str, dict[str, float]] = {}
+
+    def finish(name: str, model: Qwen3ForCausalLM) -> None:
+        save(model, tokenizer, options.out / name)
+        model.eval()
+        report[name] = {task: round(accuracy(model, tokenizer, task), 3) for task in tasks.TASKS}
+        print(name, report[name], flush=True)
+        model.train()
+
+    careless_all = {"math": False, "code": False}
+    student = new_model(tokenizer, STUDENT)
+    train(student, tokenizer, demonstrations(careless_all, options.seed), options.student_steps, 2e-3, "student")
+    finish("student", student)
+    for seed, task in enumerate(tasks.TASKS, start=1):
+        teacher = new_model(tokenizer, STUDENT)
+        teacher.load_state_dict(student.state_dict())
+        data = demonstrations(careless_all | {task: True}, options.seed + seed)
+        train(teacher, tokenizer, data, options.teacher_steps, 1e-3, f"{task} teacher")
+        finish(task, teacher)
+    small = new_model(tokenizer, SMALL)
+    train(small, tokenizer, demonstrations(careless_all, options.seed), options.student_steps, 3e-3, "small student")
+    finish("small", small)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Cutting a rollout batch: into updates, and those into micro-batches by a budget of tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fireopd import collectives
+from fireopd.types import RolloutBatch, ScoredBatch, Targets
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows that go through the student together."""
+
+    rollouts: RolloutBatch
+    """b rows of this rank, without needless padding."""
+    old_logprobs: Tensor
+    """float32 [b, l]. Log-probabilities under the student that the targets were made for."""
+    targets: Targets
+    """Of these rows."""
+    shares: Tensor
+    """float64 [b, l]. Share of each token in the loss of the whole update."""
+
+
+def by_token_budget(lengths: Tensor, budget: int) -> list[Tensor]:
+    """Cut rows into micro-batches, longest rows first, so that rows x longest row stays within the budget.
+
+    Args:
+        lengths: int64 [B]. Tokens of each row, padding left out.
+        budget: tokens a micro-batch, padding included; a row that is longer than that goes alone.
+
+    Returns:
+        int64 indices: each row is in exactly one of them.
+    """
+    order = lengths.argsort(descending=True, stable=True)
+    batches: list[Tensor] = []
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def updates(keep: Tensor, *, mini_batches: int, epochs: int, seed: int) -> Iterator[Tensor]:
+    """Yield the kept rows of each update of a rollout batch.
+
+    Args:
+        keep: bool [N]. Kept rows of the global batch.
+        mini_batches: updates in a pass.
+        epochs: passes; each deals the rows anew.
+        seed: decides how; the same on every rank.
+
+    Returns:
+        int64 indices of global rows; none if nothing is kept.
+    """
+    kept = keep.nonzero().squeeze(-1)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(epochs):
+        dealt = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
+        yield from (part for part in dealt.tensor_split(mini_batches) if len(part))
+
+
+def micro_batches(
+    rollouts: RolloutBatch, batch: ScoredBatch, targets: Targets, shares: Tensor, own: slice, rows: Tensor, budget: int
+) -> Iterator[MicroBatch]:
+    """Yield this rank's micro-batches of an update.
+
+    Every rank yields the same number, as sharded models need it; a rank that runs out yields a row without any share.
+
+    Args:
+        rollouts: B rows of this rank.
+        batch: N rows of all ranks, of which this rank's are `own`.
+        targets: of the N rows.
+        shares: float64 [N, L], from `loss_shares`, 0 for rows that are not in the update.
+        own: this rank's rows of the global batch.
+        rows: int64. Global rows of the update.
+        budget: tokens a micro-batch, padding included.
+    """
+    local = rows[(rows >= own.start) & (rows < own.stop)] - own.start
+    cuts = [local[index] for index in by_token_budget(rollouts.attention_mask[local].sum(-1), budget)]
+    for number in range(collectives.largest(len(cuts), rows.device)):
+        spare = number >= len(cuts)
+        index = rows.new_zeros(1) if spare else cuts[number]
+        part = rollouts.select(index)
+        width, place = part.tokens.shape[1], index + own.start
+        yield MicroBatch(
+            rollouts=part,
+            old_logprobs=batch.student_logprobs[place, :width],
+            targets=targets.select(place, width),
+            shares=shares[place, :width] * (not spare),
+        )

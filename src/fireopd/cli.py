@@ -1,0 +1,49 @@
+"""The program's front door: `fireopd COMMAND ...`. Everything about a command is in the module that bears its name."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+
+from rich.console import Console
+
+from fireopd.errors import UserError
+
+COMMANDS = {
+    "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
+    "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
+    "plugins": "list the strategies that are installed",
+}
+"""Commands and what they do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command. What a user can mend ends in one sentence and exit code 2."""
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command in ("-h", "--help"):
+        print(usage())
+        return
+    quieten()
+    try:
+        if command not in COMMANDS:
+            raise UserError("COMMAND", command, "no such command", f"the commands are {', '.join(COMMANDS)}")
+        import_module(f"fireopd.commands.{command}").run(rest)
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"fireopd: {error}")
+        sys.exit(2)
+
+
+def usage() -> str:
+    """Return the help of the program."""
+    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(["usage: fireopd COMMAND ...", "", *lines, "", "fireopd COMMAND --help says more."])
+
+
+def quieten() -> None:
+    """Keep notes that no user can act on, and progress bars that nobody watches, out of the output."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        import_module("transformers.utils.logging").disable_progress_bar()

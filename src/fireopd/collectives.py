@@ -1,0 +1,64 @@
+"""Bringing the rows of all ranks together. With one process, everything here hands back what it was given."""
+
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fireopd.types import ScoredBatch
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def largest(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers that the ranks hold. Every rank must call."""
+    if world_size() == 1:
+        return number
+    value = torch.tensor(number, device=device)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return int(value)
+
+
+def total(value: Tensor) -> Tensor:
+    """Return the sum of a scalar over the ranks. Every rank must call."""
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
+    """Return the global batch, the ranks' rows in the order of the ranks, and which rows are this rank's.
+
+    Ranks may hold different numbers of rows of different lengths. Every rank must call.
+    """
+    if world_size() == 1:
+        return batch, slice(0, len(batch.teachers))
+    names: list[tuple[str, ...]] = [()] * world_size()
+    dist.all_gather_object(names, batch.teachers)
+    counts = [len(part) for part in names]
+    width = largest(batch.tokens.shape[1], batch.tokens.device)
+    tensors = {name: getattr(batch, name) for name in ("tokens", "response_mask", "groups", "finished")}
+    start = sum(counts[: dist.get_rank()])
+    gathered = replace(
+        batch,
+        **{name: _gather_rows(value, counts, width) for name, value in tensors.items()},
+        signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
+        teachers=tuple(name for part in names for name in part),
+    )
+    return gathered, slice(start, start + counts[dist.get_rank()])
+
+
+def _gather_rows(values: Tensor, counts: list[int], width: int) -> Tensor:
+    padding = [0, max(counts) - len(values)]
+    if values.ndim == 2:
+        padding = [0, width - values.shape[1], *padding]
+    kind = torch.uint8 if values.dtype == torch.bool else values.dtype
+    own = pad(values.to(kind), padding).contiguous()
+    parts = [torch.empty_like(own) for _ in counts]
+    dist.all_gather(parts, own)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(values.dtype)

@@ -1,0 +1,51 @@
+"""`fireopd fit --config FILE`: train a student. The settings are those of module, data module and trainer."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch.cli import ArgsType, LightningCLI
+
+from fireopd import callbacks
+from fireopd.commands.parsers import Parser, instantiate
+from fireopd.data import RolloutDataModule
+from fireopd.module import FiReOPDModule
+from fireopd.plugins import load_plugins
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse the settings, make the objects, train."""
+    load_plugins()
+    FitCLI(
+        FiReOPDModule,
+        RolloutDataModule,
+        args=["fit", *arguments],
+        parser_class=Parser,
+        parser_kwargs={"prog": "fireopd"},
+        seed_everything_default=1,
+        load_from_checkpoint_support=False,
+        auto_configure_optimizers=False,
+    )
+
+
+class FitCLI(LightningCLI):
+    """Lightning's command line with one subcommand and our links between settings."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the one subcommand, and what of it is no setting."""
+        return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        """Let the data module follow the student and the seed."""
+        parser.link_arguments("model.student", "data.student")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
+        """Parse the arguments that were given, whatever stands in sys.argv."""
+        self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        """Make the objects."""
+        self.config_init = instantiate(self.parser, self.config)
+        self.datamodule = self._get(self.config_init, "data")
+        self.model = self._get(self.config_init, "model")
+        self.trainer = self.instantiate_trainer()

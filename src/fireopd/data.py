@@ -1,0 +1,187 @@
+"""The rollout data module: prompts go in, batches of the student's own trajectories come out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from lightning import LightningDataModule
+
+from fireopd.engines import HFEngine, RolloutEngine
+from fireopd.errors import UserError
+from fireopd.models import context_length, load_tokenizer
+from fireopd.prompts import PromptSource, PromptText, TinyPrompts
+from fireopd.rollouts import grade, roll_out
+from fireopd.types import Prompt, RolloutBatch
+
+VALIDATION_SEED = 0
+"""Validation rollouts have a seed of their own, so that two runs, or two moments of one, are compared in pairs."""
+
+
+class RolloutDataModule(LightningDataModule):
+    """Rolls out the student on prompts, one batch at a time, at the moment when the batch is asked for."""
+
+    def __init__(
+        self,
+        student: str = "tiny/student",
+        prompts: PromptSource = TinyPrompts(),  # noqa: B008 - frozen
+        engine: RolloutEngine = HFEngine(),  # noqa: B008 - copied below
+        batch_size: int = 64,
+        responses_per_prompt: int = 1,
+        validation_batch_size: int = 128,
+        validation_responses: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Store the settings.
+
+        Args:
+            student: the model whose tokenizer and context length count; follows model.student.
+            prompts: source of the prompts.
+            engine: samples the responses.
+            batch_size: prompts a step, over all processes.
+            responses_per_prompt: responses to each of them.
+            validation_batch_size: prompts that are rolled out together in validation.
+            validation_responses: responses to each validation prompt: the k of avg@k.
+            seed: of the order of prompts and of all rollouts; follows seed_everything.
+
+        Raises:
+            ValueError: if a number is out of range.
+        """
+        super().__init__()
+        sizes = {"batch_size": batch_size, "responses_per_prompt": responses_per_prompt}
+        sizes |= {"validation_batch_size": validation_batch_size, "validation_responses": validation_responses}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.student, self.source, self.engine = student, prompts, engine.for_another_model()
+        self.batch_size, self.responses_per_prompt = batch_size, responses_per_prompt
+        self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
+        self.seed = seed
+        self.grade_training = False
+        self.position = 0
+        self.training_prompts: list[Prompt] = []
+        self.validation_prompts: list[Prompt] = []
+
+    def setup(self, stage: str) -> None:
+        """Read and tokenize the prompts; no model is loaded.
+
+        Raises:
+            UserError: if there are none, or if one does not fit into the context with its response.
+        """
+        if self.training_prompts:
+            return
+        self.tokenizer = load_tokenizer(self.student, "model.student")
+        self.training_prompts = [self._tokenize(text) for text in self.source.training(self.seed)]
+        self.validation_prompts = [self._tokenize(text) for text in self.source.validation()]
+        if not self.training_prompts:
+            raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
+        self._check_sizes()
+        self._check_lengths()
+
+    @property
+    def teacher_names(self) -> frozenset[str]:
+        """The teachers that the prompts ask for."""
+        return frozenset(p.teacher for p in (*self.training_prompts, *self.validation_prompts))
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of the validation prompts."""
+        return sorted({prompt.task for prompt in self.validation_prompts})
+
+    def _tokenize(self, text: PromptText) -> Prompt:
+        if isinstance(text.content, str):
+            tokens = self.tokenizer.encode(text.content)
+        else:
+            if self.tokenizer.chat_template is None:
+                remedy = 'write rows with "prompt": text, or use a student with a chat template'
+                raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
+            encoded = self.tokenizer.apply_chat_template(text.content, add_generation_prompt=True, return_dict=True)
+            tokens = encoded["input_ids"]
+        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin)
+
+    def _check_sizes(self) -> None:
+        if len(self.training_prompts) < self.batch_size:
+            problem = f"only {len(self.training_prompts)} training prompts"
+            raise UserError("data.batch_size", self.batch_size, problem, "lower it, or give more prompts")
+        ranks = self.trainer.world_size if self.trainer else 1
+        if self.batch_size < ranks:
+            raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
+
+    def _check_lengths(self) -> None:
+        limit = context_length(self.student, "model.student")
+        longest = max((*self.training_prompts, *self.validation_prompts), key=lambda p: len(p.tokens))
+        needed = len(longest.tokens) + self.engine.max_response_length
+        if limit is not None and needed > limit:
+            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
+            problem += f" do not fit into the student's context of {limit}"
+            raise UserError("data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length")
+
+    def train_dataloader(self) -> "RolloutLoader":
+        """Return the loader of training rollouts."""
+        return RolloutLoader(self, training=True)
+
+    def val_dataloader(self) -> "list[RolloutLoader]":
+        """Return the loader of validation rollouts, if there are validation prompts."""
+        return [self.validation_loader(self.engine)] if self.validation_prompts else []
+
+    def validation_loader(self, engine: RolloutEngine) -> "RolloutLoader":
+        """Return a loader of validation rollouts from any engine, for example one that holds a teacher."""
+        return RolloutLoader(self, training=False, engine=engine)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches of the epoch have been handed out."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where a checkpoint left off."""
+        self.position = state_dict["position"]
+
+
+class RolloutLoader:
+    """Yields this process's rollout batches.
+
+    It has a length: without one, Lightning would fetch ahead, and every batch would come from old weights.
+    """
+
+    def __init__(self, data: RolloutDataModule, *, training: bool, engine: RolloutEngine | None = None) -> None:
+        """Take what is to be rolled out from the data module."""
+        self.data, self.training, self.engine = data, training, engine or data.engine
+        self.rank, self.ranks = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
+        self.prompts = data.training_prompts if training else data.validation_prompts[self.rank :: self.ranks]
+        self.size = data.batch_size if training else data.validation_batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches; training leaves out a last one that is not full."""
+        return len(self.prompts) // self.size if self.training else -(-len(self.prompts) // self.size)
+
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        """Roll out batch after batch, each when it is asked for."""
+        return self._train() if self.training else self._validate()
+
+    def _train(self) -> Iterator[RolloutBatch]:
+        data, epoch = self.data, self.data.position // len(self)
+        order = torch.randperm(len(self.prompts), generator=torch.Generator().manual_seed(data.seed + epoch)).tolist()
+        while data.position < (epoch + 1) * len(self):
+            step = data.position
+            data.position += 1
+            start = (step % len(self)) * self.size
+            chosen = [self.prompts[i] for i in order[start : start + self.size]]
+            yield self._batch(chosen[self.rank :: self.ranks], step)
+
+    def _validate(self) -> Iterator[RolloutBatch]:
+        for start in range(0, len(self.prompts), self.size):
+            yield self._batch(self.prompts[start : start + self.size], step=0)
+
+    def _batch(self, prompts: list[Prompt], step: int) -> RolloutBatch:
+        data = self.data
+        batch, rows, responses = roll_out(
+            self.engine,
+            prompts,
+            responses=data.responses_per_prompt if self.training else data.validation_responses,
+            seed=data.seed if self.training else VALIDATION_SEED,
+            step=step,
+            first_group=self.rank * self.size,
+        )
+        if self.training and not data.grade_training:
+            return batch
+        rewards, votes = grade(data.source.verifier, data.tokenizer, rows, responses)
+        return replace(batch, rewards=rewards, votes=votes)

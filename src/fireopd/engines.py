@@ -1,0 +1,169 @@
+"""Rollout engines: sample responses from their own copy of the student. Entry-point group: `fireopd.engines`.
+
+An engine speaks lists of numbers, not tensors, and knows nothing of training. Its weights have a version, which goes into
+every batch, so that a batch from old weights can be refused.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.modeling_utils import PreTrainedModel
+
+from fireopd.models import Dtype, load_causal_lm, load_tokenizer, stop_tokens
+from fireopd.types import Prompt, Response
+
+NO_WEIGHTS = -1
+"""The version of an engine whose weights were not set by a trainer."""
+
+
+class RolloutEngine(ABC):
+    """Samples responses."""
+
+    max_response_length: int
+    """Longest response, tokens; longer ones are cut and marked as unfinished."""
+    temperature: float
+    """Divides the logits before sampling."""
+    policy_version: int = NO_WEIGHTS
+    """Optimizer steps that the engine's weights have seen."""
+
+    @abstractmethod
+    def setup(self, model: str, device: torch.device) -> None:
+        """Load a model by its name. The constructor only stores settings."""
+
+    @abstractmethod
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
+        """Return one response for each prompt, in order; what a row gets depends on its prompt and seed alone."""
+
+    @abstractmethod
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
+        """Replace the weights by (name, tensor) pairs named as in the Hugging Face model, and take their version."""
+
+    def for_another_model(self) -> "RolloutEngine":
+        """Return an engine of the same settings that has loaded nothing, to sample from another model."""
+        return copy.copy(self)
+
+
+@dataclass
+class HFEngine(RolloutEngine):
+    """Samples with the Hugging Face model itself: batched, with a key-value cache, on any device."""
+
+    max_response_length: int = 128
+    """Longest response, tokens; longer ones are cut and marked as unfinished."""
+    temperature: float = 1.0
+    """Divides the logits before sampling."""
+    batch_size: int = 256
+    """Rows that are decoded together."""
+    dtype: Dtype = "float32"
+    """Type of the parameters of the engine's copy."""
+    model: PreTrainedModel | None = field(default=None, init=False, compare=False, repr=False)
+    """The engine's copy, once it is loaded."""
+    stops: frozenset[int] = field(default=frozenset(), init=False, compare=False, repr=False)
+    """Token ids that end a response."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
+        for name, value in (("max_response_length", self.max_response_length), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def for_another_model(self) -> "HFEngine":
+        """Return an engine of the same settings that has loaded nothing."""
+        return HFEngine(self.max_response_length, self.temperature, self.batch_size, self.dtype)
+
+    def setup(self, model: str, device: torch.device) -> None:
+        """Load the model and its stop tokens."""
+        self.model = load_causal_lm(model, "engine", self.dtype).to(device).eval().requires_grad_(False)
+        self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
+
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
+        """Copy tensors into the model."""
+        assert self.model is not None, "setup() comes first"
+        own = self.model.state_dict(keep_vars=True)
+        for name, tensor in weights:
+            own[name].copy_(tensor)
+        self.policy_version = policy_version
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
+        """Sample one response for each prompt; prompts of like length are decoded together."""
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].tokens))
+        responses: dict[int, Response] = {}
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            decoded = self._decode([prompts[i] for i in rows], [seeds[i] for i in rows])
+            responses.update(zip(rows, decoded, strict=True))
+        return [responses[i] for i in range(len(prompts))]
+
+    @torch.inference_mode()
+    def _decode(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
+        assert self.model is not None, "setup() comes first"
+        device = self.model.device
+        uniforms = torch.stack([_uniforms(seed, self.max_response_length) for seed in seeds]).to(device)
+        tokens, mask = (part.to(device) for part in _pad_left([p.tokens for p in prompts]))
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.model.config)
+        written: list[list[tuple[int, float]]] = [[] for _ in prompts]
+        running = torch.arange(len(prompts), device=device)
+        stops = torch.tensor(sorted(self.stops), device=device)
+        for step in range(self.max_response_length):
+            output = self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            chosen, logprobs = sample(output.logits[:, -1].float() / self.temperature, uniforms[running, step])
+            for row, token, logprob in zip(running.tolist(), chosen.tolist(), logprobs.tolist(), strict=True):
+                written[row].append((token, logprob))
+            going_on = ~torch.isin(chosen, stops)
+            if not going_on.any():
+                break
+            if not going_on.all():
+                cache.batch_select_indices(going_on.nonzero().squeeze(-1))
+            running, mask, positions = running[going_on], mask[going_on], positions[going_on]
+            tokens = chosen[going_on, None]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            positions = positions[:, -1:] + 1
+        return [_response(pairs, self.stops) for pairs in written]
+
+
+def sample(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample by inverting the cumulative distribution.
+
+    Args:
+        logits: float32 [B, V].
+        uniforms: float [B]. In [0, 1), one for each row.
+
+    Returns:
+        int64 [B] token ids, and float32 [B] their log-probabilities in nats.
+    """
+    log_distribution = logits.log_softmax(-1)
+    cumulative = log_distribution.double().exp().cumsum(-1)
+    drawn = (uniforms.double() * cumulative[:, -1])[:, None]
+    chosen = torch.searchsorted(cumulative, drawn, right=True).clamp(max=logits.shape[-1] - 1)
+    return chosen.squeeze(-1), log_distribution.gather(-1, chosen).squeeze(-1)
+
+
+def _uniforms(seed: int, count: int) -> Tensor:
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _pad_left(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    width = max(len(row) for row in rows)
+    tokens = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return tokens, mask
+
+
+def _response(pairs: Sequence[tuple[int, float]], stops: frozenset[int]) -> Response:
+    tokens, logprobs = zip(*pairs, strict=True)
+    return Response(tokens=tokens, logprobs=logprobs, finished=tokens[-1] in stops)

@@ -1,0 +1,12 @@
+"""The one error that a user can mend: it is shown as a sentence, without a traceback, and the program exits with 2."""
+
+
+class UserError(ValueError):
+    """Says which setting is wrong, what it holds and what to do about it.
+
+    Example: `UserError("data.prompts.train", "gsm.jsonl", "no such file", "give the path of a JSONL file")`.
+    """
+
+    def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
+        self.key, self.value, self.problem, self.remedy = key, value, problem, remedy
+        super().__init__(f"{key}: {value!r}: {problem}. {remedy[0].upper()}{remedy[1:]}.")

@@ -1,0 +1,74 @@
+"""A method: one choice of filter, weighter and objective with the way they are put together."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from fireopd import signals
+from fireopd.algorithm import Normalization, Reduction, fire_targets
+from fireopd.filters import KeepAll, TrajectoryFilter
+from fireopd.objectives import Objective, ReverseKL
+from fireopd.types import ScoredBatch, Targets
+from fireopd.weighters import TokenWeighter, UniformWeighter
+
+Population = Literal["rollout_batch", "micro_batch_of_one"]
+"""What filter and weighter see together: all trajectories of a step, or, as the released scripts have it, one at a time."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What turns a scored batch into targets. The neutral one is plain on-policy distillation."""
+
+    trajectory_filter: TrajectoryFilter = field(default_factory=KeepAll)
+    """Keeps or drops trajectories."""
+    token_weighter: TokenWeighter = field(default_factory=UniformWeighter)
+    """Weighs tokens."""
+    objective: Objective = field(default_factory=ReverseKL)
+    """Gives tokens their advantage."""
+    normalization: Normalization = "trajectory"
+    """Over what the weights have mean 1: each trajectory (the paper), the batch (the released code), or none."""
+    reduction: Reduction = "token"
+    """The loss is a mean over kept tokens, or over kept trajectories of their token means."""
+    clip_ratio: float = 0.2
+    """Clip of the surrogate; acts from the second update on a rollout batch."""
+    importance_cap: float | None = 5.0
+    """Cap of the importance weights between engine and trainer; none switches them off."""
+    population: Population = "rollout_batch"
+    """`micro_batch_of_one` reproduces the released scripts: filter and weights see one trajectory at a time, and so the
+    filter never drops anything."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.clip_ratio > 0:
+            raise ValueError(f"clip_ratio must be greater than 0, got {self.clip_ratio}")
+        if self.importance_cap is not None and not self.importance_cap > 0:
+            raise ValueError(f"importance_cap must be greater than 0, got {self.importance_cap}; null for none")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The union of what its parts read."""
+        return signals.union([self.trajectory_filter, self.token_weighter, self.objective])
+
+    def targets(self, batch: ScoredBatch) -> Targets:
+        """Return the targets of a global batch."""
+        if self.population == "rollout_batch":
+            return self._targets(batch)
+        rows = [self._targets(batch.select([row])) for row in range(len(batch.teachers))]
+        return Targets(
+            keep=torch.cat([row.keep for row in rows]),
+            mask=torch.cat([row.mask for row in rows]),
+            weight=torch.cat([row.weight for row in rows]),
+            advantage=torch.cat([row.advantage for row in rows]),
+            importance=torch.cat([row.importance for row in rows]),
+        )
+
+    def _targets(self, batch: ScoredBatch) -> Targets:
+        return fire_targets(
+            batch,
+            self.trajectory_filter,
+            self.token_weighter,
+            self.objective,
+            normalization=self.normalization,
+            importance_cap=self.importance_cap,
+        )

@@ -1,0 +1,107 @@
+"""Metrics over groups of responses to one prompt: avg@k, pass@k, maj@k, finish rate and length, for each task."""
+
+from collections.abc import Iterable
+from math import comb
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from fireopd.types import RolloutBatch
+
+
+class GroupMetric(MeanMetric):
+    """A mean over prompts of something computed from all responses to the prompt; reduces over processes."""
+
+    def update_groups(self, rewards: Tensor, votes: Tensor, groups: Tensor) -> None:
+        """Take in float32 [B] rewards and int64 [B] votes of whole groups."""
+        for group in groups.unique():
+            rows = groups == group
+            self.update(self.of_group(rewards[rows], votes[rows]))
+
+    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+        """Return the value of one prompt's n responses."""
+        raise NotImplementedError
+
+
+class AverageAtK(GroupMetric):
+    """avg@k: the mean reward of a prompt's k responses."""
+
+    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+        """Return the mean."""
+        return rewards.mean().item()
+
+
+class PassAtK(GroupMetric):
+    """pass@k: the chance that at least one of k responses is right, estimated without bias from n >= k.
+
+    1 - C(n - c, k) / C(n, k) with c right ones (Chen et al., arXiv 2107.03374, Eq. 1); right is a reward of 1.
+    """
+
+    def __init__(self, k: int | None = None) -> None:
+        """Store k; None for as many as there are responses."""
+        super().__init__()
+        self.k = k
+
+    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+        """Return the estimate."""
+        n, right = len(rewards), int((rewards == 1).sum())
+        k = self.k or n
+        if k > n:
+            raise ValueError(f"pass@{k} needs at least {k} responses to each prompt, got {n}")
+        return 1 - comb(n - right, k) / comb(n, k)
+
+
+class MajorityAtK(GroupMetric):
+    """maj@k: the reward of the answer that most of the k responses come to; where several tie, their mean."""
+
+    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+        """Return the reward; responses without an answer have no vote, and without any vote the reward is 0."""
+        answered = votes >= 0
+        if not answered.any():
+            return 0.0
+        answers, counts = votes[answered].unique(return_counts=True)
+        winners = answers[counts == counts.max()]
+        return torch.stack([rewards[votes == winner].mean() for winner in winners]).mean().item()
+
+
+class TaskMetrics(nn.Module):
+    """All metrics of one task, by name."""
+
+    def __init__(self) -> None:
+        """Make the metrics."""
+        super().__init__()
+        self.of_groups = nn.ModuleDict({"avg_at_k": AverageAtK(), "pass_at_k": PassAtK(), "maj_at_k": MajorityAtK()})
+        self.of_responses = nn.ModuleDict({"finished": MeanMetric(), "length": MeanMetric()})
+
+    def update(self, batch: RolloutBatch) -> None:
+        """Take in graded rollouts of this task."""
+        assert batch.rewards is not None and batch.votes is not None, "validation rollouts are graded"
+        for metric in self.of_groups.values():
+            metric.update_groups(batch.rewards, batch.votes, batch.groups)
+        self.of_responses["finished"].update(batch.finished.float())
+        self.of_responses["length"].update(batch.response_mask.sum(-1).float())
+
+    def compute(self) -> dict[str, float]:
+        """Return the values by name."""
+        metrics = {**self.of_groups, **self.of_responses}
+        return {name: metric.compute().item() for name, metric in metrics.items()}
+
+
+class ValidationMetrics(nn.Module):
+    """The metrics of several tasks, by `<task>/<metric>`."""
+
+    def __init__(self, tasks: Iterable[str]) -> None:
+        """Make the metrics. Every process names all tasks, though it may see rows of some of them only."""
+        super().__init__()
+        self.tasks = nn.ModuleDict({task: TaskMetrics() for task in sorted(set(tasks))})
+
+    def update(self, batch: RolloutBatch) -> None:
+        """Take in graded rollouts of any of the tasks."""
+        for task in sorted(set(batch.tasks)):
+            rows = [row for row, name in enumerate(batch.tasks) if name == task]
+            self.tasks[task].update(batch.select(torch.tensor(rows, device=batch.tokens.device)))
+
+    def compute(self) -> dict[str, float]:
+        """Return the values."""
+        return {f"{task}/{name}": value for task, part in self.tasks.items() for name, value in part.compute().items()}

@@ -1,0 +1,111 @@
+"""Causal language models by name: a Hugging Face folder, a hub name, or an embedded model (`tiny/student`)."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from fireopd.errors import UserError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+"""Type of a model's parameters."""
+
+EMBEDDED = Path(__file__).parent / "tiny"
+"""The folder of the embedded models."""
+
+
+def resolve(name: str, key: str) -> str:
+    """Return what transformers is to load: the folder of an embedded model, a local folder, or a hub name.
+
+    Args:
+        name: as the user wrote it.
+        key: the setting that it comes from, for error messages.
+
+    Raises:
+        UserError: if the name is that of no embedded model, or a path at which there is no model.
+    """
+    if name.startswith("tiny/"):
+        known = sorted(f"tiny/{folder.name}" for folder in EMBEDDED.iterdir() if (folder / "config.json").is_file())
+        if name not in known:
+            raise UserError(key, name, "no embedded model of that name", f"the embedded models are {', '.join(known)}")
+        return str(EMBEDDED / name.removeprefix("tiny/"))
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(key, name, "the folder holds no config.json", "give a folder written by save_pretrained")
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path and not folder.is_dir():
+        raise UserError(key, name, "no such folder", "give a model folder, a hub name or tiny/student")
+    return str(folder) if folder.is_dir() else name
+
+
+def load_config(name: str, key: str) -> PreTrainedConfig:
+    """Return a model's configuration, without its weights.
+
+    Raises:
+        UserError: if there is none to be had.
+    """
+    return _from_pretrained(AutoConfig, name, key)
+
+
+def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
+    """Return a model's tokenizer.
+
+    Raises:
+        UserError: if there is none to be had.
+    """
+    tokenizer = _from_pretrained(AutoTokenizer, name, key)
+    if tokenizer.eos_token_id is None:
+        raise UserError(key, name, "its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
+    return tokenizer
+
+
+def load_causal_lm(name: str, key: str, dtype: Dtype) -> PreTrainedModel:
+    """Return a causal language model on the CPU, with parameters of the given type.
+
+    Raises:
+        UserError: if there is none to be had.
+    """
+    return _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
+
+
+def _from_pretrained(factory: type, name: str, key: str, **settings: object):  # noqa: ANN202 - as many types as factories
+    try:
+        return factory.from_pretrained(resolve(name, key), **settings)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        problem = f"could not be loaded ({str(error).splitlines()[0]})"
+        remedy = "give a folder written by save_pretrained, or a hub name while the hub can be reached"
+        raise UserError(key, name, problem, remedy) from error
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """Switch dropout off for good: the policy that is updated must be the one that sampled and was scored."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(vars(module).get(name), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def stop_tokens(name: str, key: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the token ids that end a response: those of the generation config and the tokenizer's own."""
+    stops = {int(tokenizer.convert_tokens_to_ids(tokenizer.eos_token))}
+    try:
+        configured = GenerationConfig.from_pretrained(resolve(name, key)).eos_token_id
+    except OSError:
+        configured = None
+    if configured is not None:
+        stops.update([configured] if isinstance(configured, int) else configured)
+    return frozenset(stops)
+
+
+def context_length(name: str, key: str) -> int | None:
+    """Return how many tokens a model can attend to, if its configuration says so."""
+    config = load_config(name, key).get_text_config()
+    return config.max_position_embeddings if "max_position_embeddings" in config.to_dict() else None

@@ -1,0 +1,252 @@
+"""The training step: rollouts -> scores -> targets -> loss -> step, on any device and any number of processes."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from fireopd import collectives
+from fireopd.algorithm import Normalization, Reduction, fire_loss, loss_shares
+from fireopd.batching import micro_batches, updates
+from fireopd.callbacks.weight_sync import WeightSync
+from fireopd.data import RolloutDataModule
+from fireopd.diagnostics import reverse_kl, step_diagnostics
+from fireopd.errors import UserError
+from fireopd.filters import KeepAll, TrajectoryFilter
+from fireopd.methods import Method, Population
+from fireopd.metrics import ValidationMetrics
+from fireopd.models import Dtype, load_causal_lm, without_dropout
+from fireopd.objectives import Objective, ReverseKL
+from fireopd.preflight import check_run
+from fireopd.scoring import CausalScorer, score_rollouts
+from fireopd.stopwatches import Stopwatch
+from fireopd.teachers import Teacher, check_scorer, score_by_teachers, share
+from fireopd.types import RolloutBatch, ScoredBatch, Targets
+from fireopd.weighters import TokenWeighter, UniformWeighter
+
+
+class FiReOPDModule(LightningModule):
+    """Trains a student on its own rollouts with the per-token supervision of frozen teachers."""
+
+    def __init__(
+        self,
+        teachers: dict[str, Teacher],
+        student: str = "tiny/student",
+        trajectory_filter: TrajectoryFilter = KeepAll(),  # noqa: B008 - frozen
+        token_weighter: TokenWeighter = UniformWeighter(),  # noqa: B008 - frozen
+        objective: Objective = ReverseKL(),  # noqa: B008 - frozen
+        normalization: Normalization = "trajectory",
+        reduction: Reduction = "token",
+        clip_ratio: float = 0.2,
+        importance_cap: float | None = 5.0,
+        population: Population = "rollout_batch",
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable | None = None,
+        gradient_clip: float | None = 1.0,
+        mini_batches: int = 1,
+        epochs: int = 1,
+        token_budget: int = 16384,
+        chunk_tokens: int = 1024,
+        dtype: Dtype = "float32",
+        gradient_checkpointing: bool = False,
+        extra_signals: frozenset[str] = frozenset(),
+        max_skipped_steps: int = 10,
+    ) -> None:
+        """Store the settings; `setup` loads the models.
+
+        Args:
+            teachers: by the name that prompts call them.
+            student: a model folder, a hub name, or an embedded model such as tiny/student.
+            trajectory_filter: keeps or drops trajectories.
+            token_weighter: weighs tokens.
+            objective: gives tokens their advantage.
+            normalization: over what the weights have mean 1: each trajectory (the paper), the batch (the released code), none.
+            reduction: the loss is a mean over kept tokens, or over kept trajectories of their token means.
+            clip_ratio: clip of the surrogate; acts from the second update on a rollout batch.
+            importance_cap: cap of the importance weights between engine and trainer; null switches them off.
+            population: micro_batch_of_one reproduces the released scripts, whose filter never drops anything.
+            optimizer: of the student's parameters.
+            scheduler: of the learning rate, one tick an optimizer step; null for a constant rate.
+            gradient_clip: largest norm of the gradient; null for no limit.
+            mini_batches: updates that a rollout batch is cut into.
+            epochs: passes over a rollout batch.
+            token_budget: tokens that go through the student at once, padding included.
+            chunk_tokens: tokens that go through the student's head at once.
+            dtype: type of the student's parameters.
+            gradient_checkpointing: recompute activations in the backward pass, to save memory.
+            extra_signals: signals to compute for the curves, though no strategy reads them.
+            max_skipped_steps: steps in a row that may come to nothing (all dropped, or not finite) before the run stops.
+
+        Raises:
+            ValueError: if a number is out of range or a strategy declares an unknown signal.
+        """
+        super().__init__()
+        for name, value in {"mini_batches": mini_batches, "epochs": epochs, "token_budget": token_budget}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if gradient_clip is not None and not gradient_clip > 0:
+            raise ValueError(f"gradient_clip must be greater than 0, got {gradient_clip}; null for no limit")
+        self.automatic_optimization = False
+        self.method = Method(
+            trajectory_filter, token_weighter, objective, normalization, reduction, clip_ratio, importance_cap, population
+        )
+        self.teachers = share(teachers)
+        self.student_name, self.dtype_name, self.chunk_tokens = student, dtype, chunk_tokens
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.gradient_clip, self.token_budget = gradient_clip, token_budget
+        self.mini_batches, self.epochs = mini_batches, epochs
+        self.gradient_checkpointing = gradient_checkpointing
+        self.requires = self.method.requires | {"student_logprobs", "sampling_logprobs"} | frozenset(extra_signals)
+        self.max_skipped_steps = max_skipped_steps
+        self.policy_version = 0
+        self.skipped_steps = 0
+        self.student: CausalScorer | None = None
+
+    def setup(self, stage: str) -> None:
+        """Check everything that can be known to be wrong, then load the teachers."""
+        check_run(self, self.data)
+        for name, teacher in self.teachers.items():
+            rank_zero_info(f"Loading teacher {name} ...")
+            teacher.setup(f"model.teachers.{name}", self.device)
+
+    def configure_model(self) -> None:
+        """Load the student, once."""
+        if self.student is not None:
+            return
+        rank_zero_info(f"Loading student {self.student_name} ...")
+        model = without_dropout(load_causal_lm(self.student_name, "model.student", self.dtype_name)).train()
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        self.student = CausalScorer(model, self.chunk_tokens)
+        check_scorer("model.student", self.student_name, self.student)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return optimizer and scheduler of the student's parameters."""
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return {"optimizer": optimizer}
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Add the weight synchronisation: a run without it would silently be off-policy."""
+        return [WeightSync()]
+
+    @property
+    def data(self) -> RolloutDataModule:
+        """The data module of the run."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def student_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the student's tensors, named as in the Hugging Face model."""
+        yield from self.student.model.state_dict().items()
+
+    def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
+        """Learn from one rollout batch."""
+        if rollouts.policy_version != self.policy_version:
+            sampler = f"sampled by version {rollouts.policy_version} of the student"
+            raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
+        watch = Stopwatch()
+        batch, own = collectives.gather_batch(self.score(rollouts, watch))
+        targets = self.method.targets(batch)
+        with watch("update"):
+            cuts = updates(targets.keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
+            steps = [self._update(rollouts, batch, targets, own, rows) for rows in cuts]
+        self._count_skipped(steps)
+        self._log_step(rollouts, batch, targets, steps, watch)
+        return {"batch": batch, "targets": targets}
+
+    def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> ScoredBatch:
+        """Have student and teachers read this rank's trajectories, for the declared signals and no more."""
+        signals = {"sampling_logprobs": rollouts.sampling_logprobs}
+        with watch("student"):
+            entropy = "student_entropy" in self.requires
+            student = score_rollouts(self.student, rollouts, entropy=entropy, token_budget=self.token_budget)
+            signals |= student.named("student")
+        if self.requires & {"teacher_logprobs", "teacher_entropy"}:
+            entropy = "teacher_entropy" in self.requires
+            signals |= score_by_teachers(self.teachers, rollouts, watch, entropy=entropy).named("teacher")
+        if rollouts.rewards is not None:
+            signals["rewards"] = rollouts.rewards
+        return ScoredBatch.of(rollouts, signals)
+
+    def _update(
+        self, rollouts: RolloutBatch, batch: ScoredBatch, targets: Targets, own: slice, rows: Tensor
+    ) -> dict[str, float]:
+        """Make one optimizer step on some global rows, of which this rank computes its own; return what it came to."""
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        shares = torch.zeros(targets.mask.shape, dtype=torch.float64, device=rows.device)
+        shares[rows] = loss_shares(targets.mask[rows], self.method.reduction)
+        loss = torch.zeros((), dtype=torch.float64, device=rows.device)
+        for micro in micro_batches(rollouts, batch, targets, shares, own, rows, self.token_budget):
+            part = micro.rollouts
+            scores = self.student(part.tokens, part.response_mask, temperature=part.temperature)
+            share = fire_loss(scores.logprobs, micro.old_logprobs, micro.targets, micro.shares, self.method.clip_ratio)
+            # Gradients are averaged over processes, but this is one part of a sum.
+            self.manual_backward(share * collectives.world_size())
+            loss += share.detach()
+        loss = collectives.total(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf)
+        if loss.isfinite() and norm.isfinite():
+            optimizer.step()
+            self.policy_version += 1
+            if self.make_scheduler is not None:
+                self.lr_schedulers().step()
+        return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
+
+    def _count_skipped(self, steps: list[dict[str, float]]) -> None:
+        """Count the steps in a row that came to nothing, and stop the run when there are too many."""
+        fruitful = any(math.isfinite(value) for step in steps for value in step.values())
+        self.skipped_steps = 0 if fruitful else self.skipped_steps + 1
+        if self.skipped_steps >= self.max_skipped_steps:
+            reason = "loss or gradient was not finite" if steps else "the filter dropped every trajectory"
+            raise RuntimeError(f"{self.skipped_steps} steps in a row came to nothing, since {reason}")
+
+    def _log_step(
+        self,
+        rollouts: RolloutBatch,
+        batch: ScoredBatch,
+        targets: Targets,
+        steps: list[dict[str, float]],
+        watch: Stopwatch,
+    ) -> None:
+        self.log_dict(step_diagnostics(batch, targets))
+        self.log_dict({f"time/{name}": seconds for name, seconds in watch.seconds.items()})
+        self.log_dict({"time/rollout": rollouts.seconds, "train/skipped_steps": float(self.skipped_steps)})
+        self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])
+        seconds = rollouts.seconds + sum(watch.seconds.values())
+        shown = {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
+        if "teacher_logprobs" in batch.signals:
+            shown["train/reverse_kl"] = reverse_kl(batch)
+        shown |= {"train/keep": targets.keep.float().mean().item(), "train/tokens_per_s": batch.lengths.sum().item() / seconds}
+        self.log_dict(shown, prog_bar=True)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget earlier validations."""
+        self.validation = ValidationMetrics(self.data.tasks).to(self.device)
+
+    def validation_step(self, rollouts: RolloutBatch, batch_idx: int) -> None:
+        """Take in graded rollouts of held-out prompts."""
+        self.validation.update(rollouts)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log avg@k, pass@k, maj@k, finish rate and length of each task."""
+        results = self.validation.compute()
+        self.log_dict({f"val/{name}": value for name, value in results.items()})
+        average = [value for name, value in results.items() if name.endswith("/avg_at_k")]
+        self.log("val/avg_at_k", sum(average) / len(average), prog_bar=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters and the state of strategies that have one."""
+        checkpoint["fireopd"] = {"policy_version": self.policy_version, "skipped_steps": self.skipped_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counters back."""
+        self.policy_version = checkpoint["fireopd"]["policy_version"]
+        self.skipped_steps = checkpoint["fireopd"]["skipped_steps"]

@@ -1,0 +1,50 @@
+"""What is checked before anything is loaded: that student, teachers, prompts and strategies fit together."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fireopd.data import RolloutDataModule
+from fireopd.errors import UserError
+from fireopd.signals import SIGNALS
+from fireopd.teachers import Teacher
+
+if TYPE_CHECKING:
+    from fireopd.module import FiReOPDModule
+
+NOT_COMPUTED = frozenset({"base_logprobs"})
+"""Signals that a recorded file can hold but a run does not compute."""
+
+
+def check_run(module: "FiReOPDModule", data: RolloutDataModule) -> None:
+    """Check a run, and have the data module grade training rollouts if a strategy reads rewards.
+
+    Raises:
+        UserError: that says what does not fit, and how to mend it.
+    """
+    if module.trainer.precision == "16-mixed":
+        remedy = "use bf16-mixed, or 32-true with model.dtype"
+        raise UserError("trainer.precision", "16-mixed", "gradients are clipped without a loss scale", remedy)
+    check_routing(module.teachers, data)
+    check_signals(module.requires)
+    for name, teacher in module.teachers.items():
+        teacher.check(f"model.teachers.{name}", data.tokenizer)
+    data.grade_training = "rewards" in module.requires
+
+
+def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> None:
+    """Raise `UserError` if a prompt names a teacher that there is not."""
+    for prompt in (*data.training_prompts, *data.validation_prompts):
+        if prompt.teacher not in teachers:
+            problem = f"asked for by the prompt {prompt.id}, but the teachers are {', '.join(sorted(teachers)) or 'none'}"
+            remedy = f"add model.teachers.{prompt.teacher}, or mend the prompt"
+            raise UserError("model.teachers", prompt.teacher, problem, remedy)
+
+
+def check_signals(requires: frozenset[str]) -> None:
+    """Raise `UserError` if a signal is wanted that a run cannot compute."""
+    for name in sorted(requires):
+        if name not in SIGNALS:
+            raise UserError("model.extra_signals", name, "no such signal", f"the signals are {', '.join(SIGNALS)}")
+        if name in NOT_COMPUTED:
+            remedy = "choose strategies that do without it, or use fireopd replay on a file that has it"
+            raise UserError("model", name, "a strategy requires this signal, which a run does not compute", remedy)

@@ -1,0 +1,50 @@
+"""The signals: what the loop can tell a strategy about each token or trajectory, by name.
+
+A strategy lists in `requires` the signals that it reads. The loop computes the union of what is declared and no more.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+SIGNALS: dict[str, str] = {
+    "sampling_logprobs": "float32 [N, L]: log-probability of each token when the engine sampled it",
+    "student_logprobs": "float32 [N, L]: the same under the student that is about to be updated",
+    "student_entropy": "float32 [N, L]: entropy of the student's distribution that token t was drawn from",
+    "teacher_logprobs": "float32 [N, L]: log-probability of each token under the row's own teacher",
+    "teacher_entropy": "float32 [N, L]: entropy of the teacher's distribution at token t",
+    "base_logprobs": "float32 [N, L]: log-probability of each token under the base model",
+    "rewards": "float32 [N]: the verifier's grade of the trajectory, in [0, 1]",
+}
+"""Name and meaning of every signal. Log-probabilities and entropies are in nats, 0 off the response mask."""
+
+ENTROPIES = frozenset({"student_entropy", "teacher_entropy"})
+PER_TRAJECTORY = frozenset({"rewards"})
+
+
+class UndeclaredSignalError(LookupError):
+    """A strategy reads a signal that it does not list in `requires`."""
+
+
+class Reader(Protocol):
+    """Anything that declares which signals it reads."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The names of the signals."""
+        ...
+
+
+def union(readers: Iterable[Reader]) -> frozenset[str]:
+    """Return all the signals that any of the readers declares.
+
+    Raises:
+        ValueError: if one of them declares a signal that does not exist.
+    """
+    declared: frozenset[str] = frozenset()
+    for reader in readers:
+        unknown = sorted(reader.requires - SIGNALS.keys())
+        if unknown:
+            name = type(reader).__name__
+            raise ValueError(f"{name}.requires: {unknown[0]!r} is no signal. The signals are {', '.join(SIGNALS)}.")
+        declared |= reader.requires
+    return declared

@@ -1,0 +1,232 @@
+"""The data of one training step, in the order in which it comes into being.
+
+One convention holds everywhere: index t of every per-token tensor is about token t (the one shift between logits and
+tokens is in `scoring.py`); nats; float32; 0 off the mask; padding on the right. Dimension letters: B rows on this rank,
+N rows of the global batch, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from fireopd.signals import Reader, UndeclaredSignalError
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the student is asked, ready for the engine."""
+
+    tokens: tuple[int, ...]
+    """Token ids, chat template applied."""
+    teacher: str
+    """Name of the teacher that judges the trajectory."""
+    task: str
+    """Name under which the row is reported, for example `math`."""
+    answer: str | None
+    """Reference answer, for verifiers."""
+    id: str
+    """Unique in its source; seeds the row's rollouts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What the student wrote."""
+
+    tokens: tuple[int, ...]
+    """Sampled token ids, the end-of-sequence token included where there is one."""
+    logprobs: tuple[float, ...]
+    """Log-probability of each of them under the distribution it was sampled from, nats."""
+    finished: bool
+    """False if the response was cut at the length limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutBatch:
+    """What the student wrote, before any teacher has seen it: the rows of this rank."""
+
+    tokens: Tensor
+    """int64 [B, L]. Prompt and response token ids."""
+    attention_mask: Tensor
+    """bool [B, L]. False on padding."""
+    response_mask: Tensor
+    """bool [B, L]. True on tokens that the student sampled, its end-of-sequence token included."""
+    sampling_logprobs: Tensor
+    """float32 [B, L]. Log-probability of each sampled token under the engine's copy of the student."""
+    groups: Tensor
+    """int64 [B]. Responses to one prompt share a number."""
+    finished: Tensor
+    """bool [B]. False where the response was cut at the length limit."""
+    teachers: tuple[str, ...]
+    """[B]. Name of the teacher that judges each trajectory."""
+    tasks: tuple[str, ...]
+    """[B]. Task of each prompt."""
+    temperature: float
+    """Sampling temperature; student and teachers are scored at the same one."""
+    policy_version: int
+    """Optimizer steps that the sampling weights had seen."""
+    rewards: Tensor | None = None
+    """float32 [B]. Grade of each response in [0, 1], where a verifier was asked."""
+    votes: Tensor | None = None
+    """int64 [B]. Equal for equal final answers to one prompt, -1 for none, where a verifier was asked."""
+    seconds: float = 0.0
+    """Time that the rollout took."""
+
+    def to(self, device: torch.device | str) -> RolloutBatch:
+        """Return the batch on another device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+
+    def select(self, rows: Tensor) -> RolloutBatch:
+        """Return the rows of an int64 index, without the padding that they do not need."""
+        width = max(1, int(self.attention_mask[rows].sum(-1).max())) if len(rows) else 1
+        cut = {name: getattr(self, name)[rows, :width] for name in ("tokens", "attention_mask", "response_mask")}
+        cut["sampling_logprobs"] = self.sampling_logprobs[rows, :width]
+        per_row = {name: getattr(self, name)[rows] for name in ("groups", "finished")}
+        graded = {} if self.rewards is None or self.votes is None else {"rewards": self.rewards[rows], "votes": self.votes[rows]}
+        names = {name: tuple(getattr(self, name)[i] for i in rows.tolist()) for name in ("teachers", "tasks")}
+        return replace(self, **cut, **per_row, **graded, **names)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What a model says about each token of some trajectories."""
+
+    logprobs: Tensor
+    """float32 [B, L]. Log-probability of each response token, nats, 0 elsewhere."""
+    entropy: Tensor | None = None
+    """float32 [B, L]. Entropy of the distribution that the token was drawn from, nats, where it was asked for."""
+
+    def named(self, model: str) -> dict[str, Tensor]:
+        """Return the scores as signals, for example `teacher_logprobs` and `teacher_entropy`."""
+        entropy = {} if self.entropy is None else {f"{model}_entropy": self.entropy}
+        return {f"{model}_logprobs": self.logprobs} | entropy
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredBatch:
+    """The global batch after student and teachers have read it: what filters, weighters and objectives see.
+
+    A signal is read as an attribute (`batch.teacher_entropy`); one that the strategy did not declare is refused.
+    """
+
+    tokens: Tensor
+    """int64 [N, L]. Prompt and response token ids."""
+    response_mask: Tensor
+    """bool [N, L]. True on tokens that the student sampled."""
+    groups: Tensor
+    """int64 [N]. Responses to one prompt share a number."""
+    finished: Tensor
+    """bool [N]. False where the response was cut at the length limit."""
+    teachers: tuple[str, ...]
+    """[N]. Name of each trajectory's teacher."""
+    signals: Mapping[str, Tensor]
+    """The signals that were computed, by name (see `fireopd.signals.SIGNALS`)."""
+    policy_version: int = 0
+    """Optimizer steps that the sampling weights had seen: the clock of schedules."""
+    reader: str | None = None
+    """Class name of the strategy to which this view is restricted."""
+
+    @classmethod
+    def of(cls, rollouts: RolloutBatch, signals: Mapping[str, Tensor]) -> ScoredBatch:
+        """Return some rollouts with the signals that were computed for them."""
+        return cls(
+            tokens=rollouts.tokens,
+            response_mask=rollouts.response_mask,
+            groups=rollouts.groups,
+            finished=rollouts.finished,
+            teachers=rollouts.teachers,
+            signals=signals,
+            policy_version=rollouts.policy_version,
+        )
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [N]. Number of response tokens."""
+        return self.response_mask.sum(-1)
+
+    @property
+    def sampling_logprobs(self) -> Tensor:
+        """float32 [N, L]. Log-probability of each token when it was sampled."""
+        return self._signal("sampling_logprobs")
+
+    @property
+    def student_logprobs(self) -> Tensor:
+        """float32 [N, L]. Log-probability of each token under the student before the update."""
+        return self._signal("student_logprobs")
+
+    @property
+    def student_entropy(self) -> Tensor:
+        """float32 [N, L]. Entropy of the student's distribution at each token."""
+        return self._signal("student_entropy")
+
+    @property
+    def teacher_logprobs(self) -> Tensor:
+        """float32 [N, L]. Log-probability of each token under the row's own teacher."""
+        return self._signal("teacher_logprobs")
+
+    @property
+    def teacher_entropy(self) -> Tensor:
+        """float32 [N, L]. Entropy of the teacher's distribution at each token."""
+        return self._signal("teacher_entropy")
+
+    @property
+    def base_logprobs(self) -> Tensor:
+        """float32 [N, L]. Log-probability of each token under the base model."""
+        return self._signal("base_logprobs")
+
+    @property
+    def rewards(self) -> Tensor:
+        """float32 [N]. The verifier's grade of each trajectory, in [0, 1]."""
+        return self._signal("rewards")
+
+    def _signal(self, name: str) -> Tensor:
+        if name in self.signals:
+            return self.signals[name]
+        if self.reader is None:
+            raise LookupError(f"this batch holds no {name}; it holds {', '.join(sorted(self.signals))}")
+        raise UndeclaredSignalError(f"{self.reader} reads {name!r} without declaring it: add {name!r} to its 'requires'")
+
+    def seen_by(self, strategy: Reader) -> ScoredBatch:
+        """Return the view of a strategy: only the signals that it declares."""
+        name = type(strategy).__name__
+        missing = sorted(strategy.requires - self.signals.keys())
+        if missing:
+            raise ValueError(f"{name} requires {missing[0]!r}, which this batch does not hold")
+        return replace(self, signals={k: self.signals[k] for k in strategy.requires}, reader=name)
+
+    def rows_of_each_teacher(self) -> list[Tensor]:
+        """Return, for each teacher, the int64 index of its rows."""
+        names = sorted(set(self.teachers))
+        return [self.tokens.new_tensor([i for i, t in enumerate(self.teachers) if t == name]) for name in names]
+
+    def select(self, rows: Sequence[int]) -> ScoredBatch:
+        """Return some of the rows."""
+        index = list(rows)
+        tensors = {name: getattr(self, name)[index] for name in ("tokens", "response_mask", "groups", "finished")}
+        signals = {name: value[index] for name, value in self.signals.items()}
+        return replace(self, **tensors, signals=signals, teachers=tuple(self.teachers[i] for i in index))
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What the student is asked to do with each token. Constant during the update."""
+
+    keep: Tensor
+    """bool [N]. Trajectories that the filter keeps."""
+    mask: Tensor
+    """bool [N, L]. Response tokens of kept trajectories."""
+    weight: Tensor
+    """float32 [N, L]. Normalised token weights, 0 off `mask`."""
+    advantage: Tensor
+    """float32 [N, L]. Nats; positive raises the token's probability. 0 off `mask`."""
+    importance: Tensor
+    """float32 [N, L]. Truncated importance weight between engine and trainer, 0 off `mask`."""
+
+    def select(self, rows: Tensor, width: int) -> Targets:
+        """Return the rows of an int64 index, cut to `width` tokens."""
+        tensors = {name: getattr(self, name)[rows, :width] for name in ("mask", "weight", "advantage", "importance")}
+        return Targets(keep=self.keep[rows], **tensors)
