@@ -1,10 +1,12 @@
 """`fireopd fit --config FILE`: train a student. The settings are those of module, data module and trainer."""
 
 from collections.abc import Sequence
+from inspect import signature
 
+from lightning import Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
-from fireopd import callbacks
+from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
 from fireopd.module import FiReOPDModule
@@ -18,11 +20,21 @@ def run(arguments: Sequence[str]) -> None:
         FiReOPDModule,
         RolloutDataModule,
         args=["fit", *arguments],
-        parser_class=Parser,
+        parser_class=FitParser,
         parser_kwargs={"prog": "fireopd"},
         seed_everything_default=1,
         load_from_checkpoint_support=False,
         auto_configure_optimizers=False,
+    )
+
+
+class FitParser(Parser):
+    """Knows the settings of a run."""
+
+    settings = tuple(
+        f"{key}.{name}"
+        for key, owner in {"model": FiReOPDModule, "data": RolloutDataModule, "trainer": Trainer}.items()
+        for name in signature(owner).parameters
     )
 
 

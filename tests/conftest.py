@@ -1,0 +1,23 @@
+"""Fixtures that several test files use. The tests are made for few cores: one thread is faster than two that wait."""
+
+import pytest
+import torch
+
+from fireopd.data import RolloutDataModule
+from fireopd.prompts import TinyPrompts
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_data():
+    """A data module whose prompts are tokenized; no model is loaded."""
+    data = RolloutDataModule(prompts=TinyPrompts(num_training=64, num_validation=6), batch_size=8)
+    data.setup("fit")
+    return data
+
+
+@pytest.fixture(scope="session")
+def tiny_prompts(tiny_data):
+    """Tokenized prompts of both embedded tasks."""
+    return tiny_data.training_prompts

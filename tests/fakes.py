@@ -1,0 +1,77 @@
+"""Small stand-ins: random scored batches, and an engine that writes down what happens to it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fireopd.engines import RolloutEngine
+from fireopd.types import Response, RolloutBatch, ScoredBatch
+
+SIGNALS = ("sampling_logprobs", "student_logprobs", "student_entropy", "teacher_logprobs", "teacher_entropy")
+
+
+def scored_batch(rows=6, width=9, seed=0, dtype=torch.float32, teachers=None, **signals) -> ScoredBatch:
+    """Return a random batch with responses of uneven lengths that start at uneven places."""
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(1, 3, (rows,), generator=generator)
+    ends = starts + torch.randint(1, max(2, width - 2), (rows,), generator=generator)
+    place = torch.arange(width)
+    mask = (place >= starts[:, None]) & (place < ends[:, None])
+    made = {name: random_signal(name, mask, generator, dtype) for name in SIGNALS}
+    return ScoredBatch(
+        tokens=torch.randint(0, 40, (rows, width), generator=generator),
+        response_mask=mask,
+        groups=torch.arange(rows),
+        finished=torch.ones(rows, dtype=torch.bool),
+        teachers=tuple(teachers or ["math", "code"] * rows)[:rows],
+        signals=made | signals,
+    )
+
+
+def random_signal(name: str, mask: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    values = torch.rand(mask.shape, generator=generator, dtype=torch.float64) * 3
+    return torch.where(mask, values if "entropy" in name else -values, 0.0).to(dtype)
+
+
+def rollouts_of(batch: ScoredBatch) -> RolloutBatch:
+    """Return the rollouts that a scored batch could have come from."""
+    place = torch.arange(batch.tokens.shape[1])
+    ends = torch.where(batch.response_mask, place, 0).max(-1).values
+    return RolloutBatch(
+        tokens=batch.tokens,
+        attention_mask=place <= ends[:, None],
+        response_mask=batch.response_mask,
+        sampling_logprobs=batch.sampling_logprobs,
+        groups=batch.groups,
+        finished=batch.finished,
+        teachers=batch.teachers,
+        tasks=batch.teachers,
+        temperature=1.0,
+        policy_version=batch.policy_version,
+    )
+
+
+@dataclass
+class ScriptedEngine(RolloutEngine):
+    """Answers every prompt with the same tokens."""
+
+    answer: tuple[int, ...] = (5, 6, 1)
+    max_response_length: int = 8
+    temperature: float = 1.0
+    events: list[str] = field(default_factory=list)
+
+    def for_another_model(self):
+        return self
+
+    def setup(self, model, device):
+        self.events.append(f"setup {model}")
+
+    def generate(self, prompts, seeds):
+        self.events.append(f"generate {self.policy_version}")
+        return [Response(self.answer, (-1.0,) * len(self.answer), finished=True) for _ in prompts]
+
+    def load_weights(self, weights, policy_version):
+        self.events.append(f"load {policy_version}")
+        self.loaded = dict(weights)
+        self.policy_version = policy_version

@@ -1,0 +1,101 @@
+"""What a strategy may answer and read, and what its author is told otherwise."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from fakes import scored_batch
+
+from fireopd.filters import AllOf, TrajectoryFilter
+from fireopd.methods import Method
+from fireopd.objectives import Objective
+from fireopd.signals import UndeclaredSignalError
+from fireopd.weighters import ProductOf, TokenWeighter
+
+
+class Answering(TokenWeighter):
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, batch):
+        return self.answer(batch)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda b: torch.ones(len(b.teachers)), r"returned shape \[6\], expected \[6, 9\] \[N, L\]"),
+        (lambda b: b.response_mask, "returned torch.bool: return a floating-point"),
+        (lambda b: b.response_mask * -1.0, "weight -1.0: weights are finite and >= 0"),
+        (lambda b: b.response_mask * torch.nan, "weight nan"),
+        (lambda b: b.response_mask * torch.inf, "weight inf"),
+    ],
+)
+def test_a_weighter_that_answers_wrongly_is_named(answer, message):
+    with pytest.raises(ValueError, match=f"Answering .*{message}"):
+        Method(token_weighter=Answering(answer)).targets(scored_batch())
+
+
+def test_a_filter_that_answers_wrongly_is_named():
+    class Scores(TrajectoryFilter):
+        def __call__(self, batch):
+            return batch.lengths.float()
+
+    with pytest.raises(ValueError, match=r"Scores returned torch.float32: a filter returns torch.bool"):
+        Method(Scores()).targets(scored_batch())
+
+
+def test_an_objective_that_answers_wrongly_is_named():
+    class Scalar(Objective):
+        def advantage(self, batch):
+            return torch.ones(())
+
+    with pytest.raises(ValueError, match=r"Scalar returned shape \[\]"):
+        Method(objective=Scalar()).targets(scored_batch())
+
+
+@dataclass(frozen=True)
+class Sly(TokenWeighter):
+    requires = frozenset({"student_entropy"})
+
+    def __call__(self, batch):
+        return batch.student_entropy + batch.teacher_entropy
+
+
+@dataclass(frozen=True)
+class SlyFilter(TrajectoryFilter):
+    def __call__(self, batch):
+        return batch.teacher_logprobs.sum(-1) < 0
+
+
+def test_reading_an_undeclared_signal_is_an_error_that_names_it():
+    with pytest.raises(UndeclaredSignalError, match="Sly reads 'teacher_entropy' without declaring it"):
+        Method(token_weighter=Sly()).targets(scored_batch())
+
+
+def test_a_part_of_a_composition_cannot_hide_behind_another():
+    from fireopd.filters import TeacherLikelihoodFilter
+    from fireopd.weighters import EntropyWeighter
+
+    with pytest.raises(UndeclaredSignalError, match="Sly reads 'teacher_entropy'"):
+        Method(token_weighter=ProductOf([EntropyWeighter(), Sly()])).targets(scored_batch())
+    with pytest.raises(UndeclaredSignalError, match="SlyFilter reads 'teacher_logprobs'"):
+        Method(AllOf([TeacherLikelihoodFilter(), SlyFilter()])).targets(scored_batch())
+
+
+def test_a_signal_that_does_not_exist_cannot_be_declared():
+    class Typo(TokenWeighter):
+        requires = frozenset({"teacher_entropi"})
+
+        def __call__(self, batch):
+            return torch.ones(batch.tokens.shape)
+
+    with pytest.raises(ValueError, match=r"Typo.requires: 'teacher_entropi' is no signal. The signals are"):
+        _ = Method(token_weighter=Typo()).requires
+
+
+def test_a_weighter_gets_no_gradient():
+    batch = scored_batch()
+    leaf = batch.student_entropy.clone().requires_grad_()
+    targets = Method(token_weighter=Answering(lambda b: leaf.exp())).targets(batch)
+    assert not targets.weight.requires_grad

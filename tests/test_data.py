@@ -1,0 +1,109 @@
+"""The data module: order, freshness, validation, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from fakes import ScriptedEngine
+
+from fireopd.data import RolloutDataModule
+from fireopd.engines import HFEngine
+from fireopd.errors import UserError
+from fireopd.prompts import JSONLPrompts, TinyPrompts
+
+
+def make(engine=None, **settings):
+    defaults = {"prompts": TinyPrompts(num_training=20, num_validation=3), "batch_size": 8, "seed": 1}
+    data = RolloutDataModule(engine=engine or ScriptedEngine(), **(defaults | settings))
+    data.setup("fit")
+    return data
+
+
+def test_the_training_loader_has_a_length_and_rolls_out_only_when_asked():
+    data = make()
+    loader = data.train_dataloader()
+    assert len(loader) == 2, "20 prompts in batches of 8, the last one not full"
+    batches = iter(loader)
+    assert data.engine.events == []
+    next(batches)
+    data.engine.policy_version = 7
+    assert next(batches).policy_version == 7
+    assert data.engine.events == ["generate -1", "generate 7"]
+
+
+def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
+    data = make(batch_size=10)
+    loader = data.train_dataloader()
+    epochs = [[tuple(row.tolist()) for batch in loader for row in batch.tokens] for _ in range(2)]
+    assert len(set(epochs[0])) == 20
+    assert set(epochs[0]) == set(epochs[1])
+    assert epochs[0] != epochs[1]
+
+
+def test_a_loaded_state_goes_on_with_the_next_batch():
+    whole = make()
+    expected = [batch.tokens for batch in whole.train_dataloader()]
+    first, second = make(), make()
+    batches = iter(first.train_dataloader())
+    next(batches)
+    second.load_state_dict(first.state_dict())
+    rest = [batch.tokens for batch in second.train_dataloader()]
+    assert len(rest) == 1
+    assert torch.equal(rest[0], expected[1])
+
+
+def test_the_seed_decides_the_order():
+    tokens = [next(iter(make(seed=seed).train_dataloader())).tokens for seed in (1, 1, 2)]
+    assert torch.equal(tokens[0], tokens[1])
+    assert tokens[0].shape != tokens[2].shape or not torch.equal(tokens[0], tokens[2])
+
+
+def test_validation_is_graded_and_the_same_whatever_the_seed():
+    data = [make(seed=seed, validation_responses=2) for seed in (1, 2)]
+    batches = [next(iter(part.val_dataloader()[0])) for part in data]
+    assert [p.id for p in data[0].training_prompts] != [p.id for p in data[1].training_prompts]
+    assert torch.equal(batches[0].tokens, batches[1].tokens)
+    assert batches[0].rewards is not None
+    assert batches[0].groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_training_rollouts_are_graded_only_if_somebody_reads_rewards():
+    data = make()
+    assert next(iter(data.train_dataloader())).rewards is None
+    data.grade_training = True
+    assert next(iter(data.train_dataloader())).rewards is not None
+
+
+def jsonl(folder, rows):
+    path = folder / "prompts.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return JSONLPrompts(path, teacher="math")
+
+
+def test_a_prompt_that_does_not_fit_is_named(tmp_path):
+    source = jsonl(tmp_path, [{"problem": "1;+1"}] * 8 + [{"problem": "1" * 230}])
+    with pytest.raises(UserError, match=r"prompts.jsonl:9.*context of 256.*max_response_length"):
+        make(HFEngine(64), prompts=source)
+
+
+def test_too_few_prompts_for_a_batch(tmp_path):
+    with pytest.raises(UserError, match=r"data.batch_size: 8: only 3 training prompts"):
+        make(prompts=jsonl(tmp_path, [{"problem": "1;+1"}] * 3))
+
+
+def test_an_empty_set_of_prompts(tmp_path):
+    with pytest.raises(UserError, match="no training prompts"):
+        make(prompts=jsonl(tmp_path, []))
+
+
+def test_texts_are_taken_as_they_are_and_problems_through_the_template(tmp_path):
+    rows = [{"prompt": "1;+1"}, {"prompt": [{"role": "user", "content": "1;+1"}]}, {"problem": "1;+1"}]
+    data = make(prompts=jsonl(tmp_path, rows), batch_size=3)
+    texts = [data.tokenizer.decode(list(prompt.tokens)) for prompt in data.training_prompts]
+    assert texts == ["1;+1", "<|user|>1;+1<|assistant|>", "<|user|>1;+1<|assistant|>"]
+
+
+@pytest.mark.parametrize("name", ["batch_size", "responses_per_prompt", "validation_batch_size", "validation_responses"])
+def test_sizes_have_a_range(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        RolloutDataModule(**{name: 0})

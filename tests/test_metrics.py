@@ -1,0 +1,65 @@
+"""avg@k, pass@k, maj@k against definitions and combinatorics."""
+
+from itertools import combinations
+
+import pytest
+import torch
+from fakes import rollouts_of, scored_batch
+
+from fireopd.metrics import AverageAtK, MajorityAtK, PassAtK, ValidationMetrics
+
+
+def of(metric, rewards, votes=None, groups=None):
+    rewards = torch.tensor(rewards, dtype=torch.float32)
+    votes = torch.tensor(votes) if votes is not None else torch.zeros(len(rewards), dtype=torch.int64)
+    groups = torch.tensor(groups) if groups is not None else torch.zeros(len(rewards), dtype=torch.int64)
+    metric.update_groups(rewards, votes, groups)
+    return metric.compute().item()
+
+
+@pytest.mark.parametrize("right", range(7))
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(right, k):
+    rewards = [1.0] * right + [0.0] * (6 - right)
+    subsets = list(combinations(rewards, k))
+    expected = sum(any(subset) for subset in subsets) / len(subsets)
+    assert of(PassAtK(k), rewards) == pytest.approx(expected, abs=1e-6)
+
+
+def test_pass_at_k_needs_k_responses():
+    with pytest.raises(ValueError, match="pass@4 needs at least 4 responses"):
+        of(PassAtK(4), [1.0, 0.0])
+
+
+def test_average_is_over_prompts():
+    assert of(AverageAtK(), [1, 0, 1, 1], groups=[0, 0, 1, 1]) == pytest.approx(0.75)
+
+
+def test_majority_takes_the_most_frequent_answer():
+    assert of(MajorityAtK(), [0, 0, 1], votes=[4, 4, 7]) == 0
+    assert of(MajorityAtK(), [1, 1, 0], votes=[4, 4, 7]) == 1
+    assert of(MajorityAtK(), [1, 0], votes=[4, 7]) == 0.5, "a tie is broken by chance"
+    assert of(MajorityAtK(), [1, 0, 0], votes=[4, -1, -1]) == 1, "no answer is no vote"
+    assert of(MajorityAtK(), [0, 0], votes=[-1, -1]) == 0
+
+
+def test_tasks_are_kept_apart():
+    from dataclasses import replace
+
+    batch = rollouts_of(scored_batch(4, 8))
+    batch = replace(
+        batch,
+        tasks=("math", "math", "code", "code"),
+        groups=torch.tensor([0, 0, 1, 1]),
+        rewards=torch.tensor([1.0, 0.0, 0.0, 0.0]),
+        votes=torch.tensor([0, 1, 1, 1]),
+        finished=torch.tensor([True, True, True, False]),
+    )
+    metrics = ValidationMetrics(["math", "code"])
+    metrics.update(batch)
+    values = metrics.compute()
+    assert values["math/avg_at_k"] == 0.5
+    assert values["math/pass_at_k"] == 1
+    assert values["code/avg_at_k"] == values["code/maj_at_k"] == 0
+    assert values["code/finished"] == 0.5
+    assert values["math/length"] == batch.response_mask[:2].sum() / 2
