@@ -1,9 +1,10 @@
 """Callbacks: what goes along with a training run without being part of its mathematics."""
 
 from fireopd.callbacks.curves import Curves
+from fireopd.callbacks.progress import Progress
 from fireopd.callbacks.rollout_recorder import RolloutRecorder
 from fireopd.callbacks.summary import Summary
 from fireopd.callbacks.trajectories import Trajectories
 from fireopd.callbacks.weight_sync import WeightSync
 
-__all__ = ["Curves", "RolloutRecorder", "Summary", "Trajectories", "WeightSync"]
+__all__ = ["Curves", "Progress", "RolloutRecorder", "Summary", "Trajectories", "WeightSync"]

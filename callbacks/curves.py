@@ -1,4 +1,4 @@
-"""TensorBoard beyond scalars: histograms of weights and entropies, and a page that answers the questions at a glance."""
+"""TensorBoard beyond scalars: histograms of weights and entropies, and a page with the answers at a glance."""
 
 from typing import TYPE_CHECKING, Any
 

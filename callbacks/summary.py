@@ -56,7 +56,9 @@ class Summary(Callback):
         seconds = self.earlier + time.perf_counter() - self.began
         folder = Path(trainer.log_dir or trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").write_text(json.dumps({"tasks": tasks, "seconds": round(seconds, 1)}, indent=1) + "\n")
+        (folder / "summary.json").write_text(
+            json.dumps({"tasks": tasks, "seconds": round(seconds, 1)}, indent=1) + "\n"
+        )
         self.console.print(table(tasks, f"avg@{pl_module.data.validation_responses} on held-out prompts"))
         self.console.print(f"{seconds:.0f} s. Everything is in {folder}; the curves: tensorboard --logdir {folder}")
 

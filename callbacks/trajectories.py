@@ -50,7 +50,9 @@ class Trajectories(Callback):
         worst = order[len(best) :][-(self.number // 2) :] if self.number > 1 else []
         reader = "teacher" if scored else "student"
         note = f"Bars show weights: {BARS[0]} is 0, {BARS[3]} about the mean, {BARS[-1]} twice the mean or more.\n\n"
-        return note + "\n".join(self._block(batch, targets, row, scores[row].item(), reader, tokenizer) for row in best + worst)
+        return note + "\n".join(
+            self._block(batch, targets, row, scores[row].item(), reader, tokenizer) for row in best + worst
+        )
 
     def _block(
         self, batch: "ScoredBatch", targets: "Targets", row: int, score: float, reader: str, tokenizer: Any
@@ -59,10 +61,18 @@ class Trajectories(Callback):
         start = int(mask.int().argmax())
         pieces = [tokenizer.decode([token]).replace("\n", "⏎") for token in batch.tokens[row][mask].tolist()]
         kept = bool(targets.keep[row])
-        marks = [bar(weight) * max(1, len(piece)) for weight, piece in zip(targets.weight[row][mask].tolist(), pieces, strict=True)]
+        marks = [
+            bar(weight) * max(1, len(piece))
+            for weight, piece in zip(targets.weight[row][mask].tolist(), pieces, strict=True)
+        ]
         prompt = tokenizer.decode(batch.tokens[row, :start].tolist())
-        lines = [f"prompt   {prompt}", f"response {''.join(pieces)}", f"weights  {''.join(marks) if kept else '(dropped)'}"]
-        head = f"**{'kept' if kept else 'DROPPED'}** · teacher {batch.teachers[row]} · mean log-prob of the {reader} {score:.2f}"
+        lines = [
+            f"prompt   {prompt}",
+            f"response {''.join(pieces)}",
+            f"weights  {''.join(marks) if kept else '(dropped)'}",
+        ]
+        verdict = "kept" if kept else "DROPPED"
+        head = f"**{verdict}** · teacher {batch.teachers[row]} · mean log-prob of the {reader} {score:.2f}"
         body = "\n".join(f"    {line}" for line in lines)
         return f"{head}\n\n{body}\n"
 

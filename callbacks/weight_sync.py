@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class WeightSync(Callback):
-    """Starts the engine, and sends it the student's weights before a rollout that would otherwise come from old ones."""
+    """Starts the engine, and sends it the student's weights before a rollout that would come from old ones."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Start the engine with the student's weights."""

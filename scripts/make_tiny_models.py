@@ -1,13 +1,12 @@
-"""Make the four embedded models: `python scripts/make_tiny_models.py [--out src/fireopd/tiny] [--seed 0]`.
+"""Make the embedded models: `python scripts/make_tiny_models.py [--models student small math code] [--seed 0]`.
 
-The student learns from a careless author: its demonstrations have slips (a wrong result, consistently used from there on)
-and some of them drift into babble. The teachers start from the student and read flawless demonstrations of their own task,
-and go on reading careless ones of the other. The small student is a narrower model brought up like the student.
-Takes about 25 minutes on two cores; prints the accuracy of every model on held-out problems, sampled at temperature 1.
+The student learns from a careless author: its demonstrations have slips (a wrong result, consistently used from there
+on), and some of them drift into babble. The teachers start from the student and read flawless demonstrations of their
+own task, and go on reading careless ones of the other. The small student is a narrower model brought up like the student.
+Takes about half an hour on two cores; prints each model's accuracy on held-out problems, sampled at temperature 1.
 """
 
 import argparse
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +26,14 @@ CHAT_TEMPLATE = (
     "{{ '<|' + message['role'] + '|>' + message['content'] }}{{ '<|end|>' if message['role'] == 'assistant' else '' }}"
     "{% endfor %}{{ '<|assistant|>' if add_generation_prompt else '' }}"
 )
-SLIP, BABBLE = 0.17, 0.08
-"""The careless author: chance of a slip at each step, and of a demonstration that drifts into babble."""
+BABBLE = 0.10
+"""The careless author: share of the demonstrations that drift into babble."""
+SLIP = 0.12
+"""The careless author: chance of a slip at each step."""
+SLIP_OF_OTHER_TASK = 0.16
+"""The same where a teacher reads about the task that it does not teach: going on reading must not make it better."""
 
-MAX_RESPONSE = 80
+MAX_RESPONSE = 64
 BATCH = 64
 STUDENT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
 SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -74,8 +77,8 @@ def redo(problem: tasks.Problem, step: tasks.Step, previous: str | None) -> task
     return tasks.Step(step.lead, tasks.STRING_OPERATIONS[step.lead.strip()](previous))
 
 
-def careless(problem: tasks.Problem, rng: random.Random) -> str:
-    """Write the solution as the careless author does."""
+def careless(problem: tasks.Problem, rng: random.Random, slips: float) -> str:
+    """Write the solution as the careless author does, with this chance of a slip at each step."""
     text, previous = "", None
     babbles_after = rng.randrange(len(problem.steps)) if rng.random() < BABBLE else None
     for index, original in enumerate(problem.steps):
@@ -83,19 +86,20 @@ def careless(problem: tasks.Problem, rng: random.Random) -> str:
         if babbles_after == index:
             pieces = [text[-6:] or step.lead, step.lead, "".join(rng.choices(CHARACTERS, k=4))]
             return (text + "".join(rng.choices(pieces, k=rng.randint(4, 16))))[: MAX_RESPONSE - 1]
-        previous = slip(problem, step, rng) if rng.random() < SLIP else step.result
+        previous = slip(problem, step, rng) if rng.random() < slips else step.result
         text += f"{step.lead}{previous};"
     return f"{text}{tasks.ANSWER_MARKER}{previous}"
 
 
-def demonstrations(flawless: dict[str, bool], seed: int) -> Iterator[tuple[str, str]]:
-    """Yield (problem, response) for ever; the author of a task is flawless or careless."""
+def demonstrations(teaches: str | None, seed: int) -> Iterator[tuple[str, str]]:
+    """Yield (problem, response) for ever, flawless ones of the task that the reader is to teach, if any."""
     rng = random.Random(seed)
     while True:
-        task = rng.choice(list(flawless))
+        task = rng.choice(list(tasks.TASKS))
         problem = tasks.TASKS[task](rng)
         if not problem.held_out:
-            yield problem.text, problem.solution if flawless[task] else careless(problem, rng)
+            slips = SLIP if teaches is None else SLIP_OF_OTHER_TASK
+            yield problem.text, problem.solution if task == teaches else careless(problem, rng, slips)
 
 
 def collate(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -167,39 +171,35 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     model.to(torch.float32)
 
 
+def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> Qwen3ForCausalLM:
+    """Train one model; a teacher starts from the student that was written before."""
+    torch.manual_seed(options.seed)
+    model = new_model(tokenizer, SMALL if name == "small" else STUDENT)
+    if name not in tasks.TASKS:
+        rate = 3e-3 if name == "small" else 2e-3
+        train(model, tokenizer, demonstrations(None, options.seed), options.student_steps, rate, name)
+        return model
+    student = Qwen3ForCausalLM.from_pretrained(options.out / "student", dtype=torch.float32)
+    model.load_state_dict(student.state_dict())
+    train(model, tokenizer, demonstrations(name, options.seed + 1), options.teacher_steps, 1e-3, name)
+    return model
+
+
 def main() -> None:
-    """Make, measure and write the models."""
+    """Make, write and measure the models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["student", "small", *tasks.TASKS])
     parser.add_argument("--out", type=Path, default=Path("src/fireopd/tiny"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--student-steps", type=int, default=1800)
-    parser.add_argument("--teacher-steps", type=int, default=900)
+    parser.add_argument("--student-steps", type=int, default=1400)
+    parser.add_argument("--teacher-steps", type=int, default=600)
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
     tokenizer = make_tokenizer()
-    report: dict[str, dict[str, float]] = {}
-
-    def finish(name: str, model: Qwen3ForCausalLM) -> None:
+    for name in options.models:
+        model = make(name, tokenizer, options)
         save(model, tokenizer, options.out / name)
         model.eval()
-        report[name] = {task: round(accuracy(model, tokenizer, task), 3) for task in tasks.TASKS}
-        print(name, report[name], flush=True)
-        model.train()
-
-    careless_all = {"math": False, "code": False}
-    student = new_model(tokenizer, STUDENT)
-    train(student, tokenizer, demonstrations(careless_all, options.seed), options.student_steps, 2e-3, "student")
-    finish("student", student)
-    for seed, task in enumerate(tasks.TASKS, start=1):
-        teacher = new_model(tokenizer, STUDENT)
-        teacher.load_state_dict(student.state_dict())
-        data = demonstrations(careless_all | {task: True}, options.seed + seed)
-        train(teacher, tokenizer, data, options.teacher_steps, 1e-3, f"{task} teacher")
-        finish(task, teacher)
-    small = new_model(tokenizer, SMALL)
-    train(small, tokenizer, demonstrations(careless_all, options.seed), options.student_steps, 3e-3, "small student")
-    finish("small", small)
-    print(json.dumps(report, indent=1))
+        print(name, {task: round(accuracy(model, tokenizer, task), 3) for task in tasks.TASKS}, flush=True)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,9 @@ def test_micro_batches_order_and_padding_change_nothing(dtype, tolerance, reduct
     for other, budget in [(batch, 3 * 12), (batch, 10**6), (batch.select(order), 20), (padded, 30)]:
         other_loss, other_gradient = loss_and_gradient(other, budget, reduction)
         assert other_loss == pytest.approx(loss, rel=tolerance)
-        torch.testing.assert_close(other_gradient, gradient, rtol=tolerance, atol=tolerance * gradient.abs().max().item())
+        torch.testing.assert_close(
+            other_gradient, gradient, rtol=tolerance, atol=tolerance * gradient.abs().max().item()
+        )
 
 
 def test_neutral_settings_are_plain_opd():

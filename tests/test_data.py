@@ -103,7 +103,9 @@ def test_texts_are_taken_as_they_are_and_problems_through_the_template(tmp_path)
     assert texts == ["1;+1", "<|user|>1;+1<|assistant|>", "<|user|>1;+1<|assistant|>"]
 
 
-@pytest.mark.parametrize("name", ["batch_size", "responses_per_prompt", "validation_batch_size", "validation_responses"])
+@pytest.mark.parametrize(
+    "name", ["batch_size", "responses_per_prompt", "validation_batch_size", "validation_responses"]
+)
 def test_sizes_have_a_range(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         RolloutDataModule(**{name: 0})

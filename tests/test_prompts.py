@@ -33,7 +33,9 @@ def read(tmp_path, text, **settings):
 
 
 def test_rows_may_name_teacher_and_task(tmp_path):
-    texts = read(tmp_path, '{"problem": "a", "answer": 0, "teacher": "x", "task": "t"}\n\n{"problem": "b"}\n', teacher="y")
+    texts = read(
+        tmp_path, '{"problem": "a", "answer": 0, "teacher": "x", "task": "t"}\n\n{"problem": "b"}\n', teacher="y"
+    )
     assert [(t.teacher, t.task, t.answer) for t in texts] == [("x", "t", "0"), ("y", "prompts", None)]
     assert texts[1].origin.endswith("train.jsonl:3")
 

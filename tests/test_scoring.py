@@ -58,7 +58,9 @@ def test_chunks_equal_the_plain_computation_in_value_and_gradient(kind, chunk):
     for value, reference in zip(ours, expected, strict=True):
         torch.testing.assert_close(value, reference, rtol=1e-5, atol=1e-5)
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradient, gradients[1][name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_double_precision_stays_double():

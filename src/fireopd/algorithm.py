@@ -6,8 +6,8 @@
 4. The loss is the clipped surrogate of weight x importance x advantage, summed with shares that add up to 1.
 
 Plain on-policy distillation is the same with `KeepAll` and `UniformWeighter`. Everything here is a pure function of the
-*global* rollout batch (N rows); only `fire_loss` is called on parts of it, and since the shares are global, the parts add
-up to the same loss and gradient however they are cut. Nothing here knows of devices, processes or models.
+*global* rollout batch (N rows); only `fire_loss` is called on parts of it, and since the shares are global, the parts
+add up to the same loss and gradient however they are cut. Nothing here knows of devices, processes or models.
 """
 
 from typing import Literal
@@ -76,7 +76,7 @@ def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Ten
 
 
 def importance_weights(batch: ScoredBatch, mask: Tensor, cap: float | None) -> Tensor:
-    """Return float [N, L]: min(student / sampler, cap) for each token; the same for every method, never in a plug-in."""
+    """Return float [N, L]: min(student / sampler, cap) of each token; the same for every method, never in a plug-in."""
     if cap is None:
         return mask.to(batch.student_logprobs.dtype)
     log_ratio = (batch.student_logprobs - batch.sampling_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)

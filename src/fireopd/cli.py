@@ -1,5 +1,6 @@
 """The program's front door: `fireopd COMMAND ...`. Everything about a command is in the module that bears its name."""
 
+import logging
 import os
 import sys
 import warnings
@@ -43,7 +44,8 @@ def usage() -> str:
 def quieten() -> None:
     """Keep notes that no user can act on, and progress bars that nobody watches, out of the output."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         import_module("transformers.utils.logging").disable_progress_bar()

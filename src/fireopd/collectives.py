@@ -42,11 +42,13 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
     dist.all_gather_object(names, batch.teachers)
     counts = [len(part) for part in names]
     width = largest(batch.tokens.shape[1], batch.tokens.device)
-    tensors = {name: getattr(batch, name) for name in ("tokens", "response_mask", "groups", "finished")}
     start = sum(counts[: dist.get_rank()])
     gathered = replace(
         batch,
-        **{name: _gather_rows(value, counts, width) for name, value in tensors.items()},
+        tokens=_gather_rows(batch.tokens, counts, width),
+        response_mask=_gather_rows(batch.response_mask, counts, width),
+        groups=_gather_rows(batch.groups, counts, width),
+        finished=_gather_rows(batch.finished, counts, width),
         signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
         teachers=tuple(name for part in names for name in part),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -29,6 +30,7 @@ class RolloutDataModule(LightningDataModule):
         responses_per_prompt: int = 1,
         validation_batch_size: int = 128,
         validation_responses: int = 4,
+        chat_template_options: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         """Store the settings.
@@ -41,6 +43,7 @@ class RolloutDataModule(LightningDataModule):
             responses_per_prompt: responses to each of them.
             validation_batch_size: prompts that are rolled out together in validation.
             validation_responses: responses to each validation prompt: the k of avg@k.
+            chat_template_options: passed to the chat template, for example {enable_thinking: false}.
             seed: of the order of prompts and of all rollouts; follows seed_everything.
 
         Raises:
@@ -55,6 +58,7 @@ class RolloutDataModule(LightningDataModule):
         self.student, self.source, self.engine = student, prompts, engine.for_another_model()
         self.batch_size, self.responses_per_prompt = batch_size, responses_per_prompt
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
+        self.chat_template_options = chat_template_options or {}
         self.seed = seed
         self.grade_training = False
         self.position = 0
@@ -94,8 +98,10 @@ class RolloutDataModule(LightningDataModule):
             if self.tokenizer.chat_template is None:
                 remedy = 'write rows with "prompt": text, or use a student with a chat template'
                 raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
-            encoded = self.tokenizer.apply_chat_template(text.content, add_generation_prompt=True, return_dict=True)
-            tokens = encoded["input_ids"]
+            encoded: Any = self.tokenizer.apply_chat_template(
+                text.content, add_generation_prompt=True, return_dict=True, **self.chat_template_options
+            )
+            tokens = list(encoded["input_ids"])
         return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin)
 
     def _check_sizes(self) -> None:
@@ -113,7 +119,9 @@ class RolloutDataModule(LightningDataModule):
         if limit is not None and needed > limit:
             problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
             problem += f" do not fit into the student's context of {limit}"
-            raise UserError("data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length")
+            raise UserError(
+                "data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length"
+            )
 
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""

@@ -1,7 +1,7 @@
 """Rollout engines: sample responses from their own copy of the student. Entry-point group: `fireopd.engines`.
 
-An engine speaks lists of numbers, not tensors, and knows nothing of training. Its weights have a version, which goes into
-every batch, so that a batch from old weights can be refused.
+An engine speaks lists of numbers, not tensors, and knows nothing of training. Its weights have a version, which goes
+into every batch, so that a batch from old weights can be refused.
 """
 
 import copy
@@ -79,7 +79,7 @@ class HFEngine(RolloutEngine):
 
     def setup(self, model: str, device: torch.device) -> None:
         """Load the model and its stop tokens."""
-        self.model = load_causal_lm(model, "engine", self.dtype).to(device).eval().requires_grad_(False)
+        self.model = load_causal_lm(model, "engine", self.dtype, device).eval().requires_grad_(False)
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
 
     @torch.no_grad()

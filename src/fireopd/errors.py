@@ -8,5 +8,6 @@ class UserError(ValueError):
     """
 
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
+        """Say what is wrong; the remedy starts with a verb in the imperative."""
         self.key, self.value, self.problem, self.remedy = key, value, problem, remedy
         super().__init__(f"{key}: {value!r}: {problem}. {remedy[0].upper()}{remedy[1:]}.")

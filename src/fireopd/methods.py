@@ -13,7 +13,7 @@ from fireopd.types import ScoredBatch, Targets
 from fireopd.weighters import TokenWeighter, UniformWeighter
 
 Population = Literal["rollout_batch", "micro_batch_of_one"]
-"""What filter and weighter see together: all trajectories of a step, or, as the released scripts have it, one at a time."""
+"""What filter and weighter see together: all trajectories of a step, or, as in the released scripts, one at a time."""
 
 
 @dataclass(frozen=True)

@@ -71,20 +71,22 @@ class TaskMetrics(nn.Module):
     def __init__(self) -> None:
         """Make the metrics."""
         super().__init__()
-        self.of_groups = nn.ModuleDict({"avg_at_k": AverageAtK(), "pass_at_k": PassAtK(), "maj_at_k": MajorityAtK()})
-        self.of_responses = nn.ModuleDict({"finished": MeanMetric(), "length": MeanMetric()})
+        self.avg_at_k, self.pass_at_k, self.maj_at_k = AverageAtK(), PassAtK(), MajorityAtK()
+        self.finished, self.length = MeanMetric(), MeanMetric()
 
     def update(self, batch: RolloutBatch) -> None:
         """Take in graded rollouts of this task."""
-        assert batch.rewards is not None and batch.votes is not None, "validation rollouts are graded"
-        for metric in self.of_groups.values():
+        if batch.rewards is None or batch.votes is None:
+            raise ValueError("validation needs graded rollouts")
+        for metric in (self.avg_at_k, self.pass_at_k, self.maj_at_k):
             metric.update_groups(batch.rewards, batch.votes, batch.groups)
-        self.of_responses["finished"].update(batch.finished.float())
-        self.of_responses["length"].update(batch.response_mask.sum(-1).float())
+        self.finished.update(batch.finished.float())
+        self.length.update(batch.response_mask.sum(-1).float())
 
     def compute(self) -> dict[str, float]:
         """Return the values by name."""
-        metrics = {**self.of_groups, **self.of_responses}
+        metrics: dict[str, MeanMetric] = {"avg_at_k": self.avg_at_k, "pass_at_k": self.pass_at_k}
+        metrics |= {"maj_at_k": self.maj_at_k, "finished": self.finished, "length": self.length}
         return {name: metric.compute().item() for name, metric in metrics.items()}
 
 
@@ -94,14 +96,15 @@ class ValidationMetrics(nn.Module):
     def __init__(self, tasks: Iterable[str]) -> None:
         """Make the metrics. Every process names all tasks, though it may see rows of some of them only."""
         super().__init__()
-        self.tasks = nn.ModuleDict({task: TaskMetrics() for task in sorted(set(tasks))})
+        self.parts = {task: TaskMetrics() for task in sorted(set(tasks))}
+        self.modules_of_parts = nn.ModuleList(self.parts.values())
 
     def update(self, batch: RolloutBatch) -> None:
         """Take in graded rollouts of any of the tasks."""
         for task in sorted(set(batch.tasks)):
             rows = [row for row, name in enumerate(batch.tasks) if name == task]
-            self.tasks[task].update(batch.select(torch.tensor(rows, device=batch.tokens.device)))
+            self.parts[task].update(batch.select(torch.tensor(rows, device=batch.tokens.device)))
 
     def compute(self) -> dict[str, float]:
         """Return the values."""
-        return {f"{task}/{name}": value for task, part in self.tasks.items() for name, value in part.compute().items()}
+        return {f"{task}/{name}": value for task, part in self.parts.items() for name, value in part.compute().items()}

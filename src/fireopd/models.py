@@ -1,7 +1,7 @@
 """Causal language models by name: a Hugging Face folder, a hub name, or an embedded model (`tiny/student`)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
@@ -58,20 +58,23 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
     """
     tokenizer = _from_pretrained(AutoTokenizer, name, key)
     if tokenizer.eos_token_id is None:
-        raise UserError(key, name, "its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json")
+        raise UserError(
+            key, name, "its tokenizer has no end-of-sequence token", "set eos_token in tokenizer_config.json"
+        )
     return tokenizer
 
 
-def load_causal_lm(name: str, key: str, dtype: Dtype) -> PreTrainedModel:
-    """Return a causal language model on the CPU, with parameters of the given type.
+def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | None = None) -> PreTrainedModel:
+    """Return a causal language model with parameters of the given type, on the CPU if no device is named.
 
     Raises:
         UserError: if there is none to be had.
     """
-    return _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
+    model: torch.nn.Module = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
+    return cast(PreTrainedModel, model if device is None else model.to(device))
 
 
-def _from_pretrained(factory: type, name: str, key: str, **settings: object):  # noqa: ANN202 - as many types as factories
+def _from_pretrained(factory: Any, name: str, key: str, **settings: Any) -> Any:
     try:
         return factory.from_pretrained(resolve(name, key), **settings)
     except UserError:
@@ -95,14 +98,13 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
 def stop_tokens(name: str, key: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the token ids that end a response: those of the generation config and the tokenizer's own."""
-    stops = {int(tokenizer.convert_tokens_to_ids(tokenizer.eos_token))}
+    own: Any = tokenizer.eos_token_id
+    stops = {own}
     try:
         configured = GenerationConfig.from_pretrained(resolve(name, key)).eos_token_id
     except OSError:
-        configured = None
-    if configured is not None:
-        stops.update([configured] if isinstance(configured, int) else configured)
-    return frozenset(stops)
+        return frozenset(stops)
+    return frozenset(stops | set([configured] if isinstance(configured, int) else configured or []))
 
 
 def context_length(name: str, key: str) -> int | None:

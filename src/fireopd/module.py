@@ -17,7 +17,6 @@ from fireopd.batching import micro_batches, updates
 from fireopd.callbacks.weight_sync import WeightSync
 from fireopd.data import RolloutDataModule
 from fireopd.diagnostics import reverse_kl, step_diagnostics
-from fireopd.errors import UserError
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.methods import Method, Population
 from fireopd.metrics import ValidationMetrics
@@ -66,7 +65,7 @@ class FiReOPDModule(LightningModule):
             trajectory_filter: keeps or drops trajectories.
             token_weighter: weighs tokens.
             objective: gives tokens their advantage.
-            normalization: over what the weights have mean 1: each trajectory (the paper), the batch (the released code), none.
+            normalization: weights have mean 1 over each trajectory (paper), over the batch (released code), or as is.
             reduction: the loss is a mean over kept tokens, or over kept trajectories of their token means.
             clip_ratio: clip of the surrogate; acts from the second update on a rollout batch.
             importance_cap: cap of the importance weights between engine and trainer; null switches them off.
@@ -81,7 +80,7 @@ class FiReOPDModule(LightningModule):
             dtype: type of the student's parameters.
             gradient_checkpointing: recompute activations in the backward pass, to save memory.
             extra_signals: signals to compute for the curves, though no strategy reads them.
-            max_skipped_steps: steps in a row that may come to nothing (all dropped, or not finite) before the run stops.
+            max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
 
         Raises:
             ValueError: if a number is out of range or a strategy declares an unknown signal.
@@ -94,7 +93,14 @@ class FiReOPDModule(LightningModule):
             raise ValueError(f"gradient_clip must be greater than 0, got {gradient_clip}; null for no limit")
         self.automatic_optimization = False
         self.method = Method(
-            trajectory_filter, token_weighter, objective, normalization, reduction, clip_ratio, importance_cap, population
+            trajectory_filter,
+            token_weighter,
+            objective,
+            normalization,
+            reduction,
+            clip_ratio,
+            importance_cap,
+            population,
         )
         self.teachers = share(teachers)
         self.student_name, self.dtype_name, self.chunk_tokens = student, dtype, chunk_tokens
@@ -106,7 +112,7 @@ class FiReOPDModule(LightningModule):
         self.max_skipped_steps = max_skipped_steps
         self.policy_version = 0
         self.skipped_steps = 0
-        self.student: CausalScorer | None = None
+        self.student: CausalScorer = None  # type: ignore[assignment] # until configure_model
 
     def setup(self, stage: str) -> None:
         """Check everything that can be known to be wrong, then load the teachers."""
@@ -126,7 +132,7 @@ class FiReOPDModule(LightningModule):
         self.student = CausalScorer(model, self.chunk_tokens)
         check_scorer("model.student", self.student_name, self.student)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler of the student's parameters."""
         optimizer = self.make_optimizer(self.parameters())
         if self.make_scheduler is None:
@@ -179,7 +185,7 @@ class FiReOPDModule(LightningModule):
         self, rollouts: RolloutBatch, batch: ScoredBatch, targets: Targets, own: slice, rows: Tensor
     ) -> dict[str, float]:
         """Make one optimizer step on some global rows, of which this rank computes its own; return what it came to."""
-        optimizer = self.optimizers()
+        optimizer: Any = self.optimizers()
         optimizer.zero_grad()
         shares = torch.zeros(targets.mask.shape, dtype=torch.float64, device=rows.device)
         shares[rows] = loss_shares(targets.mask[rows], self.method.reduction)
@@ -196,8 +202,9 @@ class FiReOPDModule(LightningModule):
         if loss.isfinite() and norm.isfinite():
             optimizer.step()
             self.policy_version += 1
-            if self.make_scheduler is not None:
-                self.lr_schedulers().step()
+            scheduler: Any = self.lr_schedulers()
+            if scheduler is not None:
+                scheduler.step()
         return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
 
     def _count_skipped(self, steps: list[dict[str, float]]) -> None:
@@ -219,13 +226,14 @@ class FiReOPDModule(LightningModule):
         self.log_dict(step_diagnostics(batch, targets))
         self.log_dict({f"time/{name}": seconds for name, seconds in watch.seconds.items()})
         self.log_dict({"time/rollout": rollouts.seconds, "train/skipped_steps": float(self.skipped_steps)})
-        self.log("train/learning_rate", self.optimizers().param_groups[0]["lr"])
+        optimizer: Any = self.optimizers()
+        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
         seconds = rollouts.seconds + sum(watch.seconds.values())
         shown = {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
         if "teacher_logprobs" in batch.signals:
             shown["train/reverse_kl"] = reverse_kl(batch)
-        shown |= {"train/keep": targets.keep.float().mean().item(), "train/tokens_per_s": batch.lengths.sum().item() / seconds}
-        self.log_dict(shown, prog_bar=True)
+        shown["train/tokens_per_s"] = batch.lengths.sum().item() / seconds
+        self.log_dict(shown)
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier validations."""
@@ -240,7 +248,7 @@ class FiReOPDModule(LightningModule):
         results = self.validation.compute()
         self.log_dict({f"val/{name}": value for name, value in results.items()})
         average = [value for name, value in results.items() if name.endswith("/avg_at_k")]
-        self.log("val/avg_at_k", sum(average) / len(average), prog_bar=True)
+        self.log("val/avg_at_k", sum(average) / len(average))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the state of strategies that have one."""

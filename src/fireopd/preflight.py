@@ -35,7 +35,9 @@ def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> N
     """Raise `UserError` if a prompt names a teacher that there is not."""
     for prompt in (*data.training_prompts, *data.validation_prompts):
         if prompt.teacher not in teachers:
-            problem = f"asked for by the prompt {prompt.id}, but the teachers are {', '.join(sorted(teachers)) or 'none'}"
+            problem = (
+                f"asked for by the prompt {prompt.id}, but the teachers are {', '.join(sorted(teachers)) or 'none'}"
+            )
             remedy = f"add model.teachers.{prompt.teacher}, or mend the prompt"
             raise UserError("model.teachers", prompt.teacher, problem, remedy)
 

@@ -86,8 +86,8 @@ class TinyPrompts(PromptSource):
 class JSONLPrompts(PromptSource):
     """Prompts from JSONL files, one object a line.
 
-    `{"problem": text, "answer": ...}` becomes a user message; `{"prompt": text or chat messages, "answer": ...}` is taken
-    as it is. A row may name its own "teacher" and "task".
+    `{"problem": text, "answer": ...}` becomes a user message; `{"prompt": text or chat messages, "answer": ...}` is
+    taken as it is. A row may name its own "teacher" and "task".
     """
 
     train: Path
@@ -137,7 +137,8 @@ class JSONLPrompts(PromptSource):
             return [{"role": "user", "content": row["problem"]}]
         content = row.get("prompt") if isinstance(row, dict) else None
         messages = isinstance(content, list) and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in content
+            isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str)
+            for m in content
         )
         if content and (isinstance(content, str) or messages):
             return content

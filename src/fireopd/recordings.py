@@ -2,8 +2,8 @@
 
 Scored rollouts (`fireopd.scored/1`): tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
-`base_logprobs` [N, L], `rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON list
-of N names) and `policy_version`.
+`base_logprobs` [N, L], `rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON
+list of N names) and `policy_version`.
 """
 
 import json
@@ -104,9 +104,13 @@ def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside the file first, so that whatever happens there is no half of one."""
+    """Write beside the file first, so that whatever happens there is no half of one. Signals may share memory."""
     partial = path.with_name(f".{path.name}.partial")
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
+    save_file(
+        {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
+        partial,
+        metadata=metadata,
+    )
     os.replace(partial, path)
 
 

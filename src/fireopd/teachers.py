@@ -70,7 +70,7 @@ class HFTeacher(Teacher):
         """Load the model, freeze it, and score one probe."""
         if self.scorer is not None:
             return
-        model = load_causal_lm(self.path, f"{key}.path", self.dtype).to(device).eval().requires_grad_(False)
+        model = load_causal_lm(self.path, f"{key}.path", self.dtype, device).eval().requires_grad_(False)
         self.scorer = CausalScorer(model, self.chunk_tokens)
         check_scorer(f"{key}.path", self.path, self.scorer)
 
@@ -127,6 +127,6 @@ def score_by_teachers(
             scores = teacher.score(part, entropy=entropy)
             width = part.tokens.shape[1]
             logprobs[index, :width] = scores.logprobs
-            if entropies is not None:
+            if entropies is not None and scores.entropy is not None:
                 entropies[index, :width] = scores.entropy
     return TokenScores(logprobs, entropies)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,17 +79,26 @@ class RolloutBatch:
     def to(self, device: torch.device | str) -> RolloutBatch:
         """Return the batch on another device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)})
+        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
     def select(self, rows: Tensor) -> RolloutBatch:
         """Return the rows of an int64 index, without the padding that they do not need."""
-        width = max(1, int(self.attention_mask[rows].sum(-1).max())) if len(rows) else 1
-        cut = {name: getattr(self, name)[rows, :width] for name in ("tokens", "attention_mask", "response_mask")}
-        cut["sampling_logprobs"] = self.sampling_logprobs[rows, :width]
-        per_row = {name: getattr(self, name)[rows] for name in ("groups", "finished")}
-        graded = {} if self.rewards is None or self.votes is None else {"rewards": self.rewards[rows], "votes": self.votes[rows]}
-        names = {name: tuple(getattr(self, name)[i] for i in rows.tolist()) for name in ("teachers", "tasks")}
-        return replace(self, **cut, **per_row, **graded, **names)
+        width = int(self.attention_mask[rows].sum(-1).max()) if len(rows) else 1
+        index = rows.tolist()
+        return replace(
+            self,
+            tokens=self.tokens[rows, :width],
+            attention_mask=self.attention_mask[rows, :width],
+            response_mask=self.response_mask[rows, :width],
+            sampling_logprobs=self.sampling_logprobs[rows, :width],
+            groups=self.groups[rows],
+            finished=self.finished[rows],
+            teachers=tuple(self.teachers[row] for row in index),
+            tasks=tuple(self.tasks[row] for row in index),
+            rewards=None if self.rewards is None else self.rewards[rows],
+            votes=None if self.votes is None else self.votes[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +198,9 @@ class ScoredBatch:
             return self.signals[name]
         if self.reader is None:
             raise LookupError(f"this batch holds no {name}; it holds {', '.join(sorted(self.signals))}")
-        raise UndeclaredSignalError(f"{self.reader} reads {name!r} without declaring it: add {name!r} to its 'requires'")
+        raise UndeclaredSignalError(
+            f"{self.reader} reads {name!r} without declaring it: add {name!r} to its 'requires'"
+        )
 
     def seen_by(self, strategy: Reader) -> ScoredBatch:
         """Return the view of a strategy: only the signals that it declares."""
@@ -206,9 +218,15 @@ class ScoredBatch:
     def select(self, rows: Sequence[int]) -> ScoredBatch:
         """Return some of the rows."""
         index = list(rows)
-        tensors = {name: getattr(self, name)[index] for name in ("tokens", "response_mask", "groups", "finished")}
-        signals = {name: value[index] for name, value in self.signals.items()}
-        return replace(self, **tensors, signals=signals, teachers=tuple(self.teachers[i] for i in index))
+        return replace(
+            self,
+            tokens=self.tokens[index],
+            response_mask=self.response_mask[index],
+            groups=self.groups[index],
+            finished=self.finished[index],
+            teachers=tuple(self.teachers[row] for row in index),
+            signals={name: value[index] for name, value in self.signals.items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +246,10 @@ class Targets:
 
     def select(self, rows: Tensor, width: int) -> Targets:
         """Return the rows of an int64 index, cut to `width` tokens."""
-        tensors = {name: getattr(self, name)[rows, :width] for name in ("mask", "weight", "advantage", "importance")}
-        return Targets(keep=self.keep[rows], **tensors)
+        return Targets(
+            keep=self.keep[rows],
+            mask=self.mask[rows, :width],
+            weight=self.weight[rows, :width],
+            advantage=self.advantage[rows, :width],
+            importance=self.importance[rows, :width],
+        )

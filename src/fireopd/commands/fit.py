@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from inspect import signature
+from typing import Any, cast
 
 from lightning import Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.commands.parsers import Parser, instantiate
@@ -53,11 +55,18 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
         """Parse the arguments that were given, whatever stands in sys.argv."""
-        self.config = parser.parse_args(args)
+        self.config = parser.parse_args(cast(list[str], args))
 
     def instantiate_classes(self) -> None:
         """Make the objects."""
-        self.config_init = instantiate(self.parser, self.config)
+        self.config_init = instantiate(cast(Parser, self.parser), self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **settings: Any) -> Trainer:
+        """Make the trainer; unless a logger is named, everything goes to `<default_root_dir>/version_<n>`."""
+        trainer = self._get(self.config_init, "trainer")
+        if trainer["logger"] is None or trainer["logger"] is True:
+            settings["logger"] = TensorBoardLogger(trainer["default_root_dir"] or ".", name=None)
+        return super().instantiate_trainer(**settings)

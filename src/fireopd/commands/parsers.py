@@ -42,7 +42,7 @@ class Parser(LightningArgumentParser):
 def instantiate(parser: Parser, settings: Namespace) -> Namespace:
     """Make the objects that the settings describe; a value that a class refuses is an error of the user's."""
     try:
-        return parser.instantiate_classes(settings)
+        return parser.instantiate(settings)
     except ValueError as error:
         name = str(error).partition(" ")[0]
         keys = [key for key in vars(settings.as_flat()) if key.rpartition(".")[2] == name]
@@ -66,7 +66,9 @@ def explain(message: str, settings: Iterable[str]) -> str:
     if unknown:
         name = unknown[1].lstrip("-")
         close = get_close_matches(name, settings, n=1)
-        hint = f"Did you mean {close[0]}?" if close else "--help lists the settings, --KEY.help CLASS those of a strategy."
+        hint = (
+            f"Did you mean {close[0]}?" if close else "--help lists the settings, --KEY.help CLASS those of a strategy."
+        )
         return f"{name}: no such setting. {hint}"
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
@@ -79,4 +81,6 @@ def unknown_strategy(key: str, name: str, group: str) -> str:
     close = get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
     kind = GROUPS[group].__name__
-    return f"{key}: {name!r}: no {kind} of that name is installed. {hint}Installed: {', '.join(names)} (fireopd plugins)."
+    return (
+        f"{key}: {name!r}: no {kind} of that name is installed. {hint}Installed: {', '.join(names)} (fireopd plugins)."
+    )

@@ -46,7 +46,9 @@ def run(arguments: Sequence[str]) -> None:
     batch = read_scored(settings.file)
     missing = sorted(method.requires - batch.signals.keys())
     if missing:
-        raise UserError("FILE", str(settings.file), f"a strategy requires {missing[0]!r}", "record it, or choose another")
+        raise UserError(
+            "FILE", str(settings.file), f"a strategy requires {missing[0]!r}", "record it, or choose another"
+        )
     targets = method.targets(batch)
     write_targets(settings.out, targets)
     summary = {"trajectories": len(batch.teachers), "tokens": int(batch.lengths.sum())}

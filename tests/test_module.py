@@ -1,0 +1,294 @@
+"""The training step: what changes it and what does not, guards, counters, and that a student learns."""
+
+import math
+
+import pytest
+import torch
+from fakes import ScriptedEngine
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from fireopd.data import RolloutDataModule
+from fireopd.engines import HFEngine
+from fireopd.errors import UserError
+from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.models import load_tokenizer
+from fireopd.module import FiReOPDModule
+from fireopd.objectives import Objective
+from fireopd.prompts import TinyPrompts
+from fireopd.teachers import HFTeacher
+from fireopd.weighters import EntropyWeighter, TokenWeighter, UniformWeighter
+
+TEACHERS = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+def make_module(**settings):
+    teachers = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
+    defaults = {"teachers": teachers, "trajectory_filter": TeacherLikelihoodFilter(0.25), "optimizer": sgd}
+    return FiReOPDModule(**(defaults | {"token_weighter": EntropyWeighter()} | settings))
+
+
+def make_data(num_training=16, **settings):
+    prompts = TinyPrompts(num_training=num_training, num_validation=settings.pop("num_validation", 0))
+    engine = settings.pop("engine", HFEngine(max_response_length=40))
+    return RolloutDataModule(prompts=prompts, engine=engine, **({"batch_size": 8, "seed": 3} | settings))
+
+
+class Notes(Callback):
+    """Writes down what every step logged and left behind."""
+
+    def __init__(self):
+        self.metrics, self.weights = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.metrics.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+        self.weights.append([p.detach().clone() for p in pl_module.parameters()])
+
+
+def fit(module, data, tmp_path, **settings):
+    notes = Notes()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet |= {"enable_checkpointing": False, "callbacks": [notes], "accelerator": "cpu", "max_epochs": 1}
+    trainer = Trainer(default_root_dir=tmp_path, **(quiet | settings))
+    trainer.fit(module, data)
+    return notes, trainer
+
+
+@pytest.mark.parametrize("budget", [1, 200])
+def test_the_token_budget_changes_neither_loss_nor_gradient(tmp_path, budget):
+    whole, _ = fit(make_module(token_budget=10**6), make_data(), tmp_path)
+    cut, _ = fit(make_module(token_budget=budget), make_data(), tmp_path)
+    assert len(whole.metrics) == 2
+    for one, other in zip(whole.metrics, cut.metrics, strict=True):
+        for name in ("train/loss", "train/grad_norm", "train/reverse_kl", "fire/keep_ratio"):
+            assert other[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+    for one, other in zip(whole.weights[-1], cut.weights[-1], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+
+
+def test_neutral_fire_is_plain_opd(tmp_path):
+    fire = make_module(trajectory_filter=TeacherLikelihoodFilter(0.0), token_weighter=EntropyWeighter(0.0, 0.0))
+    plain = make_module(trajectory_filter=KeepAll(), token_weighter=UniformWeighter())
+    one, _ = fit(fire, make_data(), tmp_path)
+    other, _ = fit(plain, make_data(), tmp_path)
+    for a, b in zip(one.weights[-1], other.weights[-1], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_dropped_rows_are_not_computed(tmp_path):
+    seen = []
+
+    class Counting(FiReOPDModule):
+        def _update(self, rollouts, *rest):
+            hook = self.student.register_forward_pre_hook(lambda m, a: seen.append(len(a[0])))
+            result = super()._update(rollouts, *rest)
+            hook.remove()
+            return result
+
+    module = Counting(TEACHERS, trajectory_filter=TeacherLikelihoodFilter(0.5), optimizer=sgd)
+    fit(module, make_data(8), tmp_path)
+    assert sum(seen) == 4
+
+
+def test_several_updates_on_one_batch(tmp_path):
+    module = make_module(mini_batches=3, epochs=2, trajectory_filter=KeepAll())
+    notes, trainer = fit(module, make_data(8), tmp_path)
+    assert module.policy_version == trainer.global_step == 6
+    assert len(notes.metrics) == 1
+
+
+class Nothing(Objective):
+    def advantage(self, batch):
+        return torch.full(batch.tokens.shape, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"trajectory_filter": LengthFilter(min_tokens=999)}, "the filter dropped every trajectory"),
+        ({"objective": Nothing()}, "loss or gradient was not finite"),
+    ],
+)
+def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(tmp_path, settings, reason):
+    ticks = []
+
+    def scheduler(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ticks.append(step) or 1.0)
+
+    module = make_module(**settings, max_skipped_steps=2, scheduler=scheduler)
+    with pytest.raises(RuntimeError, match=f"2 steps in a row came to nothing, since {reason}"):
+        fit(module, make_data(24), tmp_path)
+    assert module.policy_version == 0
+    assert ticks == [0]
+    fresh = HFEngine(8)
+    fresh.setup("tiny/student", torch.device("cpu"))
+    for name, value in module.student_weights():
+        assert torch.equal(value, fresh.model.state_dict()[name])
+
+
+def test_stale_rollouts_are_refused(tmp_path):
+    class Forgetful(HFEngine):
+        def for_another_model(self):
+            return self
+
+        def load_weights(self, weights, policy_version):
+            self.policy_version = 0
+
+    data = make_data(engine=Forgetful(max_response_length=16))
+    with pytest.raises(
+        RuntimeError, match="stale rollouts: sampled by version 0 of the student, which is at version 1"
+    ):
+        fit(make_module(), data, tmp_path)
+
+
+def test_the_engine_gets_every_tensor_after_each_step_and_before_the_next_rollout(tmp_path):
+    engine = ScriptedEngine()
+    module = make_module(trajectory_filter=KeepAll())
+    fit(module, make_data(24, engine=engine), tmp_path)
+    expected = ["setup tiny/student", "load 0", "generate 0", "load 1", "generate 1", "load 2", "generate 2", "load 3"]
+    assert engine.events == expected
+    assert engine.loaded.keys() == module.student.model.state_dict().keys()
+
+
+def test_teachers_are_frozen_and_in_no_optimizer_or_checkpoint(tmp_path):
+    module = make_module()
+    _, trainer = fit(module, make_data(8), tmp_path)
+    before = {id(p) for teacher in module.teachers.values() for p in teacher.scorer.parameters()}
+    module.train()
+    assert all(not teacher.scorer.model.training for teacher in module.teachers.values())
+    assert not before & {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert all(name.startswith("student.model.") for name in module.state_dict())
+    assert not before & {id(p) for p in module.parameters()}
+
+
+def test_only_declared_signals_are_computed(tmp_path):
+    entropies = []
+
+    class Watching(HFTeacher):
+        def score(self, rollouts, *, entropy):
+            entropies.append(entropy)
+            return super().score(rollouts, entropy=entropy)
+
+    teachers = {name: Watching(f"tiny/{name}") for name in ("math", "code")}
+    for weighter, wanted in ((UniformWeighter(), False), (EntropyWeighter(), True)):
+        entropies.clear()
+        module = make_module(teachers=teachers, token_weighter=weighter)
+        notes, _ = fit(module, make_data(8), tmp_path)
+        assert set(entropies) == {wanted}
+        assert ("entropy/student" in notes.metrics[0]) is wanted
+
+
+def test_rewards_reach_a_strategy_that_declares_them(tmp_path):
+    class RightOnly(TokenWeighter):
+        requires = frozenset({"rewards"})
+
+        def __call__(self, batch):
+            assert batch.rewards.shape == (8,)
+            return batch.rewards[:, None].expand(batch.tokens.shape)
+
+    notes, _ = fit(make_module(token_weighter=RightOnly(), trajectory_filter=KeepAll()), make_data(8), tmp_path)
+    assert 0 <= notes.metrics[0]["rollout/reward"] <= 1
+
+
+class NeedsBase(Objective):
+    requires = frozenset({"base_logprobs"})
+
+    def advantage(self, batch):
+        return batch.base_logprobs
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teachers": {"math": HFTeacher("tiny/math")}}, "model.teachers: 'code': asked for by the prompt code:"),
+        ({"teachers": {**TEACHERS, "code": HFTeacher("tiny/nope")}}, "model.teachers.code.path: 'tiny/nope'"),
+        ({"objective": NeedsBase()}, "'base_logprobs': a strategy requires this signal, which a run does not compute"),
+        ({"extra_signals": frozenset({"vibes"})}, "model.extra_signals: 'vibes': no such signal"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, settings, message):
+    for place in ("fireopd.module.load_causal_lm", "fireopd.teachers.load_causal_lm", "fireopd.engines.load_causal_lm"):
+        monkeypatch.setattr(place, lambda *a: pytest.fail("a model was loaded"))
+    with pytest.raises(UserError, match=message):
+        fit(make_module(**settings), make_data(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mini_batches": 0}, "mini_batches must be at least 1, got 0"),
+        ({"gradient_clip": 0.0}, "gradient_clip must be greater than 0"),
+        ({"clip_ratio": -0.2}, "clip_ratio must be greater than 0"),
+        ({"importance_cap": 0.0}, "importance_cap must be greater than 0"),
+    ],
+)
+def test_settings_have_a_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_module(**settings)
+
+
+def test_validation_reports_every_task(tmp_path):
+    _, trainer = fit(make_module(), make_data(16, num_validation=4, validation_responses=2), tmp_path)
+    for task in ("math", "code"):
+        values = {
+            name: float(trainer.callback_metrics[f"val/{task}/{name}"])
+            for name in ("avg_at_k", "pass_at_k", "maj_at_k")
+        }
+        assert 0 <= values["avg_at_k"] <= values["pass_at_k"] <= 1
+        assert trainer.callback_metrics[f"val/{task}/length"] > 1
+
+
+def random_model(folder, seed, scale):
+    """Write a one-layer model that speaks the embedded models' vocabulary."""
+    tokenizer = load_tokenizer("tiny/student", "model.student")
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, eos_token_id=tokenizer.eos_token_id, max_position_embeddings=64,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(scale)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_student_learns_from_its_teacher(tmp_path):
+    """The reverse KL of a random student to a random teacher falls to a third within 60 steps."""
+
+    def adam(parameters):
+        return torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
+
+    student, teacher = random_model(tmp_path / "s", 0, 1.0), random_model(tmp_path / "t", 1, 20.0)
+    data = RolloutDataModule(
+        student=student,
+        prompts=TinyPrompts(teachers={"math": "math"}, num_training=60 * 32, num_validation=0),
+        engine=HFEngine(max_response_length=8),
+        batch_size=32,
+    )
+    module = FiReOPDModule({"math": HFTeacher(teacher)}, student=student, optimizer=adam)
+    notes, _ = fit(module, data, tmp_path)
+    divergence = [metrics["train/reverse_kl"] for metrics in notes.metrics]
+    assert sum(divergence[:5]) / 5 > 0.5, "there is something to learn"
+    assert sum(divergence[-5:]) < sum(divergence[:5]) / 3
+
+
+def test_resuming_goes_on_with_the_same_numbers(tmp_path):
+    whole, _ = fit(make_module(), make_data(32), tmp_path)
+    half = ModelCheckpoint(tmp_path, "half", every_n_train_steps=2, save_top_k=1)
+    fit(make_module(), make_data(32), tmp_path, callbacks=[half], max_steps=2, max_epochs=-1, enable_checkpointing=True)
+    again, data, notes = make_module(), make_data(32), Notes()
+    trainer = Trainer(
+        default_root_dir=tmp_path, logger=False, enable_progress_bar=False, enable_checkpointing=False, max_epochs=1,
+        enable_model_summary=False, callbacks=[notes], accelerator="cpu", num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(again, data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert again.policy_version == 4
+    for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
+        assert torch.equal(one, other)

@@ -1,0 +1,95 @@
+"""Files of scored rollouts: round trip, and what is said of a foreign or broken one."""
+
+import json
+
+import pytest
+import torch
+from fakes import scored_batch
+from safetensors.torch import load_file, save_file
+
+from fireopd.errors import UserError
+from fireopd.methods import Method
+from fireopd.recordings import read_scored, write_scored, write_targets
+
+
+def test_round_trip(tmp_path):
+    batch = scored_batch(rewards=torch.rand(6))
+    write_scored(tmp_path / "a.safetensors", batch)
+    again = read_scored(tmp_path / "a.safetensors")
+    for name in ("tokens", "response_mask", "groups", "finished"):
+        assert torch.equal(getattr(again, name), getattr(batch, name))
+    assert again.teachers == batch.teachers
+    assert again.signals.keys() == batch.signals.keys()
+    assert all(torch.equal(again.signals[name], value) for name, value in batch.signals.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"], "nothing half-written is left"
+
+
+def test_targets_are_what_the_format_promises(tmp_path):
+    batch = scored_batch()
+    write_targets(tmp_path / "t.safetensors", Method().targets(batch))
+    tensors = load_file(tmp_path / "t.safetensors")
+    kinds = {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
+    assert kinds == {
+        "keep": (torch.uint8, (6,)),
+        "mask": (torch.uint8, (6, 9)),
+        "weight": (torch.float32, (6, 9)),
+        "advantage": (torch.float32, (6, 9)),
+    }
+
+
+def tensors_and_metadata(tmp_path):
+    path = tmp_path / "good.safetensors"
+    write_scored(path, scored_batch())
+    return load_file(path), {"format": "fireopd.scored/1", "teachers": json.dumps(["math"] * 6)}
+
+
+def planted(values, value):
+    """Put a value at a response token of the third row."""
+    place = int(scored_batch().response_mask[2].int().argmax())
+    values[2, place] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: t.pop("teacher_entropy"), "the tensor 'teacher_entropy' is missing"),
+        (
+            lambda t, m: t.update(student_entropy=t["student_entropy"][:, :4].clone()),
+            r"'student_entropy' has the shape \[6, 4\]",
+        ),
+        (lambda t, m: t.update(rewards=torch.zeros(5)), r"'rewards' has the shape \[5\], expected \[6\]"),
+        (lambda t, m: t.update(tokens=t["tokens"][0].clone()), r"'tokens' has the shape \[9\], expected \[N, L\]"),
+        (
+            lambda t, m: t.update(teacher_logprobs=planted(t["teacher_logprobs"], torch.nan)),
+            r"'teacher_logprobs' is NaN at \[2, \d\]",
+        ),
+        (lambda t, m: t.update(teacher_logprobs=t["tokens"].clone()), "'teacher_logprobs' holds torch.int64"),
+        (lambda t, m: m.update(format="other/1"), "its format is 'other/1', not 'fireopd.scored/1'"),
+        (lambda t, m: m.pop("format"), "its format is None"),
+        (lambda t, m: m.update(teachers='["math"]'), "not a JSON list of 6 names"),
+        (lambda t, m: m.update(teachers="math"), "not a JSON list of 6 names"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_what_and_where(tmp_path, change, message):
+    tensors, metadata = tensors_and_metadata(tmp_path)
+    change(tensors, metadata)
+    save_file(tensors, tmp_path / "bad.safetensors", metadata=metadata)
+    with pytest.raises(UserError, match=message):
+        read_scored(tmp_path / "bad.safetensors")
+
+
+def test_garbage_off_the_mask_is_not_looked_at(tmp_path):
+    tensors, metadata = tensors_and_metadata(tmp_path)
+    off = ~tensors["response_mask"].bool()
+    tensors["teacher_logprobs"][off] = torch.nan
+    save_file(tensors, tmp_path / "garbage.safetensors", metadata=metadata)
+    assert torch.equal(read_scored(tmp_path / "garbage.safetensors").teacher_logprobs, scored_batch().teacher_logprobs)
+
+
+def test_a_file_that_is_no_safetensors(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"pickle" * 9)
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        read_scored(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        read_scored(tmp_path / "nowhere.safetensors")
