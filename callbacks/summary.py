@@ -49,7 +49,9 @@ class Summary(Callback):
         """Measure the student after the last step, print the table and write the file."""
         if not pl_module.data.tasks:
             return
-        after = self._measure(pl_module, pl_module.data.engine, "student after")
+        version, after = pl_module.validated
+        if version != pl_module.policy_version:
+            after = self._measure(pl_module, pl_module.data.engine, "student after")
         if not trainer.is_global_zero:
             return
         tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
@@ -85,17 +87,17 @@ class Summary(Callback):
         results: dict[str, float] = {}
         data = pl_module.data
         for name, teacher in pl_module.teachers.items():
-            own = {prompt.task for prompt in data.validation_prompts if prompt.teacher == name}
-            if own and isinstance(teacher, HFTeacher):
+            if isinstance(teacher, HFTeacher) and len(data.validation_loader(data.engine, name)):
                 engine = data.engine.for_another_model()
                 engine.setup(teacher.path, pl_module.device)
-                measured = self._measure(pl_module, engine, f"teacher {name}")
-                results |= {key: value for key, value in measured.items() if key.split("/")[0] in own}
+                results |= self._measure(pl_module, engine, f"teacher {name}", name)
         return results
 
-    def _measure(self, pl_module: "FiReOPDModule", engine: RolloutEngine, who: str) -> dict[str, float]:
-        loader = pl_module.data.validation_loader(engine)
-        metrics = ValidationMetrics(pl_module.data.tasks)
+    def _measure(
+        self, pl_module: "FiReOPDModule", engine: RolloutEngine, who: str, teacher: str | None = None
+    ) -> dict[str, float]:
+        loader = pl_module.data.validation_loader(engine, teacher)
+        metrics = ValidationMetrics(p.task for p in pl_module.data.validation_prompts if teacher in (None, p.teacher))
         for batch in track(loader, f"Validating {who}", console=self.console, transient=True):
             metrics.update(batch)
         return metrics.to(pl_module.device).compute()

@@ -2,7 +2,7 @@
 
 The student learns from a careless author: its demonstrations have slips (a wrong result, consistently used from there
 on), and some of them drift into babble. The teachers start from the student and read flawless demonstrations of their
-own task, and go on reading careless ones of the other. The small student is a narrower model brought up like the student.
+own task, and go on reading careless ones of the other. The small student is narrower, and brought up like the student.
 Takes about half an hour on two cores; prints each model's accuracy on held-out problems, sampled at temperature 1.
 """
 

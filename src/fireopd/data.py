@@ -125,15 +125,16 @@ class RolloutDataModule(LightningDataModule):
 
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""
-        return RolloutLoader(self, training=True)
+        return RolloutLoader(self, self.engine, self.training_prompts, training=True)
 
     def val_dataloader(self) -> "list[RolloutLoader]":
         """Return the loader of validation rollouts, if there are validation prompts."""
         return [self.validation_loader(self.engine)] if self.validation_prompts else []
 
-    def validation_loader(self, engine: RolloutEngine) -> "RolloutLoader":
-        """Return a loader of validation rollouts from any engine, for example one that holds a teacher."""
-        return RolloutLoader(self, training=False, engine=engine)
+    def validation_loader(self, engine: RolloutEngine, teacher: str | None = None) -> "RolloutLoader":
+        """Return a loader of validation rollouts from any engine, of all prompts or of those of one teacher."""
+        prompts = [p for p in self.validation_prompts if teacher in (None, p.teacher)]
+        return RolloutLoader(self, engine, prompts, training=False)
 
     def state_dict(self) -> dict[str, int]:
         """Return how many batches of the epoch have been handed out."""
@@ -150,11 +151,13 @@ class RolloutLoader:
     It has a length: without one, Lightning would fetch ahead, and every batch would come from old weights.
     """
 
-    def __init__(self, data: RolloutDataModule, *, training: bool, engine: RolloutEngine | None = None) -> None:
-        """Take what is to be rolled out from the data module."""
-        self.data, self.training, self.engine = data, training, engine or data.engine
+    def __init__(
+        self, data: RolloutDataModule, engine: RolloutEngine, prompts: list[Prompt], *, training: bool
+    ) -> None:
+        """Take the settings of the data module; processes share out validation prompts, and each training batch."""
+        self.data, self.training, self.engine = data, training, engine
         self.rank, self.ranks = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
-        self.prompts = data.training_prompts if training else data.validation_prompts[self.rank :: self.ranks]
+        self.prompts = prompts if training else prompts[self.rank :: self.ranks]
         self.size = data.batch_size if training else data.validation_batch_size
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from fireopd.types import ScoredBatch, Targets
 
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
-    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far student and teachers are apart."""
+    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away."""
     values: dict[str, Tensor] = {
         "fire/keep_ratio": targets.keep.float().mean(),
         "rollout/length": batch.lengths.float().mean(),

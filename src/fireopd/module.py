@@ -112,6 +112,7 @@ class FiReOPDModule(LightningModule):
         self.max_skipped_steps = max_skipped_steps
         self.policy_version = 0
         self.skipped_steps = 0
+        self.validated: tuple[int, dict[str, float]] = (-1, {})
         self.student: CausalScorer = None  # type: ignore[assignment] # until configure_model
 
     def setup(self, stage: str) -> None:
@@ -246,6 +247,7 @@ class FiReOPDModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log avg@k, pass@k, maj@k, finish rate and length of each task."""
         results = self.validation.compute()
+        self.validated = (self.policy_version, results)
         self.log_dict({f"val/{name}": value for name, value in results.items()})
         average = [value for name, value in results.items() if name.endswith("/avg_at_k")]
         self.log("val/avg_at_k", sum(average) / len(average))

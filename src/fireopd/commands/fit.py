@@ -17,11 +17,17 @@ from fireopd.plugins import load_plugins
 
 def run(arguments: Sequence[str]) -> None:
     """Parse the settings, make the objects, train."""
+    build(arguments, train=True)
+
+
+def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
+    """Return module, data module and trainer as the settings describe them; no model is loaded unless it trains."""
     load_plugins()
-    FitCLI(
+    return FitCLI(
         FiReOPDModule,
         RolloutDataModule,
-        args=["fit", *arguments],
+        args=["fit", *arguments] if train else list(arguments),
+        run=train,
         parser_class=FitParser,
         parser_kwargs={"prog": "fireopd"},
         seed_everything_default=1,

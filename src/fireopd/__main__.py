@@ -1,0 +1,5 @@
+"""`python -m fireopd` is `fireopd`."""
+
+from fireopd.cli import main
+
+main()

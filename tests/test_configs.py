@@ -1,0 +1,62 @@
+"""Every configuration parses and builds, and says what it is meant to."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fireopd.commands.fit import build
+from fireopd.filters import KeepAll, TeacherLikelihoodFilter
+from fireopd.weighters import EntropyWeighter, UniformWeighter
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path):
+    for place in ("fireopd.module.load_causal_lm", "fireopd.teachers.load_causal_lm", "fireopd.engines.load_causal_lm"):
+        monkeypatch.setattr(place, lambda *a: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(tmp_path)
+    cli = build(["--config", str(path)], train=False)
+    method = cli.model.method
+    if path.name == "opd.yaml":
+        assert (method.trajectory_filter, method.token_weighter) == (KeepAll(), UniformWeighter())
+    else:
+        assert method.trajectory_filter.drop_fraction == 0.2
+        assert isinstance(method.trajectory_filter, TeacherLikelihoodFilter)
+        assert method.token_weighter == EntropyWeighter(1.0, 1.0)
+    assert cli.datamodule.student == cli.model.student_name
+    assert cli.datamodule.engine.temperature == 1.0
+    assert cli.trainer.default_root_dir.startswith("runs/")
+    assert not list(tmp_path.iterdir()), "nothing is written before a run starts"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*.yaml")), ids=lambda path: path.stem)
+def test_the_paper_s_values(path):
+    cli = build(["--config", str(path)], train=False)
+    assert cli.model.student_name == "Qwen/Qwen3-4B"
+    assert set(cli.model.teachers) == ({"math", "code"} if path.stem == "multi_teacher" else {"math"})
+    assert cli.datamodule.batch_size == 1024
+    assert cli.datamodule.engine.max_response_length == 16384
+    assert cli.datamodule.validation_responses == 8
+    assert (cli.model.method.clip_ratio, cli.model.method.importance_cap) == (0.2, 5.0)
+    assert cli.model.make_optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-6
+    assert cli.trainer.max_epochs == 3
+
+
+def test_the_control_differs_in_filter_and_weights_alone():
+    fire, plain = (yaml.safe_load((CONFIGS / name).read_text()) for name in ("multi_teacher.yaml", "opd.yaml"))
+    for config in (fire, plain):
+        for key in ("trajectory_filter", "token_weighter", "extra_signals"):
+            config["model"].pop(key, None)
+        config["trainer"].pop("default_root_dir")
+    assert fire == plain
+
+
+def test_data_follow_student_and_seed():
+    config = str(CONFIGS / "multi_teacher.yaml")
+    cli = build(["--config", config, "--model.student", "tiny/small", "--seed_everything", "7"], train=False)
+    assert cli.datamodule.student == "tiny/small"
+    assert cli.datamodule.seed == 7
