@@ -46,12 +46,15 @@ def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
 
 
 def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
-    """Return, by tag, the values that are worth a histogram: those of response tokens, and of trajectories."""
-    shown = {"fire/weight": targets.weight[targets.mask], "fire/advantage": targets.advantage[targets.mask]}
+    """Return, by tag, the values that are worth a histogram: those of response tokens, and of trajectories.
+
+    The tags are not those of scalars: TensorBoard shows only one of two things that share a tag.
+    """
+    shown = {"tokens/weight": targets.weight[targets.mask], "tokens/advantage": targets.advantage[targets.mask]}
     for name in ("student_entropy", "teacher_entropy"):
         if name in batch.signals:
-            shown[f"entropy/{name.removesuffix('_entropy')}"] = batch.signals[name][batch.response_mask]
-    shown["rollout/length"] = batch.lengths
+            shown[f"tokens/{name}"] = batch.signals[name][batch.response_mask]
+    shown["trajectories/length"] = batch.lengths
     return {tag: values.cpu() for tag, values in shown.items() if values.numel() > 0}
 
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from fireopd.types import ScoredBatch, Targets
 
 BARS = "▁▂▃▄▅▆▇█"
-"""From the smallest weight to twice the mean and more."""
+"""From the smallest weight on the page to the largest."""
 
 
 class Trajectories(Callback):
-    """Writes the trajectories that the teachers like best and least, with a bar under each token for its weight."""
+    """Writes trajectories from what the teachers like best to what they like least, with a bar for each weight."""
 
     def __init__(self, every_n_steps: int = 25, number: int = 6) -> None:
         """Store the settings.
@@ -41,42 +41,36 @@ class Trajectories(Callback):
                 logger.experiment.add_text("trajectories", text, trainer.global_step)
 
     def page(self, batch: "ScoredBatch", targets: "Targets", tokenizer: Any) -> str:
-        """Return the page in Markdown, the teachers' favourites first."""
-        scored = "teacher_logprobs" in batch.signals
-        values = batch.teacher_logprobs if scored else batch.student_logprobs
-        scores = reductions.row_mean(values, batch.response_mask)
+        """Return the page in Markdown: trajectories evenly spread over the ranks, the teachers' favourites first."""
+        reader = "teacher" if "teacher_logprobs" in batch.signals else "student"
+        scores = reductions.row_mean(batch.signals[f"{reader}_logprobs"], batch.response_mask)
         order = scores.argsort(descending=True).tolist()
-        best = order[: self.number - self.number // 2]
-        worst = order[len(best) :][-(self.number // 2) :] if self.number > 1 else []
-        reader = "teacher" if scored else "student"
-        note = f"Bars show weights: {BARS[0]} is 0, {BARS[3]} about the mean, {BARS[-1]} twice the mean or more.\n\n"
-        return note + "\n".join(
-            self._block(batch, targets, row, scores[row].item(), reader, tokenizer) for row in best + worst
-        )
-
-    def _block(
-        self, batch: "ScoredBatch", targets: "Targets", row: int, score: float, reader: str, tokenizer: Any
-    ) -> str:
-        mask = batch.response_mask[row]
-        start = int(mask.int().argmax())
-        pieces = [tokenizer.decode([token]).replace("\n", "⏎") for token in batch.tokens[row][mask].tolist()]
-        kept = bool(targets.keep[row])
-        marks = [
-            bar(weight) * max(1, len(piece))
-            for weight, piece in zip(targets.weight[row][mask].tolist(), pieces, strict=True)
-        ]
-        prompt = tokenizer.decode(batch.tokens[row, :start].tolist())
-        lines = [
-            f"prompt   {prompt}",
-            f"response {''.join(pieces)}",
-            f"weights  {''.join(marks) if kept else '(dropped)'}",
-        ]
-        verdict = "kept" if kept else "DROPPED"
-        head = f"**{verdict}** · teacher {batch.teachers[row]} · mean log-prob of the {reader} {score:.2f}"
-        body = "\n".join(f"    {line}" for line in lines)
-        return f"{head}\n\n{body}\n"
+        ranks = torch.linspace(0, len(order) - 1, min(self.number, len(order))).round().int().tolist()
+        weights = targets.weight[targets.mask]
+        low, high = (weights.min().item(), weights.max().item()) if len(weights) else (0.0, 0.0)
+        blocks = [f"Weights from {low:.2f} ({BARS[0]}) to {high:.2f} ({BARS[-1]}).\n"]
+        for rank in ranks:
+            row = order[rank]
+            verdict = "kept" if targets.keep[row] else "DROPPED"
+            judge = f"teacher {batch.teachers[row]} · mean log-prob of the {reader} {scores[row]:.3f}"
+            text = trajectory(batch, targets, row, tokenizer, low, high)
+            blocks.append(f"**{verdict}** · rank {rank + 1} of {len(order)} · {judge}\n\n{text}\n")
+        return "\n".join(blocks)
 
 
-def bar(weight: float) -> str:
-    """Return the bar of a weight, whose mean is 1."""
-    return BARS[int(torch.tensor(weight * 3.5).clamp(0, len(BARS) - 1))]
+def trajectory(batch: "ScoredBatch", targets: "Targets", row: int, tokenizer: Any, low: float, high: float) -> str:
+    """Return prompt, response and weights of a row, one under the other, as a Markdown block of code."""
+    mask = batch.response_mask[row]
+    start = int(mask.int().argmax())
+    pieces = [tokenizer.decode([token]).replace("\n", "⏎") for token in batch.tokens[row][mask].tolist()]
+    weights = targets.weight[row][mask].tolist()
+    bars = [bar(weight, low, high) * max(1, len(piece)) for weight, piece in zip(weights, pieces, strict=True)]
+    prompt = tokenizer.decode(batch.tokens[row, :start].tolist())
+    lines = [f"    prompt   {prompt}", f"    response {''.join(pieces)}"]
+    return "\n".join([*lines, f"    weights  {''.join(bars) if targets.keep[row] else '(dropped)'}"])
+
+
+def bar(weight: float, low: float, high: float) -> str:
+    """Return the bar of a weight between the smallest and the largest."""
+    place = (weight - low) / (high - low) if high > low else 0.5
+    return BARS[min(len(BARS) - 1, max(0, int(place * len(BARS))))]

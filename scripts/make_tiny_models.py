@@ -28,9 +28,9 @@ CHAT_TEMPLATE = (
 )
 BABBLE = 0.10
 """The careless author: share of the demonstrations that drift into babble."""
-SLIP = 0.12
+SLIP = 0.17
 """The careless author: chance of a slip at each step."""
-SLIP_OF_OTHER_TASK = 0.16
+SLIP_OF_OTHER_TASK = 0.21
 """The same where a teacher reads about the task that it does not teach: going on reading must not make it better."""
 
 MAX_RESPONSE = 64
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["student", "small", *tasks.TASKS])
     parser.add_argument("--out", type=Path, default=Path("src/fireopd/tiny"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--student-steps", type=int, default=1400)
+    parser.add_argument("--student-steps", type=int, default=1200)
     parser.add_argument("--teacher-steps", type=int, default=600)
     options = parser.parse_args()
     tokenizer = make_tokenizer()

@@ -13,6 +13,7 @@ from fireopd.callbacks import Curves, RolloutRecorder, Trajectories
 from fireopd.callbacks.curves import distributions, page
 from fireopd.callbacks.summary import table
 from fireopd.callbacks.trajectories import bar
+from fireopd.diagnostics import step_diagnostics
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.methods import Method
 from fireopd.models import load_tokenizer
@@ -24,7 +25,8 @@ def test_the_callbacks_lie_in_the_real_folder_on_top():
 
 
 def test_bars_grow_with_the_weight():
-    assert [bar(w) for w in (0.0, 1.0, 2.0, 9.0)] == ["▁", "▄", "█", "█"]
+    assert [bar(w, 0.5, 2.5) for w in (0.5, 1.4, 2.5)] == ["▁", "▄", "█"]
+    assert bar(1.0, 1.0, 1.0) == "▅", "weights that are all the same"
 
 
 def test_a_page_shows_kept_and_dropped_trajectories_with_a_bar_for_each_character():
@@ -34,6 +36,7 @@ def test_a_page_shows_kept_and_dropped_trajectories_with_a_bar_for_each_characte
     text = Trajectories(number=4).page(batch, targets, load_tokenizer("tiny/student", "model.student"))
     assert text.count("**kept**") == 2
     assert text.count("**DROPPED**") == 2
+    assert text.index("rank 1 of 8") < text.index("rank 8 of 8")
     lines = text.splitlines()
     for index, line in enumerate(lines):
         if line.startswith("    response ") and "(dropped)" not in lines[index + 1]:
@@ -50,9 +53,15 @@ def test_one_trajectory_is_enough_for_a_page():
 def test_histograms_show_response_tokens_only():
     batch = scored_batch()
     shown = distributions(batch, Method(token_weighter=EntropyWeighter()).targets(batch))
-    assert shown["fire/weight"].numel() == shown["entropy/teacher"].numel() == int(batch.response_mask.sum())
+    assert shown["tokens/weight"].numel() == shown["tokens/teacher_entropy"].numel() == int(batch.response_mask.sum())
     bare = replace(batch, signals={k: v for k, v in batch.signals.items() if "entropy" not in k})
-    assert "entropy/teacher" not in distributions(bare, Method().targets(bare))
+    assert "tokens/teacher_entropy" not in distributions(bare, Method().targets(bare))
+
+
+def test_no_histogram_shares_its_tag_with_a_scalar():
+    batch = scored_batch()
+    targets = Method(token_weighter=EntropyWeighter()).targets(batch)
+    assert not distributions(batch, targets).keys() & step_diagnostics(batch, targets).keys()
 
 
 def test_the_layout_names_the_curves_of_every_teacher_and_task():

@@ -138,7 +138,7 @@ def test_tensorboard_holds_the_promised_tags(run_folder):
         f"val/{t}/{m}" for t in ("math", "code") for m in ("avg_at_k", "pass_at_k", "maj_at_k", "finished", "length")
     }
     assert promised <= set(tags["scalars"])
-    assert {"fire/weight", "entropy/student", "entropy/teacher"} <= set(tags["histograms"])
+    assert {"tokens/weight", "tokens/student_entropy", "tokens/teacher_entropy"} <= set(tags["histograms"])
     assert events.Scalars("val/math/avg_at_k")[0].step == 0, "the student before the first step"
     assert len(events.Scalars("train/loss")) == 3
     assert max(event.value for event in events.Scalars("rollout/sampler_gap")) < 1e-3

@@ -18,7 +18,7 @@ from fireopd.module import FiReOPDModule
 from fireopd.objectives import Objective
 from fireopd.prompts import TinyPrompts
 from fireopd.teachers import HFTeacher
-from fireopd.weighters import EntropyWeighter, TokenWeighter, UniformWeighter
+from fireopd.weighters import EntropyWeighter, ProductOf, TokenWeighter, UniformWeighter
 
 TEACHERS = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
 
@@ -129,6 +129,19 @@ def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(t
     fresh.setup("tiny/student", torch.device("cpu"))
     for name, value in module.student_weights():
         assert torch.equal(value, fresh.model.state_dict()[name])
+
+
+def test_a_gradient_that_is_not_finite_is_not_stepped_on(tmp_path):
+    class Poisoned(FiReOPDModule):
+        def configure_optimizers(self):
+            next(self.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+            return super().configure_optimizers()
+
+    module = Poisoned(TEACHERS, optimizer=sgd, max_skipped_steps=2)
+    with pytest.raises(RuntimeError, match="2 steps in a row came to nothing, since loss or gradient was not finite"):
+        fit(module, make_data(24), tmp_path)
+    assert module.policy_version == 0
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
 def test_stale_rollouts_are_refused(tmp_path):
@@ -277,6 +290,35 @@ def test_a_student_learns_from_its_teacher(tmp_path):
     divergence = [metrics["train/reverse_kl"] for metrics in notes.metrics]
     assert sum(divergence[:5]) / 5 > 0.5, "there is something to learn"
     assert sum(divergence[-5:]) < sum(divergence[:5]) / 3
+
+
+class Rising(TokenWeighter):
+    """A weighter with a state: the number of batches that it has seen."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, batch):
+        self.seen += 1
+        return torch.ones(batch.tokens.shape)
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state_dict):
+        self.seen = state_dict["seen"]
+
+
+def test_the_state_of_a_strategy_is_in_the_checkpoint_also_inside_a_composition(tmp_path):
+    weighter = ProductOf([UniformWeighter(), Rising()])
+    _, trainer = fit(make_module(token_weighter=weighter), make_data(16), tmp_path)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    other = ProductOf([UniformWeighter(), Rising()])
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    make_module(token_weighter=other).on_load_checkpoint(checkpoint)
+    assert other.weighters[1].seen == 2
+    with pytest.raises(ValueError, match="state of '1', which is no strategy with a state here"):
+        make_module(token_weighter=ProductOf([Rising()])).on_load_checkpoint(checkpoint)
 
 
 def test_resuming_goes_on_with_the_same_numbers(tmp_path):

@@ -5,11 +5,12 @@ A filter sees the global batch and answers for all rows at once. Entry-point gro
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fireopd import reductions, signals
+from fireopd import reductions, signals, states
 from fireopd.types import ScoredBatch
 
 
@@ -112,3 +113,11 @@ class AllOf(TrajectoryFilter):
         for part in self.filters:
             keep &= part(batch.seen_by(part))
         return keep
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of those filters that have one."""
+        return states.state_of(states.numbered(self.filters))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give the filters their states back."""
+        states.load_state(states.numbered(self.filters), state_dict)

@@ -50,6 +50,12 @@ class Method:
         """The union of what its parts read."""
         return signals.union([self.trajectory_filter, self.token_weighter, self.objective])
 
+    @property
+    def strategies(self) -> dict[str, object]:
+        """Its parts by the names of their settings."""
+        parts = {"trajectory_filter": self.trajectory_filter, "token_weighter": self.token_weighter}
+        return {**parts, "objective": self.objective}
+
     def targets(self, batch: ScoredBatch) -> Targets:
         """Return the targets of a global batch."""
         if self.population == "rollout_batch":

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from fireopd import collectives
+from fireopd import collectives, states
 from fireopd.algorithm import Normalization, Reduction, fire_loss, loss_shares
 from fireopd.batching import micro_batches, updates
 from fireopd.callbacks.weight_sync import WeightSync
@@ -210,7 +210,7 @@ class FiReOPDModule(LightningModule):
 
     def _count_skipped(self, steps: list[dict[str, float]]) -> None:
         """Count the steps in a row that came to nothing, and stop the run when there are too many."""
-        fruitful = any(math.isfinite(value) for step in steps for value in step.values())
+        fruitful = any(all(math.isfinite(value) for value in step.values()) for step in steps)
         self.skipped_steps = 0 if fruitful else self.skipped_steps + 1
         if self.skipped_steps >= self.max_skipped_steps:
             reason = "loss or gradient was not finite" if steps else "the filter dropped every trajectory"
@@ -254,9 +254,11 @@ class FiReOPDModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the state of strategies that have one."""
-        checkpoint["fireopd"] = {"policy_version": self.policy_version, "skipped_steps": self.skipped_steps}
+        counters = {"policy_version": self.policy_version, "skipped_steps": self.skipped_steps}
+        checkpoint["fireopd"] = counters | {"strategies": states.state_of(self.method.strategies)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counters back."""
-        self.policy_version = checkpoint["fireopd"]["policy_version"]
-        self.skipped_steps = checkpoint["fireopd"]["skipped_steps"]
+        """Take the counters and the states back."""
+        saved = checkpoint["fireopd"]
+        self.policy_version, self.skipped_steps = saved["policy_version"], saved["skipped_steps"]
+        states.load_state(self.method.strategies, saved["strategies"])

@@ -6,11 +6,12 @@ Entry-point group: `fireopd.weighters`.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fireopd import reductions, signals
+from fireopd import reductions, signals, states
 from fireopd.types import ScoredBatch
 
 SMALLEST_MAXIMUM = 1e-6
@@ -90,3 +91,11 @@ class ProductOf(TokenWeighter):
         for part in self.weighters:
             weight = weight * part(batch.seen_by(part))
         return weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of those weighters that have one."""
+        return states.state_of(states.numbered(self.weighters))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give the weighters their states back."""
+        states.load_state(states.numbered(self.weighters), state_dict)
