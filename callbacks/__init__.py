@@ -3,8 +3,9 @@
 from fireopd.callbacks.curves import Curves
 from fireopd.callbacks.progress import Progress
 from fireopd.callbacks.rollout_recorder import RolloutRecorder
+from fireopd.callbacks.run_checkpoint import RunCheckpoint
 from fireopd.callbacks.summary import Summary
 from fireopd.callbacks.trajectories import Trajectories
 from fireopd.callbacks.weight_sync import WeightSync
 
-__all__ = ["Curves", "Progress", "RolloutRecorder", "Summary", "Trajectories", "WeightSync"]
+__all__ = ["Curves", "Progress", "RolloutRecorder", "RunCheckpoint", "Summary", "Trajectories", "WeightSync"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RolloutRecorder(Callback):
-    """Writes `rollouts/step_000010.safetensors` into the run folder every so many batches."""
+    """Writes `rollouts/step_000010.safetensors`, sampled after ten optimizer steps, and the like."""
 
     def __init__(self, every_n_steps: int = 10) -> None:
         """Store the settings.
@@ -37,4 +37,4 @@ class RolloutRecorder(Callback):
         if batch_idx % self.every_n_steps == 0 and trainer.is_global_zero:
             folder = Path(trainer.log_dir or trainer.default_root_dir) / "rollouts"
             folder.mkdir(parents=True, exist_ok=True)
-            write_scored(folder / f"step_{pl_module.data.position - 1:06d}.safetensors", outputs["batch"])
+            write_scored(folder / f"step_{outputs['batch'].policy_version:06d}.safetensors", outputs["batch"])

@@ -43,11 +43,10 @@ def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
 def test_a_loaded_state_goes_on_with_the_next_batch():
     whole = make()
     expected = [batch.tokens for batch in whole.train_dataloader()]
-    first, second = make(), make()
-    batches = iter(first.train_dataloader())
-    next(batches)
+    first, second = make().train_dataloader(), make().train_dataloader()
+    next(iter(first))
     second.load_state_dict(first.state_dict())
-    rest = [batch.tokens for batch in second.train_dataloader()]
+    rest = [batch.tokens for batch in second]
     assert len(rest) == 1
     assert torch.equal(rest[0], expected[1])
 

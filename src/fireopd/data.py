@@ -61,7 +61,6 @@ class RolloutDataModule(LightningDataModule):
         self.chat_template_options = chat_template_options or {}
         self.seed = seed
         self.grade_training = False
-        self.position = 0
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
 
@@ -136,14 +135,6 @@ class RolloutDataModule(LightningDataModule):
         prompts = [p for p in self.validation_prompts if teacher in (None, p.teacher)]
         return RolloutLoader(self, engine, prompts, training=False)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches of the epoch have been handed out."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where a checkpoint left off."""
-        self.position = state_dict["position"]
-
 
 class RolloutLoader:
     """Yields this process's rollout batches.
@@ -159,6 +150,7 @@ class RolloutLoader:
         self.rank, self.ranks = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
         self.prompts = prompts if training else prompts[self.rank :: self.ranks]
         self.size = data.batch_size if training else data.validation_batch_size
+        self.position = 0
 
     def __len__(self) -> int:
         """Return the number of batches; training leaves out a last one that is not full."""
@@ -168,12 +160,21 @@ class RolloutLoader:
         """Roll out batch after batch, each when it is asked for."""
         return self._train() if self.training else self._validate()
 
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches have been handed out since the run began."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where a checkpoint left off."""
+        self.position = state_dict["position"]
+
     def _train(self) -> Iterator[RolloutBatch]:
-        data, epoch = self.data, self.data.position // len(self)
-        order = torch.randperm(len(self.prompts), generator=torch.Generator().manual_seed(data.seed + epoch)).tolist()
-        while data.position < (epoch + 1) * len(self):
-            step = data.position
-            data.position += 1
+        epoch = self.position // len(self)
+        generator = torch.Generator().manual_seed(self.data.seed + epoch)
+        order = torch.randperm(len(self.prompts), generator=generator).tolist()
+        while self.position < (epoch + 1) * len(self):
+            step = self.position
+            self.position += 1
             start = (step % len(self)) * self.size
             chosen = [self.prompts[i] for i in order[start : start + self.size]]
             yield self._batch(chosen[self.rank :: self.ranks], step)

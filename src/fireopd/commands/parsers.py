@@ -44,8 +44,9 @@ def instantiate(parser: Parser, settings: Namespace) -> Namespace:
     try:
         return parser.instantiate(settings)
     except ValueError as error:
-        name = str(error).partition(" ")[0]
-        keys = [key for key in vars(settings.as_flat()) if key.rpartition(".")[2] == name]
+        name, value = str(error).partition(" ")[0], str(error).rpartition("got ")[2]
+        flat = vars(settings.as_flat())
+        keys = [key for key in flat if key.rpartition(".")[2] == name and value.startswith(str(flat[key]))]
         place = f"{readable(keys[0])}: " if len(keys) == 1 else ""
         parser.error(f"{place}{error}", error)
 

@@ -1,0 +1,28 @@
+"""Checkpoints of a run: at each validation or every so many steps, when it is interrupted, and when it ends."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+if TYPE_CHECKING:
+    from fireopd.module import FiReOPDModule
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoints, with a `last.ckpt` that is always the last: also of a run that was stopped or ended."""
+
+    def __init__(self, every_n_train_steps: int | None = None) -> None:
+        """Store the settings.
+
+        Args:
+            every_n_train_steps: optimizer steps between two checkpoints; null for one at each validation.
+        """
+        super().__init__(every_n_train_steps=every_n_train_steps, save_last=True, save_on_exception=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Save what the last steps made."""
+        super().on_train_end(trainer, pl_module)
+        if trainer.global_step > 0 and self.dirpath is not None:
+            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
