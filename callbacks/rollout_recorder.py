@@ -1,11 +1,11 @@
 """Records the scored rollouts of a run in files that `fireopd replay` reads."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from fireopd.callbacks.summary import run_folder
 from fireopd.recordings import write_scored
 from fireopd.signals import ENTROPIES
 
@@ -34,7 +34,9 @@ class RolloutRecorder(Callback):
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the batch."""
-        if batch_idx % self.every_n_steps == 0 and trainer.is_global_zero:
-            folder = Path(trainer.log_dir or trainer.default_root_dir) / "rollouts"
+        if batch_idx % self.every_n_steps:
+            return
+        folder = run_folder(trainer) / "rollouts"
+        if trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             write_scored(folder / f"step_{outputs['batch'].policy_version:06d}.safetensors", outputs["batch"])

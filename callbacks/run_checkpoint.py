@@ -1,7 +1,7 @@
 """Checkpoints of a run: at each validation or every so many steps, when it is interrupted, and when it ends."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,8 +21,12 @@ class RunCheckpoint(ModelCheckpoint):
         """
         super().__init__(every_n_train_steps=every_n_train_steps, save_last=True, save_on_exception=True)
 
-    def on_train_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Save what the last steps made."""
-        super().on_train_end(trainer, pl_module)
-        if trainer.global_step > 0 and self.dirpath is not None:
-            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save after the last step too, while the epoch is not yet closed, so that a longer run can go on from it."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        enough = 0 < trainer.max_steps <= trainer.global_step
+        if (trainer.is_last_batch or trainer.should_stop or enough) and self.dirpath is not None:
+            self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+            trainer.save_checkpoint(self.last_model_path)

@@ -32,8 +32,11 @@ class Summary(Callback):
         self.console = Console()
         self.before: dict[str, float] = {}
         self.of_teachers: dict[str, float] = {}
+        self.tasks: dict[str, dict[str, float | None]] = {}
+        self.folder = Path()
         self.began = 0.0
         self.earlier = 0.0
+        self.seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Measure teachers and student before the first step."""
@@ -46,23 +49,27 @@ class Summary(Callback):
             logger.log_metrics({f"val/{name}": value for name, value in self.before.items()}, step=0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Measure the student after the last step, print the table and write the file."""
+        """Measure the student after the last step, and write the file."""
         if not pl_module.data.tasks:
             return
         version, after = pl_module.validated
         if version != pl_module.policy_version:
             after = self._measure(pl_module, pl_module.data.engine, "student after")
+        self.folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
-        seconds = self.earlier + time.perf_counter() - self.began
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").write_text(
-            json.dumps({"tasks": tasks, "seconds": round(seconds, 1)}, indent=1) + "\n"
-        )
-        self.console.print(table(tasks, f"avg@{pl_module.data.validation_responses} on held-out prompts"))
-        self.console.print(f"{seconds:.0f} s. Everything is in {folder}; the curves: tensorboard --logdir {folder}")
+        self.tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
+        self.seconds = self.earlier + time.perf_counter() - self.began
+        summary = {"tasks": self.tasks, "seconds": round(self.seconds, 1)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+    def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Print the table, below all progress bars."""
+        if self.tasks:
+            self.console.print(table(self.tasks, f"avg@{pl_module.data.validation_responses} on held-out prompts"))
+            self.console.print(f"{self.seconds:.0f} s. The run is in {self.folder}. Its curves:", highlight=False)
+            self.console.print(f"tensorboard --logdir {self.folder}", highlight=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured, so that a resumed run compares with where the first one started."""
@@ -101,6 +108,11 @@ class Summary(Callback):
         for batch in track(loader, f"Validating {who}", console=self.console, transient=True):
             metrics.update(batch)
         return metrics.to(pl_module.device).compute()
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """Return the folder that a run writes into. Every process must call."""
+    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def table(tasks: dict[str, dict[str, Any]], title: str) -> Table:

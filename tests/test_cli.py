@@ -166,6 +166,26 @@ def test_the_config_of_a_run_starts_the_same_run_again(run_folder, capsys):
     assert "TeacherLikelihoodFilter" in capsys.readouterr().out
 
 
+def test_a_finished_run_goes_on_with_more_steps_from_its_last_checkpoint(run_folder, tmp_path, capfd):
+    last = run_folder[0] / "checkpoints" / "last.ckpt"
+    sizes = ["--data.prompts.num_training=24", "--data.prompts.num_validation=4", "--data.batch_size=8"]
+    more = ["--trainer.max_epochs=2", "--trainer.max_steps=5", f"--trainer.default_root_dir={tmp_path}"]
+    main(["fit", f"--config={CONFIG}", *sizes, *more, f"--ckpt_path={last}"])
+    checkpoint = torch.load(tmp_path / "version_0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["fireopd"]["policy_version"] == 5
+    summary = json.loads((tmp_path / "version_0" / "summary.json").read_text())
+    first = json.loads((run_folder[0] / "summary.json").read_text())
+    assert summary["tasks"]["math"]["student_before"] == first["tasks"]["math"]["student_before"]
+    assert first["seconds"] < summary["seconds"] < first["seconds"] + 120
+
+
+def test_a_checkpoint_that_is_not_there(capsys, tmp_path):
+    message = refuse(
+        capsys, "fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=no.ckpt"
+    )
+    assert "--ckpt_path: 'no.ckpt': no such file" in message
+
+
 def test_checkpoints_hold_the_student_and_no_teacher(run_folder):
     checkpoint = torch.load(run_folder[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert all(name.startswith("student.model.") for name in checkpoint["state_dict"])

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any, cast
 
-from lightning import Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
+from fireopd.errors import UserError
 from fireopd.module import FiReOPDModule
 from fireopd.plugins import load_plugins
 
@@ -29,11 +31,44 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
         args=["fit", *arguments] if train else list(arguments),
         run=train,
         parser_class=FitParser,
+        trainer_class=SafeTrainer,
         parser_kwargs={"prog": "fireopd"},
         seed_everything_default=1,
         load_from_checkpoint_support=False,
         auto_configure_optimizers=False,
     )
+
+
+class SafeTrainer(Trainer):
+    """Loads checkpoints as data, never as code, unless told otherwise."""
+
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        weights_only: bool = True,
+    ) -> None:
+        """Train.
+
+        Args:
+            model: what is trained.
+            train_dataloaders: follow the data module.
+            val_dataloaders: follow the data module.
+            datamodule: gives the rollouts.
+            ckpt_path: the checkpoint to go on from.
+            weights_only: refuse a checkpoint that holds more than tensors and plain values.
+
+        Raises:
+            UserError: if there is no such checkpoint.
+        """
+        if ckpt_path not in (None, "last", "best", "hpc") and not Path(str(ckpt_path)).exists():
+            raise UserError(
+                "--ckpt_path", ckpt_path, "no such file", "give a checkpoint, as in <run>/checkpoints/last.ckpt"
+            )
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
 
 class FitParser(Parser):
