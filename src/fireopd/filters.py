@@ -11,16 +11,12 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions, signals, states
+from fireopd.signals import Strategy
 from fireopd.types import ScoredBatch
 
 
-class TrajectoryFilter(ABC):
+class TrajectoryFilter(Strategy, ABC):
     """Keeps or drops whole trajectories."""
-
-    @property
-    def requires(self) -> frozenset[str]:
-        """The signals that the filter reads. A subclass may simply assign a frozenset."""
-        return frozenset()
 
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:

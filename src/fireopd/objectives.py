@@ -10,16 +10,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fireopd.signals import Strategy
 from fireopd.types import ScoredBatch
 
 
-class Objective(ABC):
+class Objective(Strategy, ABC):
     """Says how good each sampled token was."""
-
-    @property
-    def requires(self) -> frozenset[str]:
-        """The signals that the objective reads. A subclass may simply assign a frozenset."""
-        return frozenset()
 
     @abstractmethod
     def advantage(self, batch: ScoredBatch) -> Tensor:

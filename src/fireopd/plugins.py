@@ -11,6 +11,7 @@ from fireopd.engines import RolloutEngine
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import Objective
 from fireopd.prompts import PromptSource
+from fireopd.signals import Strategy
 from fireopd.teachers import Teacher
 from fireopd.verifiers import Verifier
 from fireopd.weighters import TokenWeighter
@@ -46,12 +47,12 @@ class Plugin:
     @property
     def signals(self) -> str:
         """The signals that it reads, in words."""
-        if self.group not in ("fireopd.filters", "fireopd.weighters", "fireopd.objectives"):
+        if not issubclass(self.strategy, Strategy):
             return ""
         requires = inspect.getattr_static(self.strategy, "requires")
         if isinstance(requires, frozenset):
             return ", ".join(sorted(requires))
-        return "none" if requires is vars(GROUPS[self.group])["requires"] else "those of its parts"
+        return "none" if requires is vars(Strategy)["requires"] else "those of its parts"
 
 
 def load_plugins() -> list[Plugin]:

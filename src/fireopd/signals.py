@@ -4,7 +4,6 @@ A strategy lists in `requires` the signals that it reads. The loop computes the 
 """
 
 from collections.abc import Iterable
-from typing import Protocol
 
 SIGNALS: dict[str, str] = {
     "sampling_logprobs": "float32 [N, L]: log-probability of each token when the engine sampled it",
@@ -25,26 +24,26 @@ class UndeclaredSignalError(LookupError):
     """A strategy reads a signal that it does not list in `requires`."""
 
 
-class Reader(Protocol):
-    """Anything that declares which signals it reads."""
+class Strategy:
+    """What filters, weighters and objectives have in common: they read signals, and say which."""
 
     @property
     def requires(self) -> frozenset[str]:
-        """The names of the signals."""
-        ...
+        """The names of the signals that it reads. A subclass may simply assign a frozenset."""
+        return frozenset()
 
 
-def union(readers: Iterable[Reader]) -> frozenset[str]:
-    """Return all the signals that any of the readers declares.
+def union(strategies: Iterable[Strategy]) -> frozenset[str]:
+    """Return all the signals that any of the strategies declares.
 
     Raises:
         ValueError: if one of them declares a signal that does not exist.
     """
     declared: frozenset[str] = frozenset()
-    for reader in readers:
-        unknown = sorted(reader.requires - SIGNALS.keys())
+    for strategy in strategies:
+        unknown = sorted(strategy.requires - SIGNALS.keys())
         if unknown:
-            name = type(reader).__name__
+            name = type(strategy).__name__
             raise ValueError(f"{name}.requires: {unknown[0]!r} is no signal. The signals are {', '.join(SIGNALS)}.")
-        declared |= reader.requires
+        declared |= strategy.requires
     return declared

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fireopd.signals import Reader, UndeclaredSignalError
+from fireopd.signals import Strategy, UndeclaredSignalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class ScoredBatch:
             f"{self.reader} reads {name!r} without declaring it: add {name!r} to its 'requires'"
         )
 
-    def seen_by(self, strategy: Reader) -> ScoredBatch:
+    def seen_by(self, strategy: Strategy) -> ScoredBatch:
         """Return the view of a strategy: only the signals that it declares."""
         name = type(strategy).__name__
         missing = sorted(strategy.requires - self.signals.keys())

@@ -12,19 +12,15 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions, signals, states
+from fireopd.signals import Strategy
 from fireopd.types import ScoredBatch
 
 SMALLEST_MAXIMUM = 1e-6
 """Entropies are divided by their maximum, or by this where the maximum is smaller, nats."""
 
 
-class TokenWeighter(ABC):
+class TokenWeighter(Strategy, ABC):
     """Gives every response token a weight."""
-
-    @property
-    def requires(self) -> frozenset[str]:
-        """The signals that the weighter reads. A subclass may simply assign a frozenset."""
-        return frozenset()
 
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:
