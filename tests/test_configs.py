@@ -7,8 +7,8 @@ import torch
 import yaml
 
 from fireopd.commands.fit import build
-from fireopd.filters import KeepAll, TeacherLikelihoodFilter
-from fireopd.weighters import EntropyWeighter, UniformWeighter
+from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 ALL = sorted(CONFIGS.rglob("*.yaml"))
@@ -60,3 +60,15 @@ def test_data_follow_student_and_seed():
     cli = build(["--config", config, "--model.student", "tiny/small", "--seed_everything", "7"], train=False)
     assert cli.datamodule.student == "tiny/small"
     assert cli.datamodule.seed == 7
+
+
+def test_compositions_nest_in_a_file(tmp_path):
+    text = (CONFIGS / "opd.yaml").read_text()
+    parts = "[{class_path: TeacherLikelihoodFilter, init_args: {drop_fraction: 0.1}}, LengthFilter]"
+    text = text.replace("KeepAll", "{class_path: AllOf, init_args: {filters: " + parts + "}}")
+    text = text.replace("UniformWeighter", "{class_path: ProductOf, init_args: {weighters: [EntropyWeighter]}}")
+    (tmp_path / "nested.yaml").write_text(text)
+    method = build(["--config", str(tmp_path / "nested.yaml")], train=False).model.method
+    assert method.trajectory_filter == AllOf([TeacherLikelihoodFilter(0.1), LengthFilter()])
+    assert method.token_weighter == ProductOf([EntropyWeighter()])
+    assert method.requires >= {"teacher_entropy", "student_entropy"}

@@ -81,11 +81,6 @@ class RolloutDataModule(LightningDataModule):
         self._check_lengths()
 
     @property
-    def teacher_names(self) -> frozenset[str]:
-        """The teachers that the prompts ask for."""
-        return frozenset(p.teacher for p in (*self.training_prompts, *self.validation_prompts))
-
-    @property
     def tasks(self) -> list[str]:
         """The tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
