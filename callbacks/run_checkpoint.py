@@ -29,4 +29,4 @@ class RunCheckpoint(ModelCheckpoint):
         enough = 0 < trainer.max_steps <= trainer.global_step
         if (trainer.is_last_batch or trainer.should_stop or enough) and self.dirpath is not None:
             self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
-            trainer.save_checkpoint(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)
