@@ -53,14 +53,16 @@ def test_sampling_logprobs_are_those_of_the_trainer(engine, prompts):
 def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts):
     short = HFEngine(max_response_length=5)
     short.setup("tiny/student", CPU)
-    for response in short.generate(prompts, range(12)):
-        assert len(response.tokens) == 5
-        assert not response.finished
-    for response in engine.generate(prompts, range(12)):
-        stops = [token in engine.stops for token in response.tokens]
-        assert response.finished == stops[-1]
-        assert not any(stops[:-1])
-        assert len(response.logprobs) == len(response.tokens)
+    for sampler in (short, engine):
+        responses = sampler.generate(prompts, range(12))
+        for response in responses:
+            stops = [token in sampler.stops for token in response.tokens]
+            assert response.finished == stops[-1]
+            assert response.finished or len(response.tokens) == sampler.max_response_length
+            assert not any(stops[:-1])
+            assert len(response.logprobs) == len(response.tokens)
+        assert any(response.finished for response in responses) or sampler is short
+        assert not all(response.finished for response in responses) or sampler is engine
 
 
 def test_frequencies_of_sampled_tokens_are_the_probabilities():
