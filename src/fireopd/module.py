@@ -31,7 +31,34 @@ from fireopd.weighters import TokenWeighter, UniformWeighter
 
 
 class FiReOPDModule(LightningModule):
-    """Trains a student on its own rollouts with the per-token supervision of frozen teachers."""
+    """Trains a student on its own rollouts with the per-token supervision of frozen teachers.
+
+    Args:
+        teachers: by the name that prompts call them.
+        student: a model folder, a hub name, or an embedded model such as tiny/student.
+        trajectory_filter: keeps or drops trajectories.
+        token_weighter: weighs tokens.
+        objective: gives tokens their advantage.
+        normalization: weights have mean 1 over each trajectory (paper), over the batch (released code), or as is.
+        reduction: the loss is a mean over kept tokens, or over kept trajectories of their token means.
+        clip_ratio: clip of the surrogate; acts from the second update on a rollout batch.
+        importance_cap: cap of the importance weights between engine and trainer; null switches them off.
+        population: micro_batch_of_one reproduces the released scripts, whose filter never drops anything.
+        optimizer: of the student's parameters.
+        scheduler: of the learning rate, one tick an optimizer step; null for a constant rate.
+        gradient_clip: largest norm of the gradient; null for no limit.
+        mini_batches: updates that a rollout batch is cut into.
+        epochs: passes over a rollout batch.
+        token_budget: tokens that go through the student at once, padding included.
+        chunk_tokens: tokens that go through the student's head at once.
+        dtype: type of the student's parameters.
+        gradient_checkpointing: recompute activations in the backward pass, to save memory.
+        extra_signals: signals to compute for the curves, though no strategy reads them.
+        max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
+
+    Raises:
+        ValueError: if a number is out of range or a strategy declares an unknown signal.
+    """
 
     def __init__(
         self,
@@ -57,34 +84,7 @@ class FiReOPDModule(LightningModule):
         extra_signals: frozenset[str] = frozenset(),
         max_skipped_steps: int = 10,
     ) -> None:
-        """Store the settings; `setup` loads the models.
-
-        Args:
-            teachers: by the name that prompts call them.
-            student: a model folder, a hub name, or an embedded model such as tiny/student.
-            trajectory_filter: keeps or drops trajectories.
-            token_weighter: weighs tokens.
-            objective: gives tokens their advantage.
-            normalization: weights have mean 1 over each trajectory (paper), over the batch (released code), or as is.
-            reduction: the loss is a mean over kept tokens, or over kept trajectories of their token means.
-            clip_ratio: clip of the surrogate; acts from the second update on a rollout batch.
-            importance_cap: cap of the importance weights between engine and trainer; null switches them off.
-            population: micro_batch_of_one reproduces the released scripts, whose filter never drops anything.
-            optimizer: of the student's parameters.
-            scheduler: of the learning rate, one tick an optimizer step; null for a constant rate.
-            gradient_clip: largest norm of the gradient; null for no limit.
-            mini_batches: updates that a rollout batch is cut into.
-            epochs: passes over a rollout batch.
-            token_budget: tokens that go through the student at once, padding included.
-            chunk_tokens: tokens that go through the student's head at once.
-            dtype: type of the student's parameters.
-            gradient_checkpointing: recompute activations in the backward pass, to save memory.
-            extra_signals: signals to compute for the curves, though no strategy reads them.
-            max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
-
-        Raises:
-            ValueError: if a number is out of range or a strategy declares an unknown signal.
-        """
+        """Store the settings; `setup` loads the models."""
         super().__init__()
         for name, value in {"mini_batches": mini_batches, "epochs": epochs, "token_budget": token_budget}.items():
             if value < 1:
