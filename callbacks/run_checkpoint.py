@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
@@ -20,6 +21,12 @@ class RunCheckpoint(ModelCheckpoint):
             every_n_train_steps: optimizer steps between two checkpoints; null for one at each validation.
         """
         super().__init__(every_n_train_steps=every_n_train_steps, save_last=True, save_on_exception=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
+        """Save what there is, and say how to go on."""
+        super().on_exception(trainer, pl_module, exception)
+        if self.last_model_path:
+            rank_zero_info(f"Stopped after step {trainer.global_step}. Go on with --ckpt_path {self.last_model_path}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int

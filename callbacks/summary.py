@@ -45,8 +45,7 @@ class Summary(Callback):
             return
         self.of_teachers = self._measure_teachers(pl_module) if self.teachers else {}
         self.before = self._measure(pl_module, pl_module.data.engine, "student before")
-        for logger in trainer.loggers:
-            logger.log_metrics({f"val/{name}": value for name, value in self.before.items()}, step=0)
+        self._log(trainer, self.before, 0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Measure the student after the last step, and write the file."""
@@ -55,6 +54,7 @@ class Summary(Callback):
         version, after = pl_module.validated
         if version != pl_module.policy_version:
             after = self._measure(pl_module, pl_module.data.engine, "student after")
+            self._log(trainer, after, trainer.global_step)
         self.folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
@@ -80,6 +80,10 @@ class Summary(Callback):
         """Take back what was measured."""
         self.before, self.of_teachers = state_dict["before"], state_dict["of_teachers"]
         self.earlier = state_dict["seconds"]
+
+    def _log(self, trainer: Trainer, results: dict[str, float], step: int) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({f"val/{name}": value for name, value in results.items()}, step=step)
 
     def _row(self, task: str, after: dict[str, float]) -> dict[str, float | None]:
         name = f"{task}/avg_at_k"

@@ -63,6 +63,10 @@ def test_a_key_that_does_not_exist_in_a_file(capsys, tmp_path):
     assert message == "fireopd: model.objectiv: no such setting. Did you mean model.objective?"
 
 
+def test_a_run_without_teachers(capsys):
+    assert refuse(capsys, "fit").startswith("fireopd: model.teachers: missing. Name it, or a file that does: --config")
+
+
 def test_an_unknown_command(capsys):
     assert "'fitt': no such command. The commands are fit" in refuse(capsys, "fitt")
 

@@ -9,6 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from fireopd.callbacks import RunCheckpoint
 from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
@@ -290,6 +291,31 @@ def test_a_student_learns_from_its_teacher(tmp_path):
     divergence = [metrics["train/reverse_kl"] for metrics in notes.metrics]
     assert sum(divergence[:5]) / 5 > 0.5, "there is something to learn"
     assert sum(divergence[-5:]) < sum(divergence[:5]) / 3
+
+
+def test_an_interrupt_inside_a_step_loses_no_batch(tmp_path):
+    whole, _ = fit(make_module(), make_data(32), tmp_path / "whole")
+
+    class Interrupted(FiReOPDModule):
+        def _update(self, *arguments):
+            if self.policy_version == 2:
+                raise KeyboardInterrupt
+            return super()._update(*arguments)
+
+    settings = {"trajectory_filter": TeacherLikelihoodFilter(0.25), "token_weighter": EntropyWeighter()}
+    module = Interrupted(TEACHERS, optimizer=sgd, **settings)
+    with pytest.raises(SystemExit):
+        fit(module, make_data(32), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
+    (last,) = tmp_path.rglob("last.ckpt")
+    notes, again = Notes(), make_module()
+    trainer = Trainer(
+        default_root_dir=tmp_path, logger=False, enable_progress_bar=False, max_epochs=1, accelerator="cpu",
+        enable_model_summary=False, callbacks=[notes, RunCheckpoint()], num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(again, make_data(32), ckpt_path=last, weights_only=True)
+    assert again.policy_version == 4
+    for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
+        assert torch.equal(one, other)
 
 
 class Rising(TokenWeighter):

@@ -11,6 +11,7 @@ import pytest
 
 from fireopd import plugins
 from fireopd.cli import main
+from fireopd.errors import UserError
 from fireopd.filters import TrajectoryFilter
 from fireopd.plugins import GROUPS, load_plugins
 
@@ -41,14 +42,14 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("KeepAll", "fireopd.weighters:UniformWeighter", "is no subclass of TrajectoryFilter"),
+        ("KeepAll", "fireopd.weighters:UniformWeighter", "this plug-in is no subclass of TrajectoryFilter"),
         ("KeepEverything", "fireopd.filters:KeepAll", "must have the name of its class, KeepAll"),
         ("Gone", "fireopd.filters:Gone", "cannot be imported"),
         ("Gone", "fireopd.nowhere:Gone", "cannot be imported"),
     ],
 )
 def test_a_wrong_entry_point_is_named(name, value, message):
-    with pytest.raises(TypeError, match=f"some-package: the entry point {name} = {value} .*{message}"):
+    with pytest.raises(UserError, match=f"fireopd.filters: {name}: '{value}': .*{message}.*package some-package"):
         plugins._load(EntryPoint(name, value, "fireopd.filters"), TrajectoryFilter, "some-package")
 
 

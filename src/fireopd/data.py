@@ -156,8 +156,11 @@ class RolloutLoader:
         return self._train() if self.training else self._validate()
 
     def state_dict(self) -> dict[str, int]:
-        """Return how many batches have been handed out since the run began."""
-        return {"position": self.position}
+        """Return how many batches the run has learnt from; one that an interrupt cut short is to come again."""
+        if not self.data.trainer:
+            return {"position": self.position}
+        progress: Any = self.data.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"position": self.position - (progress.ready - progress.processed)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on where a checkpoint left off."""

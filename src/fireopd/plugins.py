@@ -6,8 +6,10 @@ The name of an entry point is the name of its class, so that a configuration can
 import inspect
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import cast
 
 from fireopd.engines import RolloutEngine
+from fireopd.errors import UserError
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import Objective
 from fireopd.prompts import PromptSource
@@ -59,7 +61,7 @@ def load_plugins() -> list[Plugin]:
     """Import every strategy of every group, so that the configuration can name it.
 
     Raises:
-        TypeError: if an entry point names something that does not belong into its group.
+        UserError: if an entry point names something that does not belong into its group.
     """
     found = []
     for group, base in GROUPS.items():
@@ -70,13 +72,14 @@ def load_plugins() -> list[Plugin]:
 
 
 def _load(entry: EntryPoint, base: type, package: str) -> type:
-    place = f"{package}: the entry point {entry.name} = {entry.value} of the group {entry.group}"
+    key, remedy = f"{entry.group}: {entry.name}", f"mend the package {package}, or uninstall it"
     try:
         strategy = entry.load()
-    except (ImportError, AttributeError) as error:
-        raise TypeError(f"{place} cannot be imported: {error}") from error
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise UserError(key, entry.value, f"this plug-in cannot be imported: {error}", remedy) from error
     if not (inspect.isclass(strategy) and issubclass(strategy, base)):
-        raise TypeError(f"{place} is no subclass of {base.__name__}")
+        raise UserError(key, entry.value, f"this plug-in is no subclass of {base.__name__}", remedy)
     if strategy.__name__ != entry.name:
-        raise TypeError(f"{place} must have the name of its class, {strategy.__name__}")
-    return strategy
+        problem = f"the entry point must have the name of its class, {strategy.__name__}"
+        raise UserError(key, entry.value, problem, remedy)
+    return cast(type, strategy)

@@ -1,5 +1,7 @@
 """`fireopd fit --config FILE`: train a student. The settings are those of module, data module and trainer."""
 
+import signal
+import sys
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
@@ -19,7 +21,9 @@ from fireopd.plugins import load_plugins
 
 def run(arguments: Sequence[str]) -> None:
     """Parse the settings, make the objects, train."""
-    build(arguments, train=True)
+    trainer = build(arguments, train=True).trainer
+    if trainer.received_sigterm:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":

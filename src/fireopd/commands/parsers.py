@@ -71,6 +71,9 @@ def explain(message: str, settings: Iterable[str]) -> str:
             f"Did you mean {close[0]}?" if close else "--help lists the settings, --KEY.help CLASS those of a strategy."
         )
         return f"{name}: no such setting. {hint}"
+    required = re.search(r"arguments are required: (\S+)", message)
+    if required:
+        return f"{readable(required[1])}: missing. Name it, or a file that does: --config configs/multi_teacher.yaml."
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
