@@ -10,6 +10,7 @@ from typing import Any, cast
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.commands.parsers import Parser, instantiate
@@ -21,8 +22,9 @@ from fireopd.plugins import load_plugins
 
 def run(arguments: Sequence[str]) -> None:
     """Parse the settings, make the objects, train."""
-    trainer = build(arguments, train=True).trainer
-    if trainer.received_sigterm:
+    try:
+        build(arguments, train=True)
+    except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)
 
 
