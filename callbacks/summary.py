@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from fireopd.engines import RolloutEngine
 from fireopd.metrics import ValidationMetrics
 from fireopd.teachers import HFTeacher
+from fireopd.types import Prompt
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
@@ -98,17 +100,21 @@ class Summary(Callback):
         results: dict[str, float] = {}
         data = pl_module.data
         for name, teacher in pl_module.teachers.items():
-            if isinstance(teacher, HFTeacher) and len(data.validation_loader(data.engine, name)):
+            if not isinstance(teacher, HFTeacher):
+                continue
+            prompts = [replace(p, tokens=teacher.reads(p)) for p in data.validation_prompts if p.teacher == name]
+            if prompts:
                 engine = data.engine.for_another_model()
                 engine.setup(teacher.path, pl_module.device)
-                results |= self._measure(pl_module, engine, f"teacher {name}", name)
+                results |= self._measure(pl_module, engine, f"teacher {name}", prompts)
+                engine.close()
         return results
 
     def _measure(
-        self, pl_module: "FiReOPDModule", engine: RolloutEngine, who: str, teacher: str | None = None
+        self, pl_module: "FiReOPDModule", engine: RolloutEngine, who: str, prompts: list[Prompt] | None = None
     ) -> dict[str, float]:
-        loader = pl_module.data.validation_loader(engine, teacher)
-        metrics = ValidationMetrics(p.task for p in pl_module.data.validation_prompts if teacher in (None, p.teacher))
+        loader = pl_module.data.validation_loader(engine, prompts)
+        metrics = ValidationMetrics(prompt.task for prompt in loader.prompts)
         for batch in track(loader, f"Validating {who}", console=self.console, transient=True):
             metrics.update(batch)
         return metrics.to(pl_module.device).compute()

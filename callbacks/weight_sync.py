@@ -3,16 +3,31 @@
 import time
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from fireopd.errors import UserError
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
 
+PROBE_LENGTH = 256
+"""Tokens of a probe, at most."""
+
 
 class WeightSync(Callback):
-    """Starts the engine, and sends it the student's weights before a rollout that would come from old ones."""
+    """Starts the engine, and sends it the student's weights before a rollout that would come from old ones.
+
+    No sync is believed until a probe agrees: a trajectory of the last batch, on which the new weights say something
+    else than the old ones did.
+    """
+
+    def __init__(self) -> None:
+        """Start without a probe."""
+        self.trajectory: list[int] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Start the engine with the student's weights."""
@@ -32,12 +47,49 @@ class WeightSync(Callback):
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Send the weights of the next rollout."""
+        scored, keep = outputs["batch"], outputs["targets"].keep
+        row = int(keep.int().argmax())
+        length = int(scored.response_mask[row].nonzero().max()) + 1
+        self.trajectory = scored.tokens[row, :length].tolist()
         pl_module.log("time/sync", self.sync(pl_module))
 
+    def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Let go of the engine."""
+        pl_module.data.engine.close()
+
     def sync(self, pl_module: "FiReOPDModule") -> float:
-        """Send the weights if the engine's are of another version; return the seconds that it took."""
+        """Send the weights if the engine's are of another version, and check; return the seconds that it took."""
         began = time.perf_counter()
         engine = pl_module.data.engine
         if engine.policy_version != pl_module.policy_version:
             engine.load_weights(pl_module.student_weights(), pl_module.policy_version)
+            self.verify(pl_module)
         return time.perf_counter() - began
+
+    @torch.no_grad()
+    def verify(self, pl_module: "FiReOPDModule") -> None:
+        """Compare engine and student on the probe.
+
+        Raises:
+            UserError: if a copy of the weights does not say what the student says.
+        """
+        engine = pl_module.data.engine
+        longest = max(pl_module.data.training_prompts, key=lambda prompt: len(prompt.tokens))
+        # The last tokens: those of the response, which the update was about.
+        tokens = (self.trajectory or [*longest.tokens, pl_module.data.tokenizer.eos_token_id])[-PROBE_LENGTH:]
+        with pl_module.trainer.strategy.precision_plugin.forward_context():
+            expected = own_logprobs(pl_module, tokens)
+        for name, logprobs in engine.probe(tokens).items():
+            gap = (torch.tensor(logprobs) - expected).abs().max().item()
+            if not gap <= engine.max_probe_gap:
+                problem = f"{name} got the weights of version {pl_module.policy_version}, but on a probe its"
+                problem += f" log-probabilities are up to {gap:.3g} nats from the student's"
+                remedy = "if it computes in another dtype than the student, allow for more; else it kept older weights"
+                raise UserError("data.engine.max_probe_gap", engine.max_probe_gap, problem, remedy)
+
+
+def own_logprobs(pl_module: "FiReOPDModule", tokens: list[int]) -> Tensor:
+    """Return float32 [len(tokens) - 1]: what the student says of each token but the first."""
+    sequence = torch.tensor([tokens], device=pl_module.device)
+    scores = pl_module.student(sequence, torch.ones_like(sequence, dtype=torch.bool))
+    return scores.logprobs[0, 1:].float().cpu()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fireopd.engines import RolloutEngine
-from fireopd.types import Response, RolloutBatch, ScoredBatch
+from fireopd.types import Prompt, Response, RolloutBatch, ScoredBatch
 
 SIGNALS = ("sampling_logprobs", "student_logprobs", "student_entropy", "teacher_logprobs", "teacher_entropy")
 
@@ -45,9 +45,8 @@ def rollouts_of(batch: ScoredBatch) -> RolloutBatch:
         sampling_logprobs=batch.sampling_logprobs,
         groups=batch.groups,
         finished=batch.finished,
-        teachers=batch.teachers,
-        tasks=batch.teachers,
-        temperature=1.0,
+        prompts=tuple(Prompt((), name, name, None, f"{name}:{row}") for row, name in enumerate(batch.teachers)),
+        sampling=batch.sampling,
         policy_version=batch.policy_version,
     )
 
@@ -58,7 +57,6 @@ class ScriptedEngine(RolloutEngine):
 
     answer: tuple[int, ...] = (5, 6, 1)
     max_response_length: int = 8
-    temperature: float = 1.0
     events: list[str] = field(default_factory=list)
 
     def for_another_model(self):
@@ -70,6 +68,9 @@ class ScriptedEngine(RolloutEngine):
     def generate(self, prompts, seeds):
         self.events.append(f"generate {self.policy_version}")
         return [Response(self.answer, (-1.0,) * len(self.answer), finished=True) for _ in prompts]
+
+    def probe(self, tokens):
+        return {}
 
     def load_weights(self, weights, policy_version):
         self.events.append(f"load {policy_version}")

@@ -7,21 +7,23 @@ import torch
 import yaml
 
 from fireopd.commands.fit import build
+from fireopd.engines import VLLMEngine
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-ALL = sorted(CONFIGS.rglob("*.yaml"))
+EXPERIMENTS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "hardware")
+OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path):
-    for place in ("fireopd.module.load_causal_lm", "fireopd.teachers.load_causal_lm", "fireopd.engines.load_causal_lm"):
-        monkeypatch.setattr(place, lambda *a: pytest.fail("a model was loaded"))
+    for place in ("module", "teachers", "engines.huggingface"):
+        monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     monkeypatch.chdir(tmp_path)
     cli = build(["--config", str(path)], train=False)
     method = cli.model.method
-    if path.name == "opd.yaml":
+    if path.name in ("opd.yaml", "smollm2.yaml"):
         assert (method.trajectory_filter, method.token_weighter) == (KeepAll(), UniformWeighter())
     else:
         assert method.trajectory_filter.drop_fraction == 0.2
@@ -31,6 +33,17 @@ def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path
     assert cli.datamodule.engine.temperature == 1.0
     assert cli.trainer.default_root_dir.startswith("runs/")
     assert not list(tmp_path.iterdir()), "nothing is written before a run starts"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_an_overlay_changes_the_hardware_and_nothing_else(path, overlay):
+    cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
+    engine = cli.datamodule.engine
+    assert type(engine).__name__ == {"vllm": "VLLMEngine", "vllm_servers": "VLLMServerEngine"}[overlay.stem]
+    assert engine.sampling == plain.datamodule.engine.sampling
+    assert engine.max_response_length == plain.datamodule.engine.max_response_length
+    assert cli.model.method == plain.model.method
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*.yaml")), ids=lambda path: path.stem)
@@ -44,6 +57,9 @@ def test_the_paper_s_values(path):
     assert (cli.model.method.clip_ratio, cli.model.method.importance_cap) == (0.2, 5.0)
     assert cli.model.make_optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-6
     assert cli.trainer.max_epochs == 3
+    engine = cli.datamodule.engine
+    assert isinstance(engine, VLLMEngine)
+    assert (engine.sleep, engine.tensor_parallel_size, engine.dtype) == (True, 2, "bfloat16")
 
 
 def test_the_control_differs_in_filter_and_weights_alone():

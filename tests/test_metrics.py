@@ -49,7 +49,7 @@ def test_tasks_are_kept_apart():
     batch = rollouts_of(scored_batch(4, 8))
     batch = replace(
         batch,
-        tasks=("math", "math", "code", "code"),
+        prompts=tuple(replace(p, task=t) for p, t in zip(batch.prompts, ("math", "math", "code", "code"), strict=True)),
         groups=torch.tensor([0, 0, 1, 1]),
         rewards=torch.tensor([1.0, 0.0, 0.0, 0.0]),
         votes=torch.tensor([0, 1, 1, 1]),

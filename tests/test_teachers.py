@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from fakes import rollouts_of, scored_batch
+from transformers import GenerationConfig
 
 from fireopd.errors import UserError
 from fireopd.models import EMBEDDED, load_tokenizer, resolve, stop_tokens, without_dropout
@@ -86,10 +87,23 @@ def tiny_copy(tmp_path, change):
     ],
 )
 def test_a_teacher_that_reads_another_language_is_refused(tmp_path, change, message):
-    tokenizer = load_tokenizer("tiny/student", "model.student")
-    HFTeacher("tiny/math").check("model.teachers.x", tokenizer)
+    HFTeacher("tiny/math").check("model.teachers.x", "tiny/student", [], 8)
     with pytest.raises(UserError, match=message.replace("|", r"\|")):
-        HFTeacher(tiny_copy(tmp_path, change)).check("model.teachers.x", tokenizer)
+        HFTeacher(tiny_copy(tmp_path, change)).check("model.teachers.x", "tiny/student", [], 8)
+
+
+def test_a_teacher_that_stops_at_other_tokens_is_told_of(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED / "math", folder)
+    GenerationConfig(eos_token_id=[1, 5]).save_pretrained(folder)
+    with pytest.warns(UserWarning, match=r"the teacher stops at <\|end\|>, ., the student at <\|end\|>"):
+        HFTeacher(str(folder)).check("model.teachers.x", "tiny/student", [], 8)
+
+
+def test_a_prompt_that_does_not_fit_into_the_teachers_context_is_named(tiny_prompts):
+    HFTeacher("tiny/math").check("model.teachers.x", "tiny/student", tiny_prompts, 200)
+    with pytest.raises(UserError, match="do not fit into the teacher's context of 256"):
+        HFTeacher("tiny/math").check("model.teachers.x", "tiny/student", tiny_prompts, 250)
 
 
 @pytest.mark.parametrize(

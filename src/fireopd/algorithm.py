@@ -77,6 +77,11 @@ def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Ten
 
 def importance_weights(batch: ScoredBatch, mask: Tensor, cap: float | None) -> Tensor:
     """Return float [N, L]: min(student / sampler, cap) of each token; the same for every method, never in a plug-in."""
+    if cap is not None and batch.sampling.truncated:
+        raise ValueError(
+            f"importance_cap is {cap}, but the sampling log-probabilities are those of a truncated distribution "
+            f"({batch.sampling}), to which the student's have no ratio: set it to null, or sample from all tokens"
+        )
     if cap is None:
         return mask.to(batch.student_logprobs.dtype)
     log_ratio = (batch.student_logprobs - batch.sampling_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)

@@ -1,6 +1,7 @@
 """Bringing the rows of all ranks together. With one process, everything here hands back what it was given."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,20 @@ from fireopd.types import ScoredBatch
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def from_first(value: Any) -> Any:
+    """Return what rank 0 holds, any plain value. Every rank must call."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=0)
+    return held[0]
 
 
 def largest(number: int, device: torch.device) -> int:
@@ -42,7 +57,7 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
     dist.all_gather_object(names, batch.teachers)
     counts = [len(part) for part in names]
     width = largest(batch.tokens.shape[1], batch.tokens.device)
-    start = sum(counts[: dist.get_rank()])
+    start = sum(counts[: rank()])
     gathered = replace(
         batch,
         tokens=_gather_rows(batch.tokens, counts, width),
@@ -52,7 +67,7 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
         signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
         teachers=tuple(name for part in names for name in part),
     )
-    return gathered, slice(start, start + counts[dist.get_rank()])
+    return gathered, slice(start, start + counts[rank()])
 
 
 def _gather_rows(values: Tensor, counts: list[int], width: int) -> Tensor:

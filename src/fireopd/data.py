@@ -1,5 +1,6 @@
 """The rollout data module: prompts go in, batches of the student's own trajectories come out."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from lightning import LightningDataModule
 
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
-from fireopd.models import context_length, load_tokenizer
+from fireopd.models import context_length, encode_chat, load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.rollouts import grade, roll_out
 from fireopd.types import Prompt, RolloutBatch
@@ -55,7 +56,7 @@ class RolloutDataModule(LightningDataModule):
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.student, self.source, self.engine = student, prompts, engine.for_another_model()
+        self.student, self.source, self.engine = student, prompts, copy.copy(engine)
         self.batch_size, self.responses_per_prompt = batch_size, responses_per_prompt
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
@@ -92,11 +93,8 @@ class RolloutDataModule(LightningDataModule):
             if self.tokenizer.chat_template is None:
                 remedy = 'write rows with "prompt": text, or use a student with a chat template'
                 raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
-            encoded: Any = self.tokenizer.apply_chat_template(
-                text.content, add_generation_prompt=True, return_dict=True, **self.chat_template_options
-            )
-            tokens = list(encoded["input_ids"])
-        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin)
+            tokens = list(encode_chat(self.tokenizer, text.content, self.chat_template_options))
+        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin, text.content)
 
     def _check_sizes(self) -> None:
         if len(self.training_prompts) < self.batch_size:
@@ -107,12 +105,13 @@ class RolloutDataModule(LightningDataModule):
             raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
 
     def _check_lengths(self) -> None:
-        limit = context_length(self.student, "model.student")
+        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
+        limit = min((limit for limit in limits if limit is not None), default=None)
         longest = max((*self.training_prompts, *self.validation_prompts), key=lambda p: len(p.tokens))
         needed = len(longest.tokens) + self.engine.max_response_length
         if limit is not None and needed > limit:
             problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
-            problem += f" do not fit into the student's context of {limit}"
+            problem += f" do not fit into a context of {limit}"
             raise UserError(
                 "data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length"
             )
@@ -125,10 +124,9 @@ class RolloutDataModule(LightningDataModule):
         """Return the loader of validation rollouts, if there are validation prompts."""
         return [self.validation_loader(self.engine)] if self.validation_prompts else []
 
-    def validation_loader(self, engine: RolloutEngine, teacher: str | None = None) -> "RolloutLoader":
-        """Return a loader of validation rollouts from any engine, of all prompts or of those of one teacher."""
-        prompts = [p for p in self.validation_prompts if teacher in (None, p.teacher)]
-        return RolloutLoader(self, engine, prompts, training=False)
+    def validation_loader(self, engine: RolloutEngine, prompts: list[Prompt] | None = None) -> "RolloutLoader":
+        """Return a loader of validation rollouts from any engine, of all validation prompts or of those given."""
+        return RolloutLoader(self, engine, self.validation_prompts if prompts is None else prompts, training=False)
 
 
 class RolloutLoader:
@@ -143,13 +141,13 @@ class RolloutLoader:
         """Take the settings of the data module; processes share out validation prompts, and each training batch."""
         self.data, self.training, self.engine = data, training, engine
         self.rank, self.ranks = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
-        self.prompts = prompts if training else prompts[self.rank :: self.ranks]
+        self.prompts, self.own = prompts, prompts[self.rank :: self.ranks]
         self.size = data.batch_size if training else data.validation_batch_size
         self.position = 0
 
     def __len__(self) -> int:
-        """Return the number of batches; training leaves out a last one that is not full."""
-        return len(self.prompts) // self.size if self.training else -(-len(self.prompts) // self.size)
+        """Return the number of batches, the same on every process; training leaves out a last one that is not full."""
+        return len(self.prompts) // self.size if self.training else -(-len(self.prompts) // (self.size * self.ranks))
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         """Roll out batch after batch, each when it is asked for."""
@@ -171,15 +169,15 @@ class RolloutLoader:
         generator = torch.Generator().manual_seed(self.data.seed + epoch)
         order = torch.randperm(len(self.prompts), generator=generator).tolist()
         while self.position < (epoch + 1) * len(self):
-            step = self.position
-            self.position += 1
-            start = (step % len(self)) * self.size
+            start = (self.position % len(self)) * self.size
             chosen = [self.prompts[i] for i in order[start : start + self.size]]
-            yield self._batch(chosen[self.rank :: self.ranks], step)
+            batch = self._batch(chosen[self.rank :: self.ranks], self.position)
+            self.position += 1  # not before: a rollout that fails is to come again
+            yield batch
 
     def _validate(self) -> Iterator[RolloutBatch]:
-        for start in range(0, len(self.prompts), self.size):
-            yield self._batch(self.prompts[start : start + self.size], step=0)
+        for start in range(0, len(self) * self.size, self.size):
+            yield self._batch(self.own[start : start + self.size], step=0)
 
     def _batch(self, prompts: list[Prompt], step: int) -> RolloutBatch:
         data = self.data

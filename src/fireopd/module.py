@@ -1,7 +1,6 @@
 """The training step: rollouts -> scores -> targets -> loss -> step, on any device and any number of processes."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from fireopd.stopwatches import Stopwatch
 from fireopd.teachers import Teacher, check_scorer, score_by_teachers, share
 from fireopd.types import RolloutBatch, ScoredBatch, Targets
 from fireopd.weighters import TokenWeighter, UniformWeighter
+from fireopd.weights import Weights
 
 
 class FiReOPDModule(LightningModule):
@@ -149,9 +149,9 @@ class FiReOPDModule(LightningModule):
         """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def student_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the student's tensors, named as in the Hugging Face model."""
-        yield from self.student.model.state_dict().items()
+    def student_weights(self) -> Weights:
+        """Return the student's tensors, named as in the Hugging Face model."""
+        return Weights(self.student.model)
 
     def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
         """Learn from one rollout batch."""
@@ -193,7 +193,7 @@ class FiReOPDModule(LightningModule):
         loss = torch.zeros((), dtype=torch.float64, device=rows.device)
         for micro in micro_batches(rollouts, batch, targets, shares, own, rows, self.token_budget):
             part = micro.rollouts
-            scores = self.student(part.tokens, part.response_mask, temperature=part.temperature)
+            scores = self.student(part.tokens, part.response_mask, temperature=part.sampling.temperature)
             share = fire_loss(scores.logprobs, micro.old_logprobs, micro.targets, micro.shares, self.method.clip_ratio)
             # Gradients are averaged over processes, but this is one part of a sum.
             self.manual_backward(share * collectives.world_size())

@@ -7,6 +7,7 @@ from fireopd.data import RolloutDataModule
 from fireopd.errors import UserError
 from fireopd.signals import SIGNALS
 from fireopd.teachers import Teacher
+from fireopd.types import Sampling
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
@@ -25,9 +26,12 @@ def check_run(module: "FiReOPDModule", data: RolloutDataModule) -> None:
         remedy = "use bf16-mixed, or 32-true with model.dtype"
         raise UserError("trainer.precision", "16-mixed", "gradients are clipped without a loss scale", remedy)
     check_routing(module.teachers, data)
+    check_sampling(data.engine.sampling, module.method.importance_cap)
     check_signals(module.requires)
     for name, teacher in module.teachers.items():
-        teacher.check(f"model.teachers.{name}", data.tokenizer)
+        prompts = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher == name]
+        teacher.check(f"model.teachers.{name}", data.student, prompts, data.engine.max_response_length)
+    data.engine.check("data.engine", data.student)
     data.grade_training = "rewards" in module.requires
 
 
@@ -40,6 +44,15 @@ def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> N
             )
             remedy = f"add model.teachers.{prompt.teacher}, or mend the prompt"
             raise UserError("model.teachers", prompt.teacher, problem, remedy)
+
+
+def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:
+    """Raise `UserError` if importance weights are wanted where sampling and student's log-probs cannot be compared."""
+    if importance_cap is not None and sampling.truncated:
+        key, value = ("top_p", sampling.top_p) if sampling.top_p < 1 else ("top_k", sampling.top_k)
+        problem = "the engine draws from a part of the vocabulary, so importance weights to the student mean nothing"
+        remedy = "sample with top_p 1 and top_k 0, or do without importance weights: model.importance_cap null"
+        raise UserError(f"data.engine.{key}", value, problem, remedy)
 
 
 def check_signals(requires: frozenset[str]) -> None:

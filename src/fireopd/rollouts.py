@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import RolloutEngine
-from fireopd.types import Prompt, Response, RolloutBatch
+from fireopd.types import Prompt, Response, RolloutBatch, Sampling
 from fireopd.verifiers import Verifier
 
 
@@ -35,7 +35,7 @@ def roll_out(
     answers = engine.generate(rows, seeds)
     groups = [first_group + i for i in range(len(prompts)) for _ in range(responses)]
     seconds = time.perf_counter() - began
-    batch = collate(rows, answers, groups, engine.temperature, engine.policy_version, seconds)
+    batch = collate(rows, answers, groups, engine.sampling, engine.policy_version, seconds)
     return batch, rows, answers
 
 
@@ -49,13 +49,13 @@ def collate(
     prompts: Sequence[Prompt],
     responses: Sequence[Response],
     groups: Sequence[int],
-    temperature: float,
+    sampling: Sampling,
     policy_version: int,
     seconds: float = 0.0,
 ) -> RolloutBatch:
     """Put B prompts and their responses side by side, padded on the right."""
     lengths = [(len(p.tokens), len(r.tokens)) for p, r in zip(prompts, responses, strict=True)]
-    width = max(prompt + response for prompt, response in lengths)
+    width = max((prompt + response for prompt, response in lengths), default=1)
     tokens = torch.zeros(len(prompts), width, dtype=torch.int64)
     attention, mask = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros_like(tokens, dtype=torch.bool)
     logprobs = torch.zeros(tokens.shape)
@@ -70,11 +70,10 @@ def collate(
         attention_mask=attention,
         response_mask=mask,
         sampling_logprobs=logprobs,
-        groups=torch.tensor(groups),
-        finished=torch.tensor([response.finished for response in responses]),
-        teachers=tuple(prompt.teacher for prompt in prompts),
-        tasks=tuple(prompt.task for prompt in prompts),
-        temperature=temperature,
+        groups=torch.tensor(groups, dtype=torch.int64),
+        finished=torch.tensor([response.finished for response in responses], dtype=torch.bool),
+        prompts=tuple(prompts),
+        sampling=sampling,
         policy_version=policy_version,
         seconds=seconds,
     )

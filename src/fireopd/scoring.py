@@ -95,7 +95,7 @@ def score_rollouts(scorer: CausalScorer, rollouts: RolloutBatch, *, entropy: boo
     entropies = torch.zeros_like(logprobs) if entropy else None
     for rows in by_token_budget(rollouts.attention_mask.sum(-1), token_budget):
         part = rollouts.select(rows)
-        scores = scorer(part.tokens, part.response_mask, temperature=rollouts.temperature, entropy=entropy)
+        scores = scorer(part.tokens, part.response_mask, temperature=rollouts.sampling.temperature, entropy=entropy)
         width = part.tokens.shape[1]
         logprobs[rows, :width] = scores.logprobs.to(logprobs.dtype)
         if entropies is not None:

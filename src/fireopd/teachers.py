@@ -1,17 +1,20 @@
 """Teachers: frozen models that read the student's trajectories. Entry-point group: `fireopd.teachers`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from fireopd.contexts import after_prompts, align
 from fireopd.errors import UserError
-from fireopd.models import Dtype, load_causal_lm, load_tokenizer
+from fireopd.models import Dtype, context_length, encode_chat, load_causal_lm, load_tokenizer, stop_tokens
 from fireopd.scoring import CausalScorer, score_rollouts
 from fireopd.stopwatches import Stopwatch
-from fireopd.types import RolloutBatch, TokenScores
+from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 MAX_DISCREPANCY = 0.05
 """How far scoring by chunks may be from a model's own logits, nats: far above rounding, far below a missed soft-cap."""
@@ -21,12 +24,14 @@ class Teacher(ABC):
     """A frozen model that says how likely it finds each token of a trajectory."""
 
     @abstractmethod
-    def check(self, key: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
         """Raise `UserError` if the teacher cannot read what the student writes. Loads no weights.
 
         Args:
             key: the setting that the teacher comes from, for example `model.teachers.math`.
-            tokenizer: the student's.
+            student: the student's model.
+            prompts: all that the teacher will judge trajectories of.
+            response_length: tokens of the longest response.
         """
 
     @abstractmethod
@@ -38,7 +43,7 @@ class Teacher(ABC):
         """Return the scores of every response token, float32 [B, L], at the temperature of the rollouts."""
 
 
-@dataclass(unsafe_hash=True)
+@dataclass
 class HFTeacher(Teacher):
     """A Hugging Face causal LM in this process. Two teachers of the same settings share one copy of the weights."""
 
@@ -50,12 +55,21 @@ class HFTeacher(Teacher):
     """Tokens scored at once, padding included."""
     chunk_tokens: int = 1024
     """Tokens that go through the head at once."""
+    context: list[dict[str, str]] = field(default_factory=list)
+    """Chat messages that the teacher reads before those of the prompt, and the student does not: worked examples, a
+    rubric (on-policy context distillation). They come after a prompt's own system message."""
+    chat_template_options: dict[str, Any] = field(default_factory=dict)
+    """Passed to the chat template where there is a context."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, once it is loaded."""
+    tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
+    """The teacher's own, once a context had to be read."""
+    readings: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """What stands before the response, by the prompt's id, where there is a context."""
 
-    def check(self, key: str, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Compare vocabularies and special tokens with the student's."""
-        own = load_tokenizer(self.path, f"{key}.path")
+    def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
+        """Compare vocabularies, special tokens and stop tokens with the student's, and lengths with the context."""
+        own, tokenizer = load_tokenizer(self.path, f"{key}.path"), load_tokenizer(student, "model.student")
         remedy = "choose a teacher of the student's model family"
         if own.get_vocab() != tokenizer.get_vocab():
             sizes = f"{len(own.get_vocab())} tokens against {len(tokenizer.get_vocab())}"
@@ -65,6 +79,38 @@ class HFTeacher(Teacher):
             if theirs != ours:
                 problem = f"its {name} is {theirs!r}, the student's {ours!r}"
                 raise UserError(f"{key}.path", self.path, problem, remedy)
+        stops = [stop_tokens(name, key, tokenizer) for name in (self.path, student)]
+        if stops[0] != stops[1]:
+            theirs, ours = (", ".join(str(tokenizer.decode([token])) for token in sorted(ids)) for ids in stops)
+            rank_zero_warn(f"{key}: the teacher stops at {theirs}, the student at {ours}: responses may grow longer")
+        self._check_prompts(key, prompts, response_length)
+
+    def _check_prompts(self, key: str, prompts: Sequence[Prompt], response_length: int) -> None:
+        limit = context_length(self.path, f"{key}.path")
+        for prompt in prompts:
+            if self.context and isinstance(prompt.content, str):
+                problem, remedy = (
+                    "chat messages cannot stand before a prompt of plain text",
+                    "write it as chat messages",
+                )
+                raise UserError(f"{key}.context", prompt.id, problem, remedy)
+            if limit is not None and len(self.reads(prompt)) + response_length > limit:
+                problem = f"{len(self.reads(prompt))} tokens to read before a response of up to {response_length}"
+                problem += f" do not fit into the teacher's context of {limit}"
+                remedy = "shorten the prompt, the teacher's context, or data.engine.max_response_length"
+                raise UserError(f"{key}.path", prompt.id, problem, remedy)
+
+    def reads(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the token ids that stand before the response when this teacher reads it."""
+        if not self.context:
+            return prompt.tokens
+        if prompt.id not in self.readings:
+            own: Any = prompt.content
+            first = 1 if own[0]["role"] == "system" else 0
+            messages = [*own[:first], *self.context, *own[first:]]
+            self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
+            self.readings[prompt.id] = encode_chat(self.tokenizer, messages, self.chat_template_options)
+        return self.readings[prompt.id]
 
     def setup(self, key: str, device: torch.device) -> None:
         """Load the model, freeze it, and score one probe."""
@@ -77,7 +123,12 @@ class HFTeacher(Teacher):
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score every response token."""
         assert self.scorer is not None, "setup() comes first"
-        return score_rollouts(self.scorer, rollouts, entropy=entropy, token_budget=self.token_budget)
+        if not self.context:
+            return score_rollouts(self.scorer, rollouts, entropy=entropy, token_budget=self.token_budget)
+        own = after_prompts(rollouts, [self.reads(prompt) for prompt in rollouts.prompts])
+        scores = score_rollouts(self.scorer, own, entropy=entropy, token_budget=self.token_budget)
+        aligned = None if scores.entropy is None else align(scores.entropy, own, rollouts)
+        return TokenScores(align(scores.logprobs, own, rollouts), aligned)
 
 
 def check_scorer(key: str, name: str, scorer: CausalScorer) -> None:
@@ -97,8 +148,13 @@ def check_scorer(key: str, name: str, scorer: CausalScorer) -> None:
 
 def share(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
     """Return the teachers with those of equal settings replaced by one object, so that it is loaded once."""
-    unique: dict[Teacher, Teacher] = {}
-    return {name: unique.setdefault(teacher, teacher) for name, teacher in teachers.items()}
+    unique: list[Teacher] = []
+    shared: dict[str, Teacher] = {}
+    for name, teacher in teachers.items():
+        if teacher not in unique:
+            unique.append(teacher)
+        shared[name] = unique[unique.index(teacher)]
+    return shared
 
 
 def score_by_teachers(

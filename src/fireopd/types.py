@@ -31,6 +31,25 @@ class Prompt:
     """Reference answer, for verifiers."""
     id: str
     """Unique in its source; seeds the row's rollouts."""
+    content: str | list[dict[str, str]] = ""
+    """What the tokens say: text, or chat messages before the template was applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The distribution that responses are drawn from, and that their sampling log-probabilities describe."""
+
+    temperature: float = 1.0
+    """Divides the logits. Student and teachers are scored at the same one."""
+    top_p: float = 1.0
+    """The smallest set of likeliest tokens with this much probability is drawn from; 1 for all tokens."""
+    top_k: int = 0
+    """This many likeliest tokens are drawn from; 0 for all tokens."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether tokens are left out, so that the student's own log-probabilities describe another distribution."""
+        return self.top_p < 1 or self.top_k > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +80,10 @@ class RolloutBatch:
     """int64 [B]. Responses to one prompt share a number."""
     finished: Tensor
     """bool [B]. False where the response was cut at the length limit."""
-    teachers: tuple[str, ...]
-    """[B]. Name of the teacher that judges each trajectory."""
-    tasks: tuple[str, ...]
-    """[B]. Task of each prompt."""
-    temperature: float
-    """Sampling temperature; student and teachers are scored at the same one."""
+    prompts: tuple[Prompt, ...]
+    """[B]. What each response answers."""
+    sampling: Sampling
+    """The distribution that the responses were drawn from."""
     policy_version: int
     """Optimizer steps that the sampling weights had seen."""
     rewards: Tensor | None = None
@@ -75,6 +92,16 @@ class RolloutBatch:
     """int64 [B]. Equal for equal final answers to one prompt, -1 for none, where a verifier was asked."""
     seconds: float = 0.0
     """Time that the rollout took."""
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """[B]. Name of the teacher that judges each trajectory."""
+        return tuple(prompt.teacher for prompt in self.prompts)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """[B]. Task of each prompt."""
+        return tuple(prompt.task for prompt in self.prompts)
 
     def to(self, device: torch.device | str) -> RolloutBatch:
         """Return the batch on another device."""
@@ -94,8 +121,7 @@ class RolloutBatch:
             sampling_logprobs=self.sampling_logprobs[rows, :width],
             groups=self.groups[rows],
             finished=self.finished[rows],
-            teachers=tuple(self.teachers[row] for row in index),
-            tasks=tuple(self.tasks[row] for row in index),
+            prompts=tuple(self.prompts[row] for row in index),
             rewards=None if self.rewards is None else self.rewards[rows],
             votes=None if self.votes is None else self.votes[rows],
         )
@@ -135,6 +161,8 @@ class ScoredBatch:
     """[N]. Name of each trajectory's teacher."""
     signals: Mapping[str, Tensor]
     """The signals that were computed, by name (see `fireopd.signals.SIGNALS`)."""
+    sampling: Sampling = Sampling()
+    """The distribution that `sampling_logprobs` describe."""
     policy_version: int = 0
     """Optimizer steps that the sampling weights had seen: the clock of schedules."""
     reader: str | None = None
@@ -150,6 +178,7 @@ class ScoredBatch:
             finished=rollouts.finished,
             teachers=rollouts.teachers,
             signals=signals,
+            sampling=rollouts.sampling,
             policy_version=rollouts.policy_version,
         )
 

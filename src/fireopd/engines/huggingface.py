@@ -1,11 +1,5 @@
-"""Rollout engines: sample responses from their own copy of the student. Entry-point group: `fireopd.engines`.
+"""Sampling with the Hugging Face model itself: batched, with a key-value cache, on any device."""
 
-An engine speaks lists of numbers, not tensors, and knows nothing of training. Its weights have a version, which goes
-into every batch, so that a batch from old weights can be refused.
-"""
-
-import copy
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,48 +8,16 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 
+from fireopd.engines.base import RolloutEngine
 from fireopd.models import Dtype, load_causal_lm, load_tokenizer, stop_tokens
-from fireopd.types import Prompt, Response
-
-NO_WEIGHTS = -1
-"""The version of an engine whose weights were not set by a trainer."""
-
-
-class RolloutEngine(ABC):
-    """Samples responses."""
-
-    max_response_length: int
-    """Longest response, tokens; longer ones are cut and marked as unfinished."""
-    temperature: float
-    """Divides the logits before sampling."""
-    policy_version: int = NO_WEIGHTS
-    """Optimizer steps that the engine's weights have seen."""
-
-    @abstractmethod
-    def setup(self, model: str, device: torch.device) -> None:
-        """Load a model by its name. The constructor only stores settings."""
-
-    @abstractmethod
-    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
-        """Return one response for each prompt, in order; what a row gets depends on its prompt and seed alone."""
-
-    @abstractmethod
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
-        """Replace the weights by (name, tensor) pairs named as in the Hugging Face model, and take their version."""
-
-    def for_another_model(self) -> "RolloutEngine":
-        """Return an engine of the same settings that has loaded nothing, to sample from another model."""
-        return copy.copy(self)
+from fireopd.scoring import CausalScorer
+from fireopd.types import Prompt, Response, Sampling
 
 
 @dataclass
 class HFEngine(RolloutEngine):
     """Samples with the Hugging Face model itself: batched, with a key-value cache, on any device."""
 
-    max_response_length: int = 128
-    """Longest response, tokens; longer ones are cut and marked as unfinished."""
-    temperature: float = 1.0
-    """Divides the logits before sampling."""
     batch_size: int = 256
     """Rows that are decoded together."""
     dtype: Dtype = "float32"
@@ -67,15 +29,9 @@ class HFEngine(RolloutEngine):
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
-        for name, value in (("max_response_length", self.max_response_length), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-
-    def for_another_model(self) -> "HFEngine":
-        """Return an engine of the same settings that has loaded nothing."""
-        return HFEngine(self.max_response_length, self.temperature, self.batch_size, self.dtype)
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def setup(self, model: str, device: torch.device) -> None:
         """Load the model and its stop tokens."""
@@ -90,6 +46,19 @@ class HFEngine(RolloutEngine):
         for name, tensor in weights:
             own[name].copy_(tensor)
         self.policy_version = policy_version
+
+    @torch.no_grad()
+    def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
+        """Return what the engine's copy says."""
+        assert self.model is not None, "setup() comes first"
+        sequence = torch.tensor([list(tokens)], device=self.model.device)
+        scores = CausalScorer(self.model)(sequence, torch.ones_like(sequence, dtype=torch.bool))
+        return {"HFEngine": scores.logprobs[0, 1:].tolist()}
+
+    def close(self) -> None:
+        """Let go of the model."""
+        super().close()
+        self.model = None
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Sample one response for each prompt; prompts of like length are decoded together."""
@@ -121,7 +90,7 @@ class HFEngine(RolloutEngine):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            chosen, logprobs = sample(output.logits[:, -1].float() / self.temperature, uniforms[running, step])
+            chosen, logprobs = sample(output.logits[:, -1].float(), self.sampling, uniforms[running, step])
             for row, token, logprob in zip(running.tolist(), chosen.tolist(), logprobs.tolist(), strict=True):
                 written[row].append((token, logprob))
             going_on = ~torch.isin(chosen, stops)
@@ -136,21 +105,34 @@ class HFEngine(RolloutEngine):
         return [_response(pairs, self.stops) for pairs in written]
 
 
-def sample(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Sample by inverting the cumulative distribution.
 
     Args:
         logits: float32 [B, V].
+        sampling: what is made of them.
         uniforms: float [B]. In [0, 1), one for each row.
 
     Returns:
-        int64 [B] token ids, and float32 [B] their log-probabilities in nats.
+        int64 [B] token ids, and float32 [B] their log-probabilities in nats under the distribution that was drawn from.
     """
-    log_distribution = logits.log_softmax(-1)
+    log_distribution = truncate(logits / sampling.temperature, sampling).log_softmax(-1)
     cumulative = log_distribution.double().exp().cumsum(-1)
     drawn = (uniforms.double() * cumulative[:, -1])[:, None]
     chosen = torch.searchsorted(cumulative, drawn, right=True).clamp(max=logits.shape[-1] - 1)
     return chosen.squeeze(-1), log_distribution.gather(-1, chosen).squeeze(-1)
+
+
+def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
+    """Return float [B, V] logits with -inf for the tokens that top-k, and then top-p of what it leaves, cut off."""
+    if sampling.top_k:
+        least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        logits = logits.masked_fill((before >= sampling.top_p).scatter(-1, order, before >= sampling.top_p), -torch.inf)
+    return logits
 
 
 def _uniforms(seed: int, count: int) -> Tensor:
