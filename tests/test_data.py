@@ -7,7 +7,7 @@ import torch
 from fakes import ScriptedEngine
 
 from fireopd.data import RolloutDataModule
-from fireopd.engines import HFEngine
+from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.prompts import JSONLPrompts, TinyPrompts
 
@@ -49,6 +49,47 @@ def test_a_loaded_state_goes_on_with_the_next_batch():
     rest = [batch.tokens for batch in second]
     assert len(rest) == 1
     assert torch.equal(rest[0], expected[1])
+
+
+def test_a_rollout_that_fails_comes_again():
+    expected = [batch.tokens for batch in make().train_dataloader()]
+
+    class Failing(ScriptedEngine):
+        fails = True
+
+        def generate(self, prompts, seeds):
+            if self.fails:
+                raise ConnectionError
+            return super().generate(prompts, seeds)
+
+    loader = make(engine=Failing()).train_dataloader()
+    with pytest.raises(ConnectionError):
+        next(iter(loader))
+    assert loader.state_dict() == {"position": 0}
+    loader.engine.fails = False
+    assert torch.equal(next(iter(loader)).tokens, expected[0])
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_every_rank_validates_in_as_many_batches_and_no_prompt_is_left_out(ranks):
+    """An engine that ranks share needs all of them to call it; 5 prompts in twos leave some with empty batches."""
+    data = make(validation_batch_size=2, prompts=TinyPrompts({"math": "math"}, num_training=20, num_validation=5))
+    parts = []
+    for rank in range(ranks):
+        loader = data.val_dataloader()[0]
+        loader.rank, loader.ranks, loader.own = rank, ranks, loader.prompts[rank::ranks]
+        parts.append(list(loader))
+        assert len(parts[rank]) == len(loader) == {1: 3, 2: 2, 4: 1}[ranks]
+    seen = [prompt.id for part in parts for batch in part for prompt in batch.prompts]
+    assert sorted(set(seen)) == sorted(prompt.id for prompt in data.validation_prompts)
+    assert len(seen) == 5 * data.validation_responses
+    empty = [batch for part in parts for batch in part if not batch.prompts]
+    assert all(batch.tokens.shape == (0, 1) for batch in empty)
+
+
+def test_an_engine_may_be_able_to_hold_less_than_the_model(tmp_path):
+    with pytest.raises(UserError, match="do not fit into a context of 60"):
+        make(VLLMEngine(max_response_length=50, max_model_length=60))
 
 
 def test_the_seed_decides_the_order():

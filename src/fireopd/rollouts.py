@@ -86,7 +86,7 @@ def grade(
     responses: Sequence[Response],
 ) -> tuple[Tensor, Tensor]:
     """Return the rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none."""
-    texts = tokenizer.batch_decode([list(r.tokens) for r in responses], skip_special_tokens=True)
+    texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
     rewards = [verifier(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
     numbers: dict[str, int] = {}
     answers = [verifier.final_answer(text) for text in texts]

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from math_verify import parse, verify
+
 from fireopd.tasks import ANSWER_MARKER
 from fireopd.types import Prompt
 
@@ -37,3 +39,17 @@ class FinalAnswer(Verifier):
             return response.strip()
         _, marker, answer = response.rpartition(self.marker)
         return answer.strip() if marker else None
+
+
+@dataclass(frozen=True)
+class MathVerify(Verifier):
+    r"""Right if the last mathematical expression, boxed or plain, equals the reference answer (package math-verify)."""
+
+    def __call__(self, prompt: Prompt, response: str) -> float:
+        """Return 1 or 0; a prompt without a reference answer is never answered rightly."""
+        return float(prompt.answer is not None and verify(parse(prompt.answer), parse(response)))
+
+    def final_answer(self, response: str) -> str | None:
+        r"""Return the expression as it is read, so that 1/2 and \frac{1}{2} are one vote; nothing is worked out."""
+        parsed = parse(response)
+        return str(parsed[0]) if parsed else None
