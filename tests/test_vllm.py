@@ -64,6 +64,15 @@ def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
 
 
 @needs_vllm
+def test_more_prompts_than_vllm_reads_at_once(engine, prompts, monkeypatch):
+    monkeypatch.setattr(engine, "max_response_length", 2)
+    rows = [prompts[row % 12] for row in range(400)]
+    assert sum(len(prompt.tokens) for prompt in rows) > 8192
+    responses = engine.generate(rows, range(400))
+    assert [r.tokens for r in responses[:12]] == [r.tokens for r in engine.generate(rows[:12], range(12))]
+
+
+@needs_vllm
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
 def test_sampling_logprobs_are_those_of_the_trainer(engine, prompts, temperature, monkeypatch):
     monkeypatch.setattr(engine, "temperature", temperature)

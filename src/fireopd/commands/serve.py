@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from fireopd.engines.servers import WORKER_EXTENSION
 from fireopd.engines.vllm import import_vllm
 from fireopd.models import resolve
@@ -44,6 +46,7 @@ def vllm_command(arguments: Sequence[str]) -> list[str]:
     if settings.kv_cache_gib is not None:
         command += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
     command += ["--enforce-eager"] if settings.eager else []
+    command += [] if torch.cuda.is_available() else ["--no-enable-chunked-prefill"]  # see VLLMEngine.setup
     command += [
         "--worker-extension-cls",
         WORKER_EXTENSION,

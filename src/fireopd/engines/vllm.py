@@ -94,6 +94,8 @@ class VLLMEngine(RolloutEngine):
                 distributed_executor_backend="external_launcher" if _join(device) else "uni",
                 enforce_eager=self.eager,
                 enable_sleep_mode=self.sleep,
+                # On a CPU, vLLM cannot rewind the generator of a seeded row whose prompt it has read in part.
+                enable_chunked_prefill=False if device.type == "cpu" else None,
                 logprobs_mode="processed_logprobs",
                 generation_config="vllm",
                 skip_tokenizer_init=True,
