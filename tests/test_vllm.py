@@ -66,9 +66,9 @@ def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
 @needs_vllm
 def test_more_prompts_than_vllm_reads_at_once(engine, prompts, monkeypatch):
     monkeypatch.setattr(engine, "max_response_length", 2)
-    rows = [prompts[row % 12] for row in range(400)]
+    rows = [prompts[row % 12] for row in range(500)]
     assert sum(len(prompt.tokens) for prompt in rows) > 8192
-    responses = engine.generate(rows, range(400))
+    responses = engine.generate(rows, range(500))
     assert [r.tokens for r in responses[:12]] == [r.tokens for r in engine.generate(rows[:12], range(12))]
 
 
