@@ -76,9 +76,7 @@ def test_a_server_that_is_not_there_is_refused_with_the_command_that_starts_it(c
     assert "fireopd serve tiny/student --port 9" in message
 
 
-def test_without_vllm_its_engine_and_server_are_refused_and_the_remedy_is_named(
-    capsys, tmp_path, monkeypatch
-):
+def test_without_vllm_its_engine_and_server_are_refused_and_the_remedy_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     fit = ["fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", "--data.engine=VLLMEngine"]
     for arguments in (fit, ["serve", "tiny/student"]):

@@ -1,6 +1,7 @@
 """Files of scored rollouts: round trip, and what is said of a foreign or broken one."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,17 @@ from safetensors.torch import load_file, save_file
 from fireopd.errors import UserError
 from fireopd.methods import Method
 from fireopd.recordings import read_scored, write_scored, write_targets
+from fireopd.types import Sampling
 
 
 def test_round_trip(tmp_path):
-    batch = scored_batch(rewards=torch.rand(6))
+    batch = replace(scored_batch(rewards=torch.rand(6)), sampling=Sampling(0.7, 0.9, 40))
     write_scored(tmp_path / "a.safetensors", batch)
     again = read_scored(tmp_path / "a.safetensors")
     for name in ("tokens", "response_mask", "groups", "finished"):
         assert torch.equal(getattr(again, name), getattr(batch, name))
     assert again.teachers == batch.teachers
+    assert again.sampling == batch.sampling
     assert again.signals.keys() == batch.signals.keys()
     assert all(torch.equal(again.signals[name], value) for name, value in batch.signals.items())
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"], "nothing half-written is left"
@@ -69,6 +72,8 @@ def planted(values, value):
         (lambda t, m: m.pop("format"), "its format is None"),
         (lambda t, m: m.update(teachers='["math"]'), "not a JSON list of 6 names"),
         (lambda t, m: m.update(teachers="math"), "not a JSON list of 6 names"),
+        (lambda t, m: m.update(sampling="hot"), "'sampling' is not JSON of temperature, top_p and top_k"),
+        (lambda t, m: m.update(sampling='{"top_q": 1}'), "'sampling' is not JSON of temperature, top_p and top_k"),
     ],
 )
 def test_a_wrong_file_is_refused_with_what_and_where(tmp_path, change, message):

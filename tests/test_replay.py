@@ -2,16 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from fakes import scored_batch
 from safetensors.torch import load_file
 from test_algorithm import GOLDEN, golden_batch
 
 from fireopd.algorithm import fire_loss, loss_shares
 from fireopd.cli import main
 from fireopd.recordings import read_scored, write_scored
-from fireopd.types import Targets
+from fireopd.types import Sampling, Targets
 
 
 def replay(tmp_path, case, *more):
@@ -82,3 +84,14 @@ def test_a_missing_file_and_a_missing_folder(tmp_path, capsys):
             main(["replay", str(tmp_path / file), "--out", str(tmp_path / out)])
         assert stop.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_importance_weights_are_refused_where_the_file_says_that_tokens_were_cut_off(tmp_path, capsys):
+    write_scored(tmp_path / "in", replace(scored_batch(), sampling=Sampling(top_p=0.9)))
+    arguments = ["replay", str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "--importance_cap: 5.0: its responses were drawn from a part of the vocabulary" in capsys.readouterr().err
+    main([*arguments, "--importance_cap", "null"])
+    assert (tmp_path / "out").exists()

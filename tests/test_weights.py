@@ -1,6 +1,14 @@
 """The student's weights by name: what a checkpoint would hold, tied tensors once."""
 
+import math
+import os
+import socket
+
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from fireopd.models import load_causal_lm
 from fireopd.weights import Weights
@@ -31,3 +39,28 @@ def test_what_comes_is_the_model_as_it_is_now():
     with torch.no_grad():
         model.weight.fill_(5.0)
     assert dict(weights)["weight"].item() == 5.0
+
+
+def gather(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    model = torch.nn.Linear(3, 5)
+    for name, shape in (("weight", (5, 3)), ("bias", (5,))):
+        whole = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
+        setattr(model, name, torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)])))
+    weights = Weights(model)
+    assert weights.metadata() == [("weight", torch.float32, (5, 3)), ("bias", torch.float32, (5,))]
+    torch.save(dict(weights), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_sharded_tensors_are_gathered_whole_on_every_process(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(gather, (port, str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        whole = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(whole["weight"], torch.arange(15.0).reshape(5, 3))
+        assert torch.equal(whole["bias"], torch.arange(5.0))

@@ -3,11 +3,12 @@
 Scored rollouts (`fireopd.scored/1`): tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
 `base_logprobs` [N, L], `rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON
-list of N names) and `policy_version`.
+list of N names), `policy_version`, and `sampling` (JSON of temperature, top_p, top_k; 1, 1, 0 where it is missing).
 """
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from fireopd.errors import UserError
 from fireopd.signals import PER_TRAJECTORY, SIGNALS
-from fireopd.types import ScoredBatch, Targets
+from fireopd.types import Sampling, ScoredBatch, Targets
 
 FORMAT = "fireopd.scored/1"
 OPTIONAL = frozenset({"base_logprobs", "rewards"})
@@ -34,6 +35,7 @@ def write_scored(path: Path, batch: ScoredBatch) -> None:
         **{name: value.float() for name, value in batch.signals.items()},
     }
     metadata = {"teachers": json.dumps(batch.teachers), "policy_version": str(batch.policy_version)}
+    metadata["sampling"] = json.dumps(asdict(batch.sampling))
     _write(path, tensors, {"format": FORMAT, **metadata})
 
 
@@ -72,6 +74,7 @@ def read_scored(path: Path) -> ScoredBatch:
         finished=tensors.get("finished", torch.ones(shape[0])).bool(),
         teachers=_teachers(path, metadata, shape[0]),
         signals={name: _signal(path, name, tensors[name], mask) for name in SIGNALS if name in tensors},
+        sampling=_sampling(path, metadata),
         policy_version=int(metadata.get("policy_version", 0)),
     )
 
@@ -92,6 +95,13 @@ def _teachers(path: Path, metadata: dict[str, str], rows: int) -> tuple[str, ...
     if not (isinstance(teachers, list) and len(teachers) == rows and all(isinstance(t, str) for t in teachers)):
         raise _error(path, f"the metadata 'teachers' is not a JSON list of {rows} names")
     return tuple(teachers)
+
+
+def _sampling(path: Path, metadata: dict[str, str]) -> Sampling:
+    try:
+        return Sampling(**json.loads(metadata.get("sampling", "{}")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise _error(path, f"the metadata 'sampling' is not JSON of temperature, top_p and top_k ({error})") from error
 
 
 def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:

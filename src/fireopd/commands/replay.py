@@ -49,6 +49,9 @@ def run(arguments: Sequence[str]) -> None:
         raise UserError(
             "FILE", str(settings.file), f"a strategy requires {missing[0]!r}", "record it, or choose another"
         )
+    if batch.sampling.truncated and settings.importance_cap is not None:
+        problem = f"its responses were drawn from a part of the vocabulary ({batch.sampling})"
+        raise UserError("--importance_cap", settings.importance_cap, problem, "do without it: --importance_cap null")
     targets = method.targets(batch)
     write_targets(settings.out, targets)
     summary = {"trajectories": len(batch.teachers), "tokens": int(batch.lengths.sum())}

@@ -114,6 +114,8 @@ class NCCLTransfer(WeightTransfer):
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
 
         class Source(WeightSource):
+            """The weights as vLLM's sending end wants them."""
+
             def metadata(self) -> list[ParamMeta]:
                 return [ParamMeta(*row) for row in weights.metadata()]
 
