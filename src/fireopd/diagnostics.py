@@ -25,6 +25,8 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
         if "teacher_logprobs" in batch.signals:
             gap = batch.student_logprobs[rows] - batch.teacher_logprobs[rows]
             values[f"kl/{teacher}"] = reductions.mean(gap, batch.response_mask[rows])
+            # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
+            values[f"kl_response/{teacher}"] = reductions.total(gap, batch.response_mask[rows]) / len(rows)
     if "teacher_logprobs" in batch.signals and targets.keep.any():
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
         values["fire/threshold"] = scores[targets.keep].min()
