@@ -9,6 +9,7 @@ import yaml
 from fireopd.commands.fit import build
 from fireopd.engines import VLLMEngine
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.sharding import FSDP2Strategy
 from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -40,7 +41,9 @@ def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path
 def test_an_overlay_changes_the_hardware_and_nothing_else(path, overlay):
     cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
     engine = cli.datamodule.engine
-    assert type(engine).__name__ == {"vllm": "VLLMEngine", "vllm_servers": "VLLMServerEngine"}[overlay.stem]
+    kept = type(plain.datamodule.engine).__name__
+    assert type(engine).__name__ == {"vllm": "VLLMEngine", "vllm_servers": "VLLMServerEngine"}.get(overlay.stem, kept)
+    assert isinstance(cli.trainer.strategy, FSDP2Strategy) == (overlay.stem == "fsdp")
     assert engine.sampling == plain.datamodule.engine.sampling
     assert engine.max_response_length == plain.datamodule.engine.max_response_length
     assert cli.model.method == plain.model.method

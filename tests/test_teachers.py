@@ -25,7 +25,7 @@ class Constant(Teacher):
     def check(self, key, tokenizer):
         pass
 
-    def setup(self, key, device):
+    def setup(self, key, device, shard):
         pass
 
     def score(self, rollouts, *, entropy):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 
 from fireopd.types import ScoredBatch
@@ -44,6 +45,11 @@ def total(value: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(value)
     return value
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a tensor that may be sharded. Every rank must call."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:

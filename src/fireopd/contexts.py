@@ -17,7 +17,7 @@ def after_prompts(rollouts: RolloutBatch, prompts: Sequence[Sequence[int]]) -> R
         prompts: B sequences of token ids.
     """
     lengths = rollouts.response_mask.sum(-1).tolist()
-    width = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
+    width = max((len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True)), default=1)
     tokens = rollouts.tokens.new_zeros(len(prompts), width)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     attention = torch.zeros_like(mask)

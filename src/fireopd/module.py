@@ -1,6 +1,7 @@
 """The training step: rollouts -> scores -> targets -> loss -> step, on any device and any number of processes."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from fireopd.models import Dtype, load_causal_lm, without_dropout
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.preflight import check_run
 from fireopd.scoring import CausalScorer, score_rollouts
+from fireopd.sharding import FSDP2Strategy, Sharding
 from fireopd.stopwatches import Stopwatch
 from fireopd.teachers import Teacher, check_scorer, score_by_teachers, share
 from fireopd.types import RolloutBatch, ScoredBatch, Targets
@@ -53,6 +55,7 @@ class FiReOPDModule(LightningModule):
         chunk_tokens: tokens that go through the student's head at once.
         dtype: type of the student's parameters.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
+        sharding: of student and teachers, where the trainer's strategy is FSDP2Strategy.
         extra_signals: signals to compute for the curves, though no strategy reads them.
         max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
 
@@ -81,6 +84,7 @@ class FiReOPDModule(LightningModule):
         chunk_tokens: int = 1024,
         dtype: Dtype = "float32",
         gradient_checkpointing: bool = False,
+        sharding: Sharding = Sharding(),  # noqa: B008 - frozen
         extra_signals: frozenset[str] = frozenset(),
         max_skipped_steps: int = 10,
     ) -> None:
@@ -107,7 +111,7 @@ class FiReOPDModule(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.gradient_clip, self.token_budget = gradient_clip, token_budget
         self.mini_batches, self.epochs = mini_batches, epochs
-        self.gradient_checkpointing = gradient_checkpointing
+        self.gradient_checkpointing, self.sharding = gradient_checkpointing, sharding
         self.requires = self.method.requires | {"student_logprobs", "sampling_logprobs"} | frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
         self.policy_version = 0
@@ -120,7 +124,7 @@ class FiReOPDModule(LightningModule):
         check_run(self, self.data)
         for name, teacher in self.teachers.items():
             rank_zero_info(f"Loading teacher {name} ...")
-            teacher.setup(f"model.teachers.{name}", self.device)
+            teacher.setup(f"model.teachers.{name}", self.device, partial(self._shard, frozen=True))
 
     def configure_model(self) -> None:
         """Load the student, once."""
@@ -132,6 +136,11 @@ class FiReOPDModule(LightningModule):
             model.gradient_checkpointing_enable()
         self.student = CausalScorer(model, self.chunk_tokens)
         check_scorer("model.student", self.student_name, self.student)
+        self._shard(self.student, frozen=False)
+
+    def _shard(self, scorer: CausalScorer, *, frozen: bool) -> None:
+        if isinstance(self.trainer.strategy, FSDP2Strategy):
+            self.sharding.shard(scorer, self.trainer.strategy.device_mesh["data_parallel"], frozen=frozen)
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler of the student's parameters."""
@@ -199,7 +208,7 @@ class FiReOPDModule(LightningModule):
             self.manual_backward(share * collectives.world_size())
             loss += share.detach()
         loss = collectives.total(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf)
+        norm = collectives.whole(torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf))
         if loss.isfinite() and norm.isfinite():
             optimizer.step()
             self.policy_version += 1

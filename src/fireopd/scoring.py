@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import PreTrainedModel
 
+from fireopd import collectives
 from fireopd.batching import by_token_budget
 from fireopd.types import RolloutBatch, TokenScores
 
@@ -32,6 +33,7 @@ class CausalScorer(nn.Module):
             raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
         self.model = model
         self.chunk_tokens = chunk_tokens
+        self.sharded = False
 
     def forward(self, tokens: Tensor, mask: Tensor, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
         """Score tokens.
@@ -93,11 +95,17 @@ def score_rollouts(scorer: CausalScorer, rollouts: RolloutBatch, *, entropy: boo
     """
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     entropies = torch.zeros_like(logprobs) if entropy else None
-    for rows in by_token_budget(rollouts.attention_mask.sum(-1), token_budget):
+    cuts = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
+    # A sharded model is gathered by all processes or by none: those with fewer micro-batches score a filler.
+    fillers = collectives.largest(len(cuts), logprobs.device) - len(cuts) if scorer.sharded else 0
+    for rows in cuts:
         part = rollouts.select(rows)
         scores = scorer(part.tokens, part.response_mask, temperature=rollouts.sampling.temperature, entropy=entropy)
         width = part.tokens.shape[1]
         logprobs[rows, :width] = scores.logprobs.to(logprobs.dtype)
         if entropies is not None:
             entropies[rows, :width] = scores.entropy.to(logprobs.dtype)
+    filler = rollouts.tokens.new_zeros(1, 2)
+    for _ in range(fillers):
+        scorer(filler, torch.ones_like(filler, dtype=torch.bool), entropy=entropy)
     return TokenScores(logprobs, entropies)

@@ -1,7 +1,7 @@
 """Teachers: frozen models that read the student's trajectories. Entry-point group: `fireopd.teachers`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from fireopd import collectives
 from fireopd.contexts import after_prompts, align
 from fireopd.errors import UserError
 from fireopd.models import Dtype, context_length, encode_chat, load_causal_lm, load_tokenizer, stop_tokens
@@ -18,6 +19,10 @@ from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 MAX_DISCREPANCY = 0.05
 """How far scoring by chunks may be from a model's own logits, nats: far above rounding, far below a missed soft-cap."""
+
+
+def whole(scorer: CausalScorer) -> None:
+    """Leave a model whole."""
 
 
 class Teacher(ABC):
@@ -35,12 +40,21 @@ class Teacher(ABC):
         """
 
     @abstractmethod
-    def setup(self, key: str, device: torch.device) -> None:
-        """Load the weights; the constructor only stores settings. A second call does nothing."""
+    def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None]) -> None:
+        """Load the weights; the constructor only stores settings. A second call does nothing.
+
+        Args:
+            key: the setting that the teacher comes from.
+            device: of this process.
+            shard: shards a model over the processes where they share it; else does nothing.
+        """
 
     @abstractmethod
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
-        """Return the scores of every response token, float32 [B, L], at the temperature of the rollouts."""
+        """Return the scores of every response token, float32 [B, L], at the temperature of the rollouts.
+
+        Every process calls, with rows of its own or none, since the processes may share the model.
+        """
 
 
 @dataclass
@@ -112,13 +126,14 @@ class HFTeacher(Teacher):
             self.readings[prompt.id] = encode_chat(self.tokenizer, messages, self.chat_template_options)
         return self.readings[prompt.id]
 
-    def setup(self, key: str, device: torch.device) -> None:
-        """Load the model, freeze it, and score one probe."""
+    def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = whole) -> None:
+        """Load the model, freeze it, score one probe, and shard it."""
         if self.scorer is not None:
             return
         model = load_causal_lm(self.path, f"{key}.path", self.dtype, device).eval().requires_grad_(False)
         self.scorer = CausalScorer(model, self.chunk_tokens)
         check_scorer(f"{key}.path", self.path, self.scorer)
+        shard(self.scorer)
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score every response token."""
@@ -175,10 +190,10 @@ def score_by_teachers(
     entropies = torch.zeros_like(logprobs) if entropy else None
     for name, teacher in teachers.items():
         rows = [row for row, own in enumerate(rollouts.teachers) if own == name]
-        if not rows:
+        if not rows and collectives.world_size() == 1:
             continue
         with watch(f"teacher/{name}"):
-            index = torch.tensor(rows, device=logprobs.device)
+            index = torch.tensor(rows, dtype=torch.int64, device=logprobs.device)
             part = rollouts.select(index)
             scores = teacher.score(part, entropy=entropy)
             width = part.tokens.shape[1]

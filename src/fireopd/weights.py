@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from fireopd import collectives
 
 
 class Weights:
@@ -23,7 +24,7 @@ class Weights:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the whole tensors by name."""
         for name, tensor in self.tensors.items():
-            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            yield name, collectives.whole(tensor)
 
     def metadata(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
         """Return name, type and whole shape of every tensor, in the order of the iteration; nothing is gathered."""

@@ -1,0 +1,80 @@
+"""One process, two that share the data (DDP), two that share the models too (FSDP2): the same mathematics."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fireopd.models import load_causal_lm
+from fireopd.scoring import CausalScorer
+from fireopd.sharding import Sharding
+from fireopd.teachers import whole
+
+ONE_FILE = "{class_path: fireopd.sharding.FSDP2Strategy, init_args: {save_distributed_checkpoint: false}}"
+PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": [f"--trainer.strategy={ONE_FILE}"]}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three steps of plain SGD on 15 rows, 8 for one process and 7 for the other, in each of the ways."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml", "--model.scheduler=null"]
+    command += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.05", "--model.token_budget=300"]
+    command += ["--data.prompts.num_training=45", "--data.prompts.num_validation=3", "--data.batch_size=15"]
+    command += ["--trainer.callbacks=[RunCheckpoint]", "--trainer.val_check_interval=3"]
+    for name, options in PROCESSES.items():
+        own = [
+            *options,
+            f"--trainer.devices={1 if name == 'one' else 2}",
+            f"--trainer.default_root_dir={folder}/{name}",
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        run = subprocess.run(
+            [*command, *own], capture_output=True, text=True, env=environment, timeout=120, check=False
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+def scalars(folder, tag):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return torch.tensor([event.value for event in events.Scalars(tag)])
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
+    for tag in ("train/loss", "train/grad_norm", "fire/keep_ratio", "train/reverse_kl", "val/avg_at_k"):
+        expected = scalars(runs / "one" / "version_0", tag)
+        assert len(expected) == (1 if tag.startswith("val") else 3)
+        torch.testing.assert_close(scalars(runs / way / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_parameters_are_those_of_one_process(runs, way):
+    one, two = (
+        torch.load(runs / name / "version_0" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("one", way)
+    )
+    start = load_causal_lm("tiny/student", "x", "float32").state_dict()
+    assert one.keys() == two.keys()
+    moved = 0.0
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
+        moved = max(moved, (expected - start[name.removeprefix("student.model.")]).abs().max().item())
+    assert moved > 1e-3, "the parameters have moved far more than they may differ"
+
+
+def test_a_model_is_left_whole_where_nothing_is_shared():
+    scorer = CausalScorer(load_causal_lm("tiny/small", "x", "float32"))
+    before = [id(parameter) for parameter in scorer.parameters()]
+    whole(scorer)
+    assert [id(parameter) for parameter in scorer.parameters()] == before
+    assert not scorer.sharded
+
+
+def test_settings_compare_and_default_to_full_precision():
+    assert Sharding() == Sharding(param_dtype="float32", reduce_dtype="float32", offload_teachers=False)
