@@ -3,18 +3,20 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fireopd.checkpoints import read_student
 from fireopd.models import load_causal_lm
 from fireopd.scoring import CausalScorer
 from fireopd.sharding import Sharding
 from fireopd.teachers import whole
 
-ONE_FILE = "{class_path: fireopd.sharding.FSDP2Strategy, init_args: {save_distributed_checkpoint: false}}"
-PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": [f"--trainer.strategy={ONE_FILE}"]}
+PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": ["--config=configs/hardware/fsdp.yaml"]}
+CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +57,15 @@ def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_parameters_are_those_of_one_process(runs, way):
-    one, two = (
-        torch.load(runs / name / "version_0" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("one", way)
-    )
+    (name, one), (other, two) = (read_student(runs / run / CHECKPOINT) for run in ("one", way))
     start = load_causal_lm("tiny/student", "x", "float32").state_dict()
-    assert one.keys() == two.keys()
+    assert name == other == "tiny/student"
+    assert (runs / way / CHECKPOINT).is_dir() == (way == "fsdp"), "a sharded checkpoint is a folder"
+    assert one.keys() == two.keys() == start.keys()
     moved = 0.0
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
-        moved = max(moved, (expected - start[name.removeprefix("student.model.")]).abs().max().item())
+        moved = max(moved, (expected - start[name]).abs().max().item())
     assert moved > 1e-3, "the parameters have moved far more than they may differ"
 
 

@@ -264,7 +264,8 @@ class FiReOPDModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters and the state of strategies that have one."""
         counters = {"policy_version": self.policy_version, "skipped_steps": self.skipped_steps}
-        checkpoint["fireopd"] = counters | {"strategies": states.state_of(self.method.strategies)}
+        strategies = states.state_of(self.method.strategies)
+        checkpoint["fireopd"] = counters | {"strategies": strategies, "student": self.student_name}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters and the states back."""

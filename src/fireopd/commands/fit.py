@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
+from fireopd.checkpoints import last_checkpoint
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
 from fireopd.errors import UserError
@@ -64,13 +65,15 @@ class SafeTrainer(Trainer):
             train_dataloaders: follow the data module.
             val_dataloaders: follow the data module.
             datamodule: gives the rollouts.
-            ckpt_path: the checkpoint to go on from.
+            ckpt_path: the checkpoint to go on from; `last` for that of the last run in default_root_dir.
             weights_only: refuse a checkpoint that holds more than tensors and plain values.
 
         Raises:
             UserError: if there is no such checkpoint.
         """
-        if ckpt_path not in (None, "last", "best", "hpc") and not Path(str(ckpt_path)).exists():
+        if ckpt_path == "last":
+            ckpt_path = str(last_checkpoint(Path(self.default_root_dir)))
+        if ckpt_path not in (None, "best", "hpc") and not Path(str(ckpt_path)).exists():
             raise UserError(
                 "--ckpt_path", ckpt_path, "no such file", "give a checkpoint, as in <run>/checkpoints/last.ckpt"
             )
