@@ -37,3 +37,9 @@ class RunCheckpoint(ModelCheckpoint):
         if (trainer.is_last_batch or trainer.should_stop or enough) and self.dirpath is not None:
             self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
             trainer.save_checkpoint(self.last_model_path, weights_only=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Leave `last.ckpt` as the last step left it: by now an epoch that was stopped half-way counts as done."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Leave it here too, for the same reason."""

@@ -21,8 +21,8 @@ PROBE_LENGTH = 256
 class WeightSync(Callback):
     """Starts the engine, and sends it the student's weights before a rollout that would come from old ones.
 
-    No sync is believed until a probe agrees: a trajectory of the last batch, on which the new weights say something
-    else than the old ones did.
+    No sync is believed until a probe agrees: a trajectory that was just learnt from, where the new weights differ most
+    from the old ones.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,8 @@ class WeightSync(Callback):
         scored, keep = outputs["batch"], outputs["targets"].keep
         row = int(keep.int().argmax())
         length = int(scored.response_mask[row].nonzero().max()) + 1
-        self.trajectory = scored.tokens[row, :length].tolist()
+        # All but the last token: an engine has to write one of its own after a probe, and the context may be full.
+        self.trajectory = scored.tokens[row, : max(2, length - 1)].tolist()
         pl_module.log("time/sync", self.sync(pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
@@ -74,9 +75,10 @@ class WeightSync(Callback):
             UserError: if a copy of the weights does not say what the student says.
         """
         engine = pl_module.data.engine
-        longest = max(pl_module.data.training_prompts, key=lambda prompt: len(prompt.tokens))
+        longest = max(pl_module.data.training_prompts, key=lambda prompt: len(prompt.tokens)).tokens
+        first = [*longest, pl_module.data.tokenizer.eos_token_id][: max(2, len(longest))]
         # The last tokens: those of the response, which the update was about.
-        tokens = (self.trajectory or [*longest.tokens, pl_module.data.tokenizer.eos_token_id])[-PROBE_LENGTH:]
+        tokens = (self.trajectory or first)[-PROBE_LENGTH:]
         with pl_module.trainer.strategy.precision_plugin.forward_context():
             expected = own_logprobs(pl_module, tokens)
         for name, logprobs in engine.probe(tokens).items():

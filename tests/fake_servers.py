@@ -99,6 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             "/server_info": {"vllm_config": self.fake.settings},
             "/get_world_size": {"world_size": 2},
         }
+        answers["/weight_info"] = {"weight_version": self.fake.version}
         path = self.path.partition("?")[0]
         self.answer(answers.get(path, 404))
 

@@ -13,6 +13,7 @@ from fakes import rollouts_of, scored_batch
 from fireopd import collectives
 from fireopd.algorithm import fire_loss, loss_shares
 from fireopd.batching import micro_batches
+from fireopd.errors import UserError
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.methods import Method
 from fireopd.weighters import EntropyWeighter
@@ -97,3 +98,24 @@ def test_one_process_gets_back_what_it_gave():
     assert gathered is batch
     assert own == slice(0, 6)
     assert collectives.largest(3, torch.device("cpu")) == 3
+
+
+def raising(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    collectives.raise_together(None)
+    try:
+        collectives.raise_together(UserError("key", 3, "it broke", "mend it") if rank == 1 else None)
+    except UserError as error:
+        (folder / str(rank)).write_text(str(error))
+    dist.destroy_process_group()
+
+
+def test_what_one_process_raises_all_raise(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(raising, (port, tmp_path), nprocs=2)
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Mend it."] * 2
+    with pytest.raises(UserError, match="it broke"):
+        collectives.raise_together(UserError("key", 3, "it broke", "mend it"))

@@ -1,5 +1,7 @@
 """A teacher with a context of its own: the same response tokens, read after more."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes import rollouts_of, scored_batch
@@ -52,6 +54,14 @@ def test_a_context_stands_behind_the_prompts_own_system_message():
     tokenizer = load_tokenizer("tiny/math", "x")
     expected = encode_chat(tokenizer, [own[0], *EXAMPLES, own[1]], {})
     assert teacher.reads(Prompt((), "math", "math", None, "p", own)) == expected
+
+
+def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch):
+    seen = []
+    monkeypatch.setattr("fireopd.teachers.encode_chat", lambda *arguments: seen.append(arguments[2]) or (1,))
+    prompt = replace(tiny_prompts[0], template_options={"enable_thinking": False})
+    HFTeacher("tiny/math", context=EXAMPLES).reads(prompt)
+    assert seen == [{"enable_thinking": False}]
 
 
 def test_without_a_context_the_teacher_reads_what_the_student_reads(tiny_prompts):

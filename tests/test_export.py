@@ -122,3 +122,16 @@ def test_the_last_checkpoint_is_that_of_the_run_that_wrote_last(tmp_path):
         path.touch()
         os.utime(path, (1e9 - age, 1e9 - age))
     assert last_checkpoint(tmp_path).parts[-3] == "version_0"
+
+
+def test_ckpt_path_last_goes_on_from_the_last_run(tmp_path, capsys):
+    arguments = ["fit", "--config=configs/multi_teacher.yaml", "--data.prompts.num_training=24", "--data.batch_size=8"]
+    arguments += ["--data.prompts.num_validation=1", f"--trainer.default_root_dir={tmp_path}"]
+    arguments += ["--trainer.callbacks=[RunCheckpoint]"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--ckpt_path=last"])
+    assert f"--ckpt_path: 'last': no run in {tmp_path} has left a checkpoint" in capsys.readouterr().err
+    main([*arguments, "--trainer.max_steps=2"])
+    main([*arguments, "--ckpt_path=last"])
+    steps = [torch.load(path, weights_only=True)["global_step"] for path in sorted(tmp_path.rglob("last.ckpt"))]
+    assert steps == [2, 3]

@@ -84,3 +84,8 @@ def test_log_probabilities_of_given_tokens(serve):
 def test_a_response_that_was_cut_does_not_end_with_a_stop_token():
     assert flaw(Response((4, 5), (-1.0, -1.0), finished=False), 2, STOPS) is None
     assert "cut with 1 as its last token" in flaw(Response((4, 1), (-1.0, -1.0), finished=False), 2, STOPS)
+
+
+def test_a_response_that_was_cut_too_early_is_no_response():
+    problem = flaw(Response((4, 5), (-1.0, -1.0), finished=False), 9, STOPS)
+    assert "cut after 2 tokens of 9: is its --max-model-len too small?" in problem

@@ -13,7 +13,7 @@ from fireopd.checkpoints import read_student
 from fireopd.models import load_causal_lm
 from fireopd.scoring import CausalScorer
 from fireopd.sharding import Sharding
-from fireopd.teachers import whole
+from fireopd.teachers import unsharded
 
 PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": ["--config=configs/hardware/fsdp.yaml"]}
 CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
@@ -72,10 +72,10 @@ def test_parameters_are_those_of_one_process(runs, way):
 def test_a_model_is_left_whole_where_nothing_is_shared():
     scorer = CausalScorer(load_causal_lm("tiny/small", "x", "float32"))
     before = [id(parameter) for parameter in scorer.parameters()]
-    whole(scorer)
+    unsharded(scorer)
     assert [id(parameter) for parameter in scorer.parameters()] == before
     assert not scorer.sharded
 
 
 def test_settings_compare_and_default_to_full_precision():
-    assert Sharding() == Sharding(param_dtype="float32", reduce_dtype="float32", offload_teachers=False)
+    assert Sharding() == Sharding(param_dtype=None, reduce_dtype="float32", offload_teachers=False)

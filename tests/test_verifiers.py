@@ -33,6 +33,22 @@ def test_fractions_are_compared_exactly():
     assert grade("1/3", "\\boxed{0.33}") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        (r"\sqrt{3}", r"\sqrt{3}"),
+        ("x^2+1", "1+x^2"),
+        (r"2\sqrt{3}", r"\sqrt{12}"),
+        (r"$\frac{\pi}{2}$", r"\pi/2"),
+        (r"\boxed{72}", "72"),
+        ("1,000", "1000"),
+    ],
+)
+def test_reference_answers_are_read_whole_bare_latex_too(answer, same):
+    assert grade(answer, rf"so the answer is \boxed{{{same}}}.") == 1.0
+    assert grade(answer, r"so the answer is \boxed{3}.") == 0.0
+
+
 def test_without_a_reference_nothing_is_right():
     assert grade(None, "\\boxed{12}") == 0.0
 

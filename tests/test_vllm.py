@@ -224,6 +224,7 @@ class Calls:
 def test_an_engine_that_sleeps_is_awake_for_what_it_does_and_not_longer():
     engine = VLLMEngine(sleep=True)
     engine.llm = calls = Calls()
+    engine.sleeps = True
     engine.load_weights([], 1)
     engine.generate([], [])
     asleep = ("sleep", {"level": 1})
@@ -232,7 +233,7 @@ def test_an_engine_that_sleeps_is_awake_for_what_it_does_and_not_longer():
 
 
 def test_an_engine_for_a_teacher_does_not_sleep():
-    assert VLLMEngine(sleep=True, top_k=5).for_another_model() == VLLMEngine(top_k=5)
+    assert VLLMEngine(sleep=True, max_model_length=99, top_k=5).for_another_model() == VLLMEngine(top_k=5)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +242,7 @@ def test_an_engine_for_a_teacher_does_not_sleep():
         ({"memory_fraction": 0.0}, "memory_fraction must be greater than 0 and at most 1, got 0.0"),
         ({"kv_cache_gib": -1.0}, "kv_cache_gib must be greater than 0, got -1.0"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size must be at least 1, got 0"),
+        ({"temperature": 0.005}, "temperature must be at least 0.01 with vLLM, got 0.005"),
     ],
 )
 def test_settings_have_a_range(settings, message):

@@ -7,6 +7,7 @@ from test_module import fit, make_data, make_module
 
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
+from fireopd.filters import KeepAll
 
 
 class Deaf(HFEngine):
@@ -61,6 +62,21 @@ def test_the_probe_is_a_trajectory_that_was_learnt_from(tmp_path):
     assert len(probes) == 2, "at the start, and after the step"
     rows = [row[: len(probes[1])].tolist() for row in outputs.tokens[outputs.keep]]
     assert probes[1] in rows
+
+
+def test_a_probe_leaves_room_for_a_token_in_a_full_context(tmp_path):
+    lengths = []
+
+    class Noting(HFEngine):
+        def probe(self, tokens):
+            lengths.append(len(tokens))
+            return super().probe(tokens)
+
+    data = make_data(8, engine=Noting(max_response_length=4))
+    fit(make_module(trajectory_filter=KeepAll()), data, tmp_path)
+    longest = max(len(prompt.tokens) for prompt in data.training_prompts)
+    assert lengths[0] == longest
+    assert lengths[1] < longest + 4
 
 
 def test_a_probe_that_is_not_finite_is_no_agreement(tmp_path):

@@ -82,3 +82,30 @@ def test_nccl_sends_then_names_the_version(model, servers, monkeypatch):
         assert not transfer.send(listed, Weights(model), version)
     assert sent == ["weights", "weights"]
     assert [fake.version for fake in servers] == ["2"] * 3
+    servers[1].version = "default"
+    failed = transfer.send(listed, Weights(model), "3")
+    assert list(failed) == listed, "a broadcast without the one that was started anew would wait for ever"
+    assert all("was started anew" in str(error) for error in failed.values())
+    assert "the NCCL group is" in str(transfer.send(listed[:2], Weights(model), "3")[listed[0]])
+    assert sent == ["weights", "weights"]
+
+
+def test_a_snapshot_that_cannot_be_written_is_every_server_s_problem(model, servers, tmp_path, monkeypatch):
+    seen = []
+
+    class Counted:
+        def __iter__(self):
+            for pair in Weights(model):
+                seen.append(pair[0])
+                yield pair
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("fireopd.engines.weight_transfers.save_file", full)
+    listed = [Server(fake.url, 5.0) for fake in servers]
+    failed = SnapshotTransfer(folder=tmp_path, file_gib=1e-7).send(listed, Counted(), "3")
+    assert list(failed) == listed
+    assert all("No space left on device" in str(error) for error in failed.values())
+    assert len(seen) == 10, "all tensors are taken, since other processes gather them too"
+    assert not list(tmp_path.iterdir())

@@ -31,6 +31,17 @@ def from_first(value: Any) -> Any:
     return held[0]
 
 
+def raise_together(error: Exception | None) -> None:
+    """Raise on all ranks what any of them has to raise, lest they wait for it. Every rank must call."""
+    errors = [error]
+    if world_size() > 1:
+        errors = [None] * world_size()
+        dist.all_gather_object(errors, error)
+    for raised in errors:
+        if raised is not None:
+            raise raised
+
+
 def largest(number: int, device: torch.device) -> int:
     """Return the largest of the numbers that the ranks hold. Every rank must call."""
     if world_size() == 1:

@@ -94,7 +94,8 @@ class RolloutDataModule(LightningDataModule):
                 remedy = 'write rows with "prompt": text, or use a student with a chat template'
                 raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
             tokens = list(encode_chat(self.tokenizer, text.content, self.chat_template_options))
-        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin, text.content)
+        options = self.chat_template_options
+        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin, text.content, options)
 
     def _check_sizes(self) -> None:
         if len(self.training_prompts) < self.batch_size:

@@ -10,4 +10,8 @@ class UserError(ValueError):
     def __init__(self, key: str, value: object, problem: str, remedy: str) -> None:
         """Say what is wrong; the remedy starts with a verb in the imperative."""
         self.key, self.value, self.problem, self.remedy = key, value, problem, remedy
-        super().__init__(f"{key}: {value!r}: {problem}. {remedy[0].upper()}{remedy[1:]}.")
+        super().__init__(key, value, problem, remedy)  # what it is made of, so that it can go from process to process
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.key}: {self.value!r}: {self.problem}. {self.remedy[0].upper()}{self.remedy[1:]}."

@@ -215,6 +215,7 @@ class FiReOPDModule(LightningModule):
             scheduler: Any = self.lr_schedulers()
             if scheduler is not None:
                 scheduler.step()
+        optimizer.zero_grad()  # the memory is wanted for the next rollout
         return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
 
     def _count_skipped(self, steps: list[dict[str, float]]) -> None:

@@ -32,8 +32,8 @@ class FSDP2Strategy(ModelParallelStrategy):
 class Sharding:
     """How models are sharded where the trainer's strategy is FSDP2Strategy; has no effect under another one."""
 
-    param_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type in which parameters are gathered and computed with; the slices keep the type of the model."""
+    param_dtype: Literal["float32", "bfloat16"] | None = None
+    """Type in which parameters are gathered and computed with, null for that of the model, which the slices keep."""
     reduce_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type in which gradients are summed over processes."""
     offload_teachers: bool = False
@@ -44,10 +44,13 @@ class Sharding:
 
         The head is applied inside the scorer's forward, where it is gathered.
         """
-        precision = MixedPrecisionPolicy(getattr(torch, self.param_dtype), getattr(torch, self.reduce_dtype))
+        computed = getattr(torch, self.param_dtype) if self.param_dtype else None
+        precision = MixedPrecisionPolicy(computed, getattr(torch, self.reduce_dtype))
         offload = CPUOffloadPolicy() if frozen and self.offload_teachers else OffloadPolicy()
         kinds = set(scorer.model._no_split_modules or ())
         layers = [module for module in scorer.model.modules() if type(module).__name__ in kinds]
-        for module in (*layers, scorer):
+        for module in layers:
             fully_shard(module, mesh=mesh, mp_policy=precision, offload_policy=offload)
+        # The student's embeddings and head stay gathered until the backward pass; a teacher has none.
+        fully_shard(scorer, mesh=mesh, reshard_after_forward=frozen, mp_policy=precision, offload_policy=offload)
         scorer.sharded = True

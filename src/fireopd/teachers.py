@@ -21,7 +21,7 @@ MAX_DISCREPANCY = 0.05
 """How far scoring by chunks may be from a model's own logits, nats: far above rounding, far below a missed soft-cap."""
 
 
-def whole(scorer: CausalScorer) -> None:
+def unsharded(scorer: CausalScorer) -> None:
     """Leave a model whole."""
 
 
@@ -72,8 +72,6 @@ class HFTeacher(Teacher):
     context: list[dict[str, str]] = field(default_factory=list)
     """Chat messages that the teacher reads before those of the prompt, and the student does not: worked examples, a
     rubric (on-policy context distillation). They come after a prompt's own system message."""
-    chat_template_options: dict[str, Any] = field(default_factory=dict)
-    """Passed to the chat template where there is a context."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, once it is loaded."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
@@ -123,10 +121,10 @@ class HFTeacher(Teacher):
             first = 1 if own[0]["role"] == "system" else 0
             messages = [*own[:first], *self.context, *own[first:]]
             self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
-            self.readings[prompt.id] = encode_chat(self.tokenizer, messages, self.chat_template_options)
+            self.readings[prompt.id] = encode_chat(self.tokenizer, messages, prompt.template_options)
         return self.readings[prompt.id]
 
-    def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = whole) -> None:
+    def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = unsharded) -> None:
         """Load the model, freeze it, score one probe, and shard it."""
         if self.scorer is not None:
             return

@@ -8,7 +8,7 @@ N rows of the global batch, L tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Prompt:
     """Unique in its source; seeds the row's rollouts."""
     content: str | list[dict[str, str]] = ""
     """What the tokens say: text, or chat messages before the template was applied."""
+    template_options: dict[str, Any] = field(default_factory=dict)
+    """What the chat template was given beside the messages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,12 @@ class MathVerify(Verifier):
 
     def __call__(self, prompt: Prompt, response: str) -> float:
         """Return 1 or 0; a prompt without a reference answer is never answered rightly."""
-        return float(prompt.answer is not None and verify(parse(prompt.answer), parse(response)))
+        if prompt.answer is None:
+            return 0.0
+        marked = "$" in prompt.answer or "\\boxed" in prompt.answer
+        # Bare LaTeX is no mathematics to the parser, or only a part of it is: \sqrt{3} would have no value.
+        reference = parse(prompt.answer if marked else f"\\boxed{{{prompt.answer}}}")
+        return float(verify(reference, parse(response)))
 
     def final_answer(self, response: str) -> str | None:
         r"""Return the expression as it is read, so that 1/2 and \frac{1}{2} are one vote; nothing is worked out."""

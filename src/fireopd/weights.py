@@ -16,7 +16,7 @@ class Weights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the model."""
+        """Take the model. Its state comes first: asking for it makes FSDP2 shard again what it had gathered."""
         saved = model.state_dict(keep_vars=True).keys()
         tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self.tensors = {name: tensor.detach() for name, tensor in tensors.items() if name in saved}

@@ -2,7 +2,7 @@
 
 The server takes new weights, and other commands, from whoever can reach its port: it is for this machine or a private
 network only.
-Options that are not listed here are passed on to vLLM, for example --tensor-parallel-size 2.
+Options after MODEL that are not listed here are passed on to vLLM, for example --tensor-parallel-size 2.
 """
 
 import argparse
@@ -19,8 +19,10 @@ from fireopd.models import resolve
 
 def run(arguments: Sequence[str]) -> None:
     """Become the server."""
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
     command = vllm_command(arguments)
-    os.execve(sys.executable, [sys.executable, *command], os.environ | {"VLLM_SERVER_DEV_MODE": "1"})
+    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": level}
+    os.execve(sys.executable, [sys.executable, *command], environment)
 
 
 def vllm_command(arguments: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ class RolloutEngine(ABC):
     """Draw from this many likeliest tokens, 0 for all; above 0 needs importance_cap: null."""
     max_probe_gap: float = 1e-3
     """Largest difference of a probe's log-probabilities between engine and trainer after new weights were sent, nats;
-    an engine in bfloat16 needs some 0.2."""
+    an engine in bfloat16 needs some 0.5."""
     policy_version: int = field(default=NO_WEIGHTS, init=False, compare=False, repr=False)
     """Optimizer steps that the engine's weights have seen."""
 

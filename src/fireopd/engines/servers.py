@@ -36,6 +36,14 @@ class Server:
         # Servers stand on this machine or a private network: a proxy is never in between.
         self.client = httpx.Client(base_url=self.url, timeout=patience, limits=limits, trust_env=False)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def version(self) -> str:
+        """Return the name of the weights that the server has."""
+        return str(self._ask("GET", "/weight_info")["weight_version"])
+
     def healthy(self) -> bool:
         """Return whether the server answers, and soon."""
         try:
@@ -149,6 +157,8 @@ def flaw(response: Response, max_length: int, stops: frozenset[int]) -> str | No
         return "whose log-probabilities are none"
     if response.finished != (response.tokens[-1] in stops):
         return f"said to be {'finished' if response.finished else 'cut'} with {response.tokens[-1]} as its last token"
+    if not response.finished and len(response.tokens) < max_length:
+        return f"cut after {len(response.tokens)} tokens of {max_length}: is its --max-model-len too small?"
     return None
 
 

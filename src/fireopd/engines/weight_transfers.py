@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -55,7 +56,13 @@ class SnapshotTransfer(WeightTransfer):
             return {}
 
         with self._snapshot() as snapshot:
-            write_snapshot(snapshot, weights, int(self.file_gib * 2**30))
+            stream = iter(weights)
+            try:
+                write_snapshot(snapshot, stream, int(self.file_gib * 2**30))
+            except (OSError, SafetensorError) as error:
+                for _ in stream:  # the other processes are gathering too, and are not to wait for this one
+                    pass
+                return dict.fromkeys(servers, ServerError(f"the snapshot could not be written ({error})"))
 
             def load(server: Server) -> None:
                 server.load_snapshot(str(snapshot))
@@ -89,6 +96,12 @@ class NCCLTransfer(WeightTransfer):
     """A free port on it."""
     group: Any = field(default=None, init=False, compare=False, repr=False)
     """vLLM's sending end, once there is one."""
+    members: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
+    """The addresses of its servers."""
+    sent: str | None = field(default=None, init=False, compare=False, repr=False)
+    """The version that was sent last."""
+    stream: Any = field(default=None, init=False, compare=False, repr=False)
+    """The tensors that are being sent."""
 
     def check(self, settings: dict[str, Any]) -> str | None:
         """Look for the back end."""
@@ -98,20 +111,35 @@ class NCCLTransfer(WeightTransfer):
 
     def send(self, servers: Sequence[Server], weights: Weights, version: str) -> dict[Server, Exception]:
         """Open the group at the first call, then broadcast."""
-        fleet = Fleet(servers)
+        self.stream = iter(weights)
         try:
             if self.group is None:
-                self.group = self._open(fleet, weights)
+                self.group, self.members = self._open(Fleet(servers), weights), [server.url for server in servers]
+            self._check_members(servers)
             self.group.send_weights()
         except (ServerError, RefusedError) as error:
+            for _ in self.stream:  # the other processes are gathering too, and are not to wait for this one
+                pass
             return dict.fromkeys(servers, error)
+        self.sent = version
         if collectives.rank() > 0:
             return {}
         return failures(servers, lambda server: server.take_version(version))
 
+    def _check_members(self, servers: Sequence[Server]) -> None:
+        """A broadcast that a member does not take part in would wait for ever."""
+        if [server.url for server in servers] != self.members:
+            raise ServerError(f"the NCCL group is {', '.join(self.members)}: resume the run to make another")
+        if self.sent is not None and collectives.rank() == 0:
+            for server in servers:
+                if server.version() != self.sent:
+                    raise ServerError(f"{server.url} was started anew: resume the run to make another NCCL group")
+
     def _open(self, fleet: "Fleet", weights: Weights) -> Any:
         from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
+
+        transfer = self
 
         class Source(WeightSource):
             """The weights as vLLM's sending end wants them."""
@@ -120,7 +148,7 @@ class NCCLTransfer(WeightTransfer):
                 return [ParamMeta(*row) for row in weights.metadata()]
 
             def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-                return iter(weights)
+                return transfer.stream
 
         members = 1 + (sum(fleet.workers()) if collectives.rank() == 0 else 0)
         settings = NCCLTrainerInitInfo(
