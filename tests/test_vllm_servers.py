@@ -142,6 +142,8 @@ def test_servers_that_were_started_otherwise_are_refused(engine_of):
         engine_of(FakeServer(settings=raw), temperature=0.7).check("data.engine", "tiny/student")
     with pytest.raises(UserError, match="its worker extension is ''. Start it: fireopd serve tiny/student --port"):
         engine_of(FakeServer(settings=plain)).check("data.engine", "tiny/student")
+    with pytest.raises(UserError, match="does not say how vLLM was started"):
+        engine_of(FakeServer(settings={"other": 1})).check("data.engine", "tiny/student")
     with pytest.raises(UserError, match="its weight transfer is None"):
         engine_of(FakeServer(), transfer=NCCLTransfer()).check("data.engine", "tiny/student")
     gone = engine_of(FakeServer())

@@ -63,6 +63,8 @@ class VLLMServerEngine(RolloutEngine):
                 problem = self._problem(Server(url, timeout=min(self.timeout, 60.0)))
             except (ServerError, RefusedError) as error:
                 problem = str(error)
+            except (KeyError, TypeError) as error:
+                problem = f"does not say how vLLM was started ({error})"
             if problem:
                 raise UserError(f"{key}.servers", url, problem, remedy)
 
