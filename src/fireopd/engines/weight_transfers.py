@@ -196,6 +196,7 @@ def failures(servers: Sequence[Server], action: Callable[[Server], Any]) -> dict
     """Do something to all servers at once; return those that failed, and why."""
 
     def attempt(server: Server) -> Exception | None:
+        """Return what went wrong, if something did."""
         try:
             action(server)
         except (ServerError, RefusedError) as error:
