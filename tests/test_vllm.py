@@ -124,6 +124,19 @@ def test_new_weights_are_those_that_are_sampled_from(engine, prompts):
 
 
 @needs_vllm
+def test_what_was_cached_under_older_weights_is_forgotten(engine):
+    """The prompt is longer than a block of the prefix cache, which holds nothing of shorter ones."""
+    long = [Prompt(tuple(5 + (7 * place) % 40 for place in range(180)), "math", "math", None, "long")]
+    teacher, student = (load_causal_lm(f"tiny/{name}", "x", "float32").eval() for name in ("math", "student"))
+    for model in (teacher, student):
+        engine.generate(long, [0])
+        engine.load_weights(Weights(model), 5)
+        rollouts = collate(long, engine.generate(long, [1]), range(1), engine.sampling, 5)
+        scores = score_rollouts(CausalScorer(model), rollouts, entropy=False, token_budget=4096)
+        torch.testing.assert_close(scores.logprobs, rollouts.sampling_logprobs, atol=1e-3, rtol=0)
+
+
+@needs_vllm
 @pytest.mark.parametrize("repacked", [True, False])
 def test_a_tied_head_needs_repacking_on_a_cpu(tmp_path, monkeypatch, repacked):
     """Grouped-query attention, tied embeddings: without the repacking vLLM keeps the old head, and the probe tells."""
