@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fireopd.callbacks.summary import run_folder
+from fireopd.callbacks.run_folder import run_folder
 from fireopd.recordings import write_scored
 from fireopd.signals import ENTROPIES
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fireopd.callbacks.run_folder import run_folder
 from fireopd.engines import RolloutEngine
 from fireopd.metrics import ValidationMetrics
 from fireopd.teachers import HFTeacher
@@ -118,11 +119,6 @@ class Summary(Callback):
         for batch in track(loader, f"Validating {who}", console=self.console, transient=True):
             metrics.update(batch)
         return metrics.to(pl_module.device).compute()
-
-
-def run_folder(trainer: Trainer) -> Path:
-    """Return the folder that a run writes into. Every process must call."""
-    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def table(tasks: dict[str, dict[str, Any]], title: str) -> Table:

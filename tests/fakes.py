@@ -1,5 +1,6 @@
 """Small stand-ins: random scored batches, and an engine that writes down what happens to it."""
 
+import socket
 from dataclasses import dataclass, field
 
 import torch
@@ -49,6 +50,13 @@ def rollouts_of(batch: ScoredBatch) -> RolloutBatch:
         sampling=batch.sampling,
         policy_version=batch.policy_version,
     )
+
+
+def free_port() -> int:
+    """Return the number of a port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @dataclass

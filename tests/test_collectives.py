@@ -1,14 +1,13 @@
 """Two gloo processes with uneven rows compute what one process computes."""
 
 import os
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from fakes import rollouts_of, scored_batch
+from fakes import free_port, rollouts_of, scored_batch
 
 from fireopd import collectives
 from fireopd.algorithm import fire_loss, loss_shares
@@ -70,9 +69,7 @@ def worker(rank, port, keep_only, folder):
 
 @pytest.mark.parametrize("keep_only", [None, slice(2, ROWS)], ids=["both ranks keep rows", "the first rank keeps none"])
 def test_two_processes_equal_one(tmp_path, keep_only):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mp.spawn(worker, (port, keep_only, str(tmp_path)), nprocs=2)
     whole = global_batch(keep_only)
     if keep_only is not None:
@@ -112,9 +109,7 @@ def raising(rank, port, folder):
 
 
 def test_what_one_process_raises_all_raise(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mp.spawn(raising, (port, tmp_path), nprocs=2)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Mend it."] * 2
     with pytest.raises(UserError, match="it broke"):

@@ -1,7 +1,6 @@
 """vLLM in this process: the same distribution as the trainer's, the weights that were sent, one process or two."""
 
 import os
-import socket
 import sys
 from importlib.util import find_spec
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from fakes import free_port
 from test_module import fit, make_data, make_module
 from transformers import AutoModelForCausalLM, Qwen3Config
 
@@ -195,9 +195,7 @@ def two_processes(rank, port, tensor_parallel_size, folder):
 @needs_vllm
 @pytest.mark.parametrize("tensor_parallel_size", [1, 2])
 def test_two_processes_with_an_engine_each_or_one_for_both(tmp_path, tensor_parallel_size):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mp.spawn(two_processes, (port, tensor_parallel_size, str(tmp_path)), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     rows = [Prompt((2, 5 + row, 8), "math", "math", None, str(row)) for row in range(5)]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import httpx
 import pytest
 import torch
 from fake_servers import SETTINGS, FakeServer
+from fakes import free_port
 
 from fireopd.engines import HFEngine, VLLMServerEngine
 from fireopd.engines.weight_transfers import NCCLTransfer
@@ -170,12 +170,6 @@ def test_teachers_are_measured_in_this_process(engine_of):
 def test_settings_have_a_range(settings, message):
     with pytest.raises(ValueError, match=message):
         VLLMServerEngine(**settings)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class RealServer:

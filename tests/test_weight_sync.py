@@ -1,5 +1,7 @@
 """No sync is believed until a probe agrees, and a run whose engine kept older weights does not go on."""
 
+from dataclasses import dataclass, field
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -20,6 +22,17 @@ class Deaf(HFEngine):
             self.policy_version = policy_version
         else:
             super().load_weights(weights, policy_version)
+
+
+@dataclass
+class Noting(HFEngine):
+    """Writes down the probes that it is asked for."""
+
+    probes: list = field(default_factory=list)
+
+    def probe(self, tokens):
+        self.probes.append(list(tokens))
+        return super().probe(tokens)
 
 
 class HeadKept(HFEngine):
@@ -46,37 +59,25 @@ def test_an_engine_in_a_lower_precision_may_be_further_off(tmp_path):
 
 
 def test_the_probe_is_a_trajectory_that_was_learnt_from(tmp_path):
-    probes = []
-
-    class Noting(HFEngine):
-        def probe(self, tokens):
-            probes.append(list(tokens))
-            return super().probe(tokens)
-
     class Outputs(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             self.tokens, self.keep = outputs["batch"].tokens, outputs["targets"].keep
 
-    outputs = Outputs()
-    fit(make_module(), make_data(8, engine=Noting(max_response_length=24)), tmp_path, callbacks=[outputs])
+    outputs, engine = Outputs(), Noting(max_response_length=24)
+    fit(make_module(), make_data(8, engine=engine), tmp_path, callbacks=[outputs])
+    probes = engine.probes
     assert len(probes) == 2, "at the start, and after the step"
     rows = [row[: len(probes[1])].tolist() for row in outputs.tokens[outputs.keep]]
     assert probes[1] in rows
 
 
 def test_a_probe_leaves_room_for_a_token_in_a_full_context(tmp_path):
-    lengths = []
-
-    class Noting(HFEngine):
-        def probe(self, tokens):
-            lengths.append(len(tokens))
-            return super().probe(tokens)
-
     data = make_data(8, engine=Noting(max_response_length=4))
     fit(make_module(trajectory_filter=KeepAll()), data, tmp_path)
     longest = max(len(prompt.tokens) for prompt in data.training_prompts)
-    assert lengths[0] == longest
-    assert lengths[1] < longest + 4
+    first, second = data.engine.probes
+    assert len(first) == longest
+    assert len(second) < longest + 4
 
 
 def test_a_probe_that_is_not_finite_is_no_agreement(tmp_path):

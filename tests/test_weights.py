@@ -2,11 +2,11 @@
 
 import math
 import os
-import socket
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from fakes import free_port
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -56,9 +56,7 @@ def gather(rank, port, folder):
 
 
 def test_sharded_tensors_are_gathered_whole_on_every_process(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     mp.spawn(gather, (port, str(tmp_path)), nprocs=2)
     for rank in range(2):
         whole = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -131,7 +131,8 @@ def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p < 1:
         ordered, order = logits.sort(descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        logits = logits.masked_fill((before >= sampling.top_p).scatter(-1, order, before >= sampling.top_p), -torch.inf)
+        cut = before >= sampling.top_p
+        logits = logits.masked_fill(cut.scatter(-1, order, cut), -torch.inf)
     return logits
 
 
