@@ -54,8 +54,9 @@ def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
     for name in ("student_entropy", "teacher_entropy"):
         if name in batch.signals:
             shown[f"tokens/{name}"] = batch.signals[name][batch.response_mask]
-    shown["trajectories/length"] = batch.lengths
-    return {tag: values.cpu() for tag, values in shown.items() if values.numel() > 0}
+    shown["trajectories/length"] = batch.lengths.float()
+    finite = {tag: values[values.isfinite()].cpu() for tag, values in shown.items()}
+    return {tag: values for tag, values in finite.items() if values.numel() > 0}
 
 
 def page(teachers: list[str], tasks: list[str]) -> dict[str, dict[str, list[Any]]]:

@@ -1,45 +1,101 @@
-"""Checkpoints of a run: at each validation or every so many steps, when it is interrupted, and when it ends."""
+"""Checkpoints of a run: the last one and the best one, neither ever half-written."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from fireopd import checkpoints, collectives
+from fireopd.callbacks.run_folder import run_folder
+from fireopd.errors import UserError
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
 
+PATIENCE = 30.0
+"""Seconds that a process which has to stop waits for the others, to write a checkpoint together."""
 
-class RunCheckpoint(ModelCheckpoint):
-    """Lightning's checkpoints, with a `last.ckpt` that is always the last: also of a run that was stopped or ended."""
 
-    def __init__(self, every_n_train_steps: int | None = None) -> None:
+class RunCheckpoint(Checkpoint):
+    """Writes `last.ckpt` at each validation or every so many steps, when the run ends and when it is stopped, and
+    `best.ckpt` at the validation with the best value so far.
+    """
+
+    def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val/avg_at_k") -> None:
         """Store the settings.
 
         Args:
             every_n_train_steps: optimizer steps between two checkpoints; null for one at each validation.
+            monitor: the number of validation of which the greatest is the best.
         """
-        super().__init__(every_n_train_steps=every_n_train_steps, save_last=True, save_on_exception=True)
+        if every_n_train_steps is not None and every_n_train_steps < 1:
+            raise ValueError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}; null for none")
+        self.every_n_train_steps, self.monitor = every_n_train_steps, monitor
+        self.folder = Path()
+        self.started = False
+        self.saved_step = 0
+        self.best: dict[str, Any] = {}
 
-    def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
-        """Save what there is, and say how to go on."""
-        super().on_exception(trainer, pl_module, exception)
-        if self.last_model_path:
-            rank_zero_info(f"Stopped after step {trainer.global_step}. Go on with --ckpt_path {self.last_model_path}")
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was best so far: `value`, `step`, and `path` of the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was best."""
+        self.best = state_dict["best"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Find the folder."""
+        self.folder = run_folder(trainer) / "checkpoints"
+        self.started, self.saved_step = True, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save after the last step too, while the epoch is not yet closed, so that a longer run can go on from it."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Save when it is time, and after the last step, while the epoch is open, so that a longer run can go on."""
+        every = self.every_n_train_steps
+        due = every is not None and trainer.global_step // every > self.saved_step // every
         enough = 0 < trainer.max_steps <= trainer.global_step
-        if (trainer.is_last_batch or trainer.should_stop or enough) and self.dirpath is not None:
-            self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
-            trainer.save_checkpoint(self.last_model_path, weights_only=False)
+        if due or enough or trainer.is_last_batch or trainer.should_stop:
+            self._save(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Leave `last.ckpt` as the last step left it: by now an epoch that was stopped half-way counts as done."""
+    def on_validation_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Save what is best, and, where no number of steps is set, what is last."""
+        if not self.started or trainer.sanity_checking:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            raise UserError("RunCheckpoint.monitor", self.monitor, "no such number of validation", f"choose of {known}")
+        value = float(trainer.callback_metrics[self.monitor])
+        if not self.best or value > self.best["value"]:
+            path = self.folder / checkpoints.BEST
+            self.best = {"value": value, "step": trainer.global_step, "path": str(path)}
+            checkpoints.write(trainer, path)
+        if self.every_n_train_steps is None:
+            self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Leave it here too, for the same reason."""
+    def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
+        """Save what there is, if every process has come here, and say how to go on."""
+        if not self.started:
+            return
+        last = self.folder / checkpoints.LAST
+        if not collectives.all_here("exception", PATIENCE):
+            rank_zero_warn(f"The processes stopped at different places: {last} stays as it was")
+        else:
+            try:
+                self._save(trainer)
+            except UserError as error:
+                rank_zero_warn(str(error))
+        if checkpoints.standing(last).exists():
+            rank_zero_info(f"Stopped after step {trainer.global_step}. Go on with --ckpt_path {last}")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Say what was best."""
+        if self.best:
+            rank_zero_info(f"Best {self.monitor}: {self.best['value']:.3f}, step {self.best['step']}: {self.best['path']}")
+
+    def _save(self, trainer: Trainer) -> None:
+        checkpoints.write(trainer, self.folder / checkpoints.LAST)
+        self.saved_step = trainer.global_step

@@ -1,10 +1,68 @@
-"""Where the callbacks of a run write."""
+"""The folder that a run writes into, and that no other run may write into at the same time."""
 
+import fcntl
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from fireopd import collectives
+from fireopd.errors import UserError
+
+if TYPE_CHECKING:
+    from fireopd.module import FiReOPDModule
+
+LOCK = ".lock"
+"""The file that the writing process keeps locked; the lock ends with the process, whatever ends that."""
+
+CONFIG = "config.yaml"
+"""The settings of the run, as the command line writes them."""
 
 
 def run_folder(trainer: Trainer) -> Path:
     """Return the folder that a run writes into. Every process must call."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class RunLock(Callback):
+    """Keeps other runs out of the run's folder. `fireopd fit` adds it to every run."""
+
+    def __init__(self) -> None:
+        """Start without the lock."""
+        self.file: IO[str] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Take the lock.
+
+        Raises:
+            UserError: if another run has it, or had it.
+        """
+        folder = run_folder(trainer)
+        error = None
+        if trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = (folder / LOCK).open("w")
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "another run is writing into this folder"
+                error = UserError("trainer.default_root_dir", str(folder), problem, "give another one, or wait for it")
+            else:
+                if (folder / CONFIG).exists():
+                    problem = "it holds an earlier run"
+                    error = UserError("trainer.default_root_dir", str(folder), problem, "give each run a folder of its own")
+        collectives.raise_together(error)
+
+    def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Let go of the lock."""
+        self._release()
+
+    def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
+        """Let go of the lock."""
+        self._release()
+
+    def _release(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None

@@ -1,7 +1,5 @@
 """The training step: what changes it and what does not, guards, counters, and that a student learns."""
 
-import math
-
 import pytest
 import torch
 from fakes import ScriptedEngine
@@ -101,48 +99,6 @@ def test_several_updates_on_one_batch(tmp_path):
     notes, trainer = fit(module, make_data(8), tmp_path)
     assert module.policy_version == trainer.global_step == 6
     assert len(notes.metrics) == 1
-
-
-class Nothing(Objective):
-    def advantage(self, batch):
-        return torch.full(batch.tokens.shape, math.nan)
-
-
-@pytest.mark.parametrize(
-    ("settings", "reason"),
-    [
-        ({"trajectory_filter": LengthFilter(min_tokens=999)}, "the filter dropped every trajectory"),
-        ({"objective": Nothing()}, "loss or gradient was not finite"),
-    ],
-)
-def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(tmp_path, settings, reason):
-    ticks = []
-
-    def scheduler(optimizer):
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ticks.append(step) or 1.0)
-
-    module = make_module(**settings, max_skipped_steps=2, scheduler=scheduler)
-    with pytest.raises(RuntimeError, match=f"2 steps in a row came to nothing, since {reason}"):
-        fit(module, make_data(24), tmp_path)
-    assert module.policy_version == 0
-    assert ticks == [0]
-    fresh = HFEngine(8)
-    fresh.setup("tiny/student", torch.device("cpu"))
-    for name, value in module.student_weights():
-        assert torch.equal(value, fresh.model.state_dict()[name])
-
-
-def test_a_gradient_that_is_not_finite_is_not_stepped_on(tmp_path):
-    class Poisoned(FiReOPDModule):
-        def configure_optimizers(self):
-            next(self.parameters()).register_hook(lambda gradient: gradient * torch.nan)
-            return super().configure_optimizers()
-
-    module = Poisoned(TEACHERS, optimizer=sgd, max_skipped_steps=2)
-    with pytest.raises(RuntimeError, match="2 steps in a row came to nothing, since loss or gradient was not finite"):
-        fit(module, make_data(24), tmp_path)
-    assert module.policy_version == 0
-    assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
 def test_stale_rollouts_are_refused(tmp_path):

@@ -1,11 +1,14 @@
 """Bringing the rows of all ranks together. With one process, everything here hands back what it was given."""
 
+import pickle
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 
@@ -36,10 +39,37 @@ def raise_together(error: Exception | None) -> None:
     errors = [error]
     if world_size() > 1:
         errors = [None] * world_size()
-        dist.all_gather_object(errors, error)
+        dist.all_gather_object(errors, _portable(error))
+    if error is not None:
+        raise error
     for raised in errors:
         if raised is not None:
             raise raised
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """Return an error as it is, or, if it cannot go from process to process, what it says."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever it is that somebody's exception raises here
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def all_here(place: str, seconds: float) -> bool:
+    """Return whether every rank comes to a place of this name within some seconds of each other, at its first time.
+
+    Asked of the store that the ranks met at, so that it can be asked while some of them wait for each other elsewhere.
+    """
+    if world_size() == 1:
+        return True
+    store = _get_default_store()
+    store.set(f"{place}/{rank()}", "here")
+    try:
+        store.wait([f"{place}/{number}" for number in range(world_size())], timedelta(seconds=seconds))
+    except dist.DistError:
+        return False
+    return True
 
 
 def largest(number: int, device: torch.device) -> int:

@@ -3,11 +3,12 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule
 
+from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models import context_length, encode_chat, load_tokenizer
@@ -181,6 +182,15 @@ class RolloutLoader:
             yield self._batch(self.own[start : start + self.size], step=0)
 
     def _batch(self, prompts: list[Prompt], step: int) -> RolloutBatch:
+        batch, error = None, None
+        try:
+            batch = self._roll_out(prompts, step)
+        except Exception as failure:  # of any engine or verifier
+            error = failure
+        collectives.raise_together(error)
+        return cast(RolloutBatch, batch)
+
+    def _roll_out(self, prompts: list[Prompt], step: int) -> RolloutBatch:
         data = self.data
         batch, rows, responses = roll_out(
             self.engine,

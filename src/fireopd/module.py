@@ -8,15 +8,17 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from fireopd import collectives, states
+from fireopd import collectives, faults, states
 from fireopd.algorithm import Normalization, Reduction, fire_loss, loss_shares
 from fireopd.batching import micro_batches, updates
+from fireopd.callbacks.interrupts import Interrupts
 from fireopd.callbacks.weight_sync import WeightSync
 from fireopd.data import RolloutDataModule
 from fireopd.diagnostics import reverse_kl, step_diagnostics
+from fireopd.errors import UserError
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.methods import Method, Population
 from fireopd.metrics import ValidationMetrics
@@ -114,6 +116,7 @@ class FiReOPDModule(LightningModule):
         self.gradient_checkpointing, self.sharding = gradient_checkpointing, sharding
         self.requires = self.method.requires | {"student_logprobs", "sampling_logprobs"} | frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
+        self.interrupts = Interrupts()
         self.policy_version = 0
         self.skipped_steps = 0
         self.validated: tuple[int, dict[str, float]] = (-1, {})
@@ -150,8 +153,8 @@ class FiReOPDModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Add the weight synchronisation: a run without it would silently be off-policy."""
-        return [WeightSync()]
+        """Add what no run can be right without: weights in sync, and whole steps when it is stopped."""
+        return [WeightSync(), self.interrupts]
 
     @property
     def data(self) -> RolloutDataModule:
@@ -169,11 +172,15 @@ class FiReOPDModule(LightningModule):
             raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
         watch = Stopwatch()
         batch, own = collectives.gather_batch(self.score(rollouts, watch))
-        targets = self.method.targets(batch)
+        fault = faults.unusable_signal(batch)
+        targets = Targets.nothing(batch) if fault else self.method.targets(batch)
         with watch("update"):
+            self.interrupts.postpone()
             cuts = updates(targets.keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
             steps = [self._update(rollouts, batch, targets, own, rows) for rows in cuts]
-        self._count_skipped(steps)
+        if not any(all(math.isfinite(value) for value in step.values()) for step in steps):
+            fault = fault or faults.fruitless(batch, targets, steps, self.method.strategies)
+        self._count_skipped(fault)
         self._log_step(rollouts, batch, targets, steps, watch)
         return {"batch": batch, "targets": targets}
 
@@ -218,13 +225,15 @@ class FiReOPDModule(LightningModule):
         optimizer.zero_grad()  # the memory is wanted for the next rollout
         return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
 
-    def _count_skipped(self, steps: list[dict[str, float]]) -> None:
+    def _count_skipped(self, fault: UserError | None) -> None:
         """Count the steps in a row that came to nothing, and stop the run when there are too many."""
-        fruitful = any(all(math.isfinite(value) for value in step.values()) for step in steps)
-        self.skipped_steps = 0 if fruitful else self.skipped_steps + 1
+        self.skipped_steps = self.skipped_steps + 1 if fault else 0
+        if fault is None:
+            return
         if self.skipped_steps >= self.max_skipped_steps:
-            reason = "loss or gradient was not finite" if steps else "the filter dropped every trajectory"
-            raise RuntimeError(f"{self.skipped_steps} steps in a row came to nothing, since {reason}")
+            problem = f"{self.skipped_steps} steps in a row came to nothing; of the last: {fault.problem}"
+            raise UserError(fault.key, fault.value, problem, fault.remedy)
+        rank_zero_warn(f"Step {self.skipped_steps} in a row that comes to nothing: {fault}")
 
     def _log_step(
         self,

@@ -1,9 +1,7 @@
 """Sharding models over processes with FSDP2: each holds a slice of every parameter, gradient and optimizer state."""
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -28,26 +26,6 @@ class FSDP2Strategy(ModelParallelStrategy):
         """Take all processes of all machines for data parallelism."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
-        """Write beside the checkpoint that is there, and take its place once every process has written its slice."""
-        path = Path(self.broadcast(filepath))
-        if not self._save_distributed_checkpoint:
-            super().save_checkpoint(checkpoint, path, storage_options)
-            return
-        partial, replaced = (path.with_name(f".{path.name}.{word}") for word in ("partial", "replaced"))
-        if self.global_rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        self.barrier()
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        self.barrier()
-        if self.global_rank == 0:
-            if path.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
-                path.rename(replaced)
-            partial.rename(path)
-            shutil.rmtree(replaced, ignore_errors=True)
-        self.barrier()
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,12 @@ class Targets:
     importance: Tensor
     """float32 [N, L]. Truncated importance weight between engine and trainer, 0 off `mask`."""
 
+    @classmethod
+    def nothing(cls, batch: ScoredBatch) -> Targets:
+        """Return the targets that keep nothing of a batch."""
+        nothing = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
+        return cls(torch.zeros_like(batch.finished), nothing.bool(), nothing, nothing, nothing)
+
     def select(self, rows: Tensor, width: int) -> Targets:
         """Return the rows of an int64 index, cut to `width` tokens."""
         return Targets(

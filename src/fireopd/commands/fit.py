@@ -13,12 +13,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
-from fireopd.checkpoints import last_checkpoint
+from fireopd.callbacks.run_folder import RunLock
+from fireopd.checkpoints import check, last_checkpoint, standing
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
-from fireopd.errors import UserError
 from fireopd.module import FiReOPDModule
 from fireopd.plugins import load_plugins
+from fireopd.sharding import FSDP2Strategy
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -69,14 +70,13 @@ class SafeTrainer(Trainer):
             weights_only: refuse a checkpoint that holds more than tensors and plain values.
 
         Raises:
-            UserError: if there is no such checkpoint.
+            UserError: if there is no such checkpoint, or if it cannot be read as data.
         """
         if ckpt_path == "last":
             ckpt_path = str(last_checkpoint(Path(self.default_root_dir)))
-        if ckpt_path not in (None, "best", "hpc") and not Path(str(ckpt_path)).exists():
-            raise UserError(
-                "--ckpt_path", ckpt_path, "no such file", "give a checkpoint, as in <run>/checkpoints/last.ckpt"
-            )
+        if ckpt_path is not None:
+            ckpt_path = str(standing(Path(ckpt_path)))
+            check(Path(ckpt_path), sharded=isinstance(self.strategy, FSDP2Strategy))
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
 
@@ -107,6 +107,9 @@ class FitCLI(LightningCLI):
         """Parse the arguments that were given, whatever stands in sys.argv."""
         self.config = parser.parse_args(cast(list[str], args))
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: the configuration says what a run is."""
+
     def instantiate_classes(self) -> None:
         """Make the objects."""
         self.config_init = instantiate(cast(Parser, self.parser), self.config)
@@ -115,8 +118,10 @@ class FitCLI(LightningCLI):
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
-        """Make the trainer; unless a logger is named, everything goes to `<default_root_dir>/version_<n>`."""
+        """Make the trainer; unless a logger is named, everything goes to `<default_root_dir>/version_<n>`, alone."""
         trainer = self._get(self.config_init, "trainer")
         if trainer["logger"] is None or trainer["logger"] is True:
             settings["logger"] = TensorBoardLogger(trainer["default_root_dir"] or ".", name=None)
+        # First of all, before the settings are written there.
+        trainer["callbacks"] = [RunLock(), *(trainer["callbacks"] or [])]
         return super().instantiate_trainer(**settings)

@@ -1,0 +1,63 @@
+"""What makes a step worthless: scores that are no numbers, nothing kept, a loss or a gradient that is not finite.
+
+Each is said as the error that ends the run when it comes too many times in a row; a single one is passed over.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fireopd.errors import UserError
+from fireopd.types import ScoredBatch, Targets
+
+
+def unusable_signal(batch: ScoredBatch) -> UserError | None:
+    """Return what is wrong with the scores, if anything is, naming the teacher.
+
+    Only a log-probability may be infinite, that of a token that a model holds impossible; it is for the filter to drop.
+    """
+    for name, values in batch.signals.items():
+        wrong = values.isnan() | (values == torch.inf) | (values.isinf() & (not name.endswith("logprobs")))
+        if wrong.ndim == 2:
+            wrong &= batch.response_mask
+        if wrong.any():
+            return _signal(batch, name, values, wrong)
+    return None
+
+
+def _signal(batch: ScoredBatch, name: str, values: Tensor, wrong: Tensor) -> UserError:
+    place = tuple(wrong.nonzero()[0].tolist())
+    value, teacher = values[place].item(), batch.teachers[place[0]]
+    rows = int(wrong.reshape(len(wrong), -1).any(-1).sum())
+    problem = f"its {name} is {value} on {int(wrong.sum())} tokens of {rows} trajectories"
+    if name.startswith("teacher"):
+        return UserError("model.teachers", teacher, problem, "check this teacher's weights and its dtype")
+    return UserError("model.student", name, problem, "go on from an earlier checkpoint, with a lower learning rate")
+
+
+def fruitless(
+    batch: ScoredBatch, targets: Targets, steps: Sequence[Mapping[str, float]], strategies: Mapping[str, object]
+) -> UserError | None:
+    """Return why no update came of a batch, if none did.
+
+    Args:
+        batch: N trajectories.
+        targets: what was made of them.
+        steps: loss and gradient norm of each update, of which none came to anything.
+        strategies: the parts of the method, by their names.
+    """
+    if not steps:
+        remedy = "loosen it, or look at what it drops with the Trajectories callback"
+        name = strategies["trajectory_filter"]
+        return UserError("model.trajectory_filter", name, "the filter dropped every trajectory", remedy)
+    wrong = ~targets.advantage.isfinite()
+    if wrong.any():
+        row = int(wrong.any(-1).nonzero()[0])
+        problem = f"the advantage is {targets.advantage[row][wrong[row]][0].item()} where teacher {batch.teachers[row]}"
+        problem += f" judges ({int(wrong.any(-1).sum())} trajectories): loss or gradient was not finite"
+        remedy = "drop such trajectories with a TeacherLikelihoodFilter, or bound the advantage"
+        return UserError("model.objective", strategies["objective"], problem, remedy)
+    worst = max(steps, key=lambda step: step["train/grad_norm"] != step["train/grad_norm"])
+    problem = f"loss or gradient was not finite (loss {worst['train/loss']}, norm {worst['train/grad_norm']})"
+    return UserError("model.optimizer", "step", problem, "lower the learning rate, or use a dtype of greater range")
