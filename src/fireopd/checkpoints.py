@@ -53,7 +53,7 @@ def write(trainer: Trainer, path: Path) -> None:
     error = None
     try:
         # What trainer.save_checkpoint does, but for its last line, at which the others would wait for one that failed.
-        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(), partial)
+        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), partial)
     except (OSError, RuntimeError, CheckpointException) as failure:
         error = _unwritten(path, failure)
     try:

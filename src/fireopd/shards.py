@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
@@ -97,5 +98,8 @@ def read_state_dict(folder: Path) -> dict[str, Tensor]:
     """Put the shards of the model together, in this process alone; optimizer states are left where they are."""
     names = {name for name in read_list(folder).state_dict_metadata if name.startswith("state_dict.")}
     tensors: dict[str, Any] = {}
-    _load_state_dict(tensors, DataReader(folder), planner=DataPlanner(keys=names), no_dist=True)
+    try:
+        _load_state_dict(tensors, DataReader(folder), planner=DataPlanner(keys=names), no_dist=True)
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from error
     return tensors["state_dict"]

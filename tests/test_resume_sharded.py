@@ -1,0 +1,108 @@
+"""A run on two processes with sharded models that fails, is stopped, is killed, and goes on: as if nothing had been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_resume import curve
+
+from fireopd import checkpoints
+
+COMMAND = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml"]
+COMMAND += ["--config=configs/hardware/fsdp.yaml", "--trainer.devices=2", "--trainer.limit_val_batches=0"]
+COMMAND += ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}]"]
+COMMAND += ["--data.prompts.num_training=70", "--data.prompts.num_validation=2", "--data.batch_size=7"]
+STEPS = 10
+
+
+class Pair:
+    """A run on two processes."""
+
+    def __init__(self, folder, *arguments):
+        folder.mkdir(exist_ok=True)
+        self.folder, self.log = folder, folder / f"{len(list(folder.glob('*.log')))}.log"
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [*COMMAND, f"--trainer.default_root_dir={folder}", *arguments],
+            stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        )  # fmt: skip
+
+    def until_step(self, step):
+        end = time.monotonic() + 120
+        while step_of(self.folder) < step:
+            assert time.monotonic() < end, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.01)
+
+    def wait(self):
+        try:
+            return self.process.wait(120)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+
+
+def step_of(folder):
+    """Return the step of the last checkpoint that is whole, 0 if there is none."""
+    try:
+        return torch.load(checkpoints.last_checkpoint(folder) / "meta.pt", weights_only=True)["global_step"]
+    except (checkpoints.UserError, FileNotFoundError):  # none yet, or moved away while it was looked at
+        return 0
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The same ten steps: without a break, and with three."""
+    folder = tmp_path_factory.mktemp("sharded")
+    whole, broken = folder / "whole", folder / "broken"
+    run = Pair(whole)
+    assert run.wait() == 0, run.log.read_text()
+
+    failing = Pair(broken, "--data.engine=failing_engines.FailingEngine", "--data.engine.max_response_length=64")
+    assert failing.wait() not in (0, 143)
+    assert "the engine of the second process broke" in failing.log.read_text()
+    assert "stopped at different places" not in failing.log.read_text()
+    assert step_of(broken) == 3
+
+    stopped = Pair(broken, "--ckpt_path=last")
+    stopped.until_step(5)
+    os.kill(stopped.process.pid, signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM, stopped.log.read_text()
+    assert "Go on with --ckpt_path" in stopped.log.read_text()
+
+    killed = Pair(broken, "--ckpt_path=last")
+    killed.until_step(8)
+    os.killpg(killed.process.pid, signal.SIGKILL)
+    killed.process.wait()
+
+    rest = Pair(broken, "--ckpt_path=last")
+    assert rest.wait() == 0, rest.log.read_text()
+    return whole, broken
+
+
+def test_the_student_is_that_of_a_run_without_a_break(folders):
+    (_, one), (_, other) = (checkpoints.read_student(checkpoints.last_checkpoint(folder)) for folder in folders)
+    assert one.keys() == other.keys()
+    for name, expected in one.items():
+        torch.testing.assert_close(other[name], expected, rtol=0, atol=1e-6)
+
+
+def test_so_are_the_curves(folders):
+    for tag in ("train/loss", "train/grad_norm", "fire/keep_ratio", "train/reverse_kl"):
+        reference, ours = (curve(folder, tag) for folder in folders)
+        assert len(reference) == STEPS
+        assert len(ours) >= 2
+        for step, value in ours.items():
+            assert value == pytest.approx(reference[step], rel=1e-5, abs=1e-6), tag
+
+
+def test_each_start_left_its_last_checkpoint_and_nothing_half_written(folders):
+    for folder in folders[1].glob("version_*/checkpoints"):
+        assert [path.name for path in folder.iterdir() if not path.name.startswith(".")] == ["last.ckpt"]
+    assert not list(folders[0].rglob(".last*"))
