@@ -1,5 +1,6 @@
 """A run on two processes with sharded models that fails, is stopped, is killed, and goes on: as if nothing had been."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ import torch
 from test_resume import curve
 
 from fireopd import checkpoints
+from fireopd.models import load_causal_lm
 
 COMMAND = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml"]
 COMMAND += ["--config=configs/hardware/fsdp.yaml", "--trainer.devices=2", "--trainer.limit_val_batches=0"]
-COMMAND += ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}]"]
+COMMAND += ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}, holdings.Holdings]"]
 COMMAND += ["--data.prompts.num_training=70", "--data.prompts.num_validation=2", "--data.batch_size=7"]
 STEPS = 10
 
@@ -100,6 +102,14 @@ def test_so_are_the_curves(folders):
         assert len(ours) >= 2
         for step, value in ours.items():
             assert value == pytest.approx(reference[step], rel=1e-5, abs=1e-6), tag
+
+
+def test_the_optimizer_is_shared_out_too(folders):
+    """AdamW keeps two numbers for each parameter, and counts its steps."""
+    for rank in (0, 1):
+        held = json.loads((folders[0] / f"holdings_{rank}.json").read_text())
+        assert held["optimizer"] / held["student"] == pytest.approx(2, rel=0.01)
+        assert held["student"] < 0.55 * 4 * load_causal_lm("tiny/student", "x", "float32").num_parameters()
 
 
 def test_each_start_left_its_last_checkpoint_and_nothing_half_written(folders):

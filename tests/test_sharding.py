@@ -1,5 +1,6 @@
 """One process, two that share the data (DDP), two that share the models too (FSDP2): the same mathematics."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from fireopd.scoring import CausalScorer
 from fireopd.sharding import Sharding
 from fireopd.teachers import unsharded
 
-PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": ["--config=configs/hardware/fsdp.yaml"]}
+FSDP = "--config=configs/hardware/fsdp.yaml"
+SAVING = ["--model.gradient_checkpointing=true", "--model.sharding.offload_teachers=true"]
+PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": [FSDP], "saving": [FSDP, *SAVING]}
 CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
 
 
@@ -26,14 +29,15 @@ def runs(tmp_path_factory):
     command = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml", "--model.scheduler=null"]
     command += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.05", "--model.token_budget=300"]
     command += ["--data.prompts.num_training=45", "--data.prompts.num_validation=3", "--data.batch_size=15"]
-    command += ["--trainer.callbacks=[RunCheckpoint]", "--trainer.val_check_interval=3"]
+    command += ["--trainer.callbacks=[RunCheckpoint, holdings.Holdings]", "--trainer.val_check_interval=3"]
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     for name, options in PROCESSES.items():
         own = [
             *options,
             f"--trainer.devices={1 if name == 'one' else 2}",
             f"--trainer.default_root_dir={folder}/{name}",
         ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         run = subprocess.run(
             [*command, *own], capture_output=True, text=True, env=environment, timeout=120, check=False
         )
@@ -47,7 +51,7 @@ def scalars(folder, tag):
     return torch.tensor([event.value for event in events.Scalars(tag)])
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])
 def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
     for tag in ("train/loss", "train/grad_norm", "fire/keep_ratio", "train/reverse_kl", "val/avg_at_k"):
         expected = scalars(runs / "one" / "version_0", tag)
@@ -55,18 +59,28 @@ def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
         torch.testing.assert_close(scalars(runs / way / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])
 def test_parameters_are_those_of_one_process(runs, way):
     (name, one), (other, two) = (read_student(runs / run / CHECKPOINT) for run in ("one", way))
     start = load_causal_lm("tiny/student", "x", "float32").state_dict()
     assert name == other == "tiny/student"
-    assert (runs / way / CHECKPOINT).is_dir() == (way == "fsdp"), "a sharded checkpoint is a folder"
+    assert (runs / way / CHECKPOINT).is_dir() == (way != "ddp"), "a sharded checkpoint is a folder"
     assert one.keys() == two.keys() == start.keys()
     moved = 0.0
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
         moved = max(moved, (expected - start[name]).abs().max().item())
     assert moved > 1e-3, "the parameters have moved far more than they may differ"
+
+
+def test_each_process_holds_half_of_everything(runs):
+    """The optimizer is plain SGD here, without any state; AdamW's is counted in test_resume_sharded."""
+    whole = json.loads((runs / "one" / "holdings_0.json").read_text())
+    for way in ("fsdp", "saving"):
+        for rank in (0, 1):
+            part = json.loads((runs / way / f"holdings_{rank}.json").read_text())
+            for name in ("student", "gradients", "teachers"):
+                assert 0.45 < part[name] / whole[name] < 0.55, (way, rank, name)
 
 
 def test_a_sharded_checkpoint_leaves_nothing_half_written_beside_it(runs):

@@ -46,7 +46,11 @@ class Sharding:
         """
         computed = getattr(torch, self.param_dtype) if self.param_dtype else None
         precision = MixedPrecisionPolicy(computed, getattr(torch, self.reduce_dtype))
-        offload = CPUOffloadPolicy() if frozen and self.offload_teachers else OffloadPolicy()
+        offload = (
+            CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
+            if frozen and self.offload_teachers
+            else OffloadPolicy()
+        )
         kinds = set(scorer.model._no_split_modules or ())
         layers = [module for module in scorer.model.modules() if type(module).__name__ in kinds]
         for module in layers:

@@ -68,6 +68,17 @@ class RolloutEngine(ABC):
         """
         resolve(student, "model.student")
 
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
+        """Return what the engine will hold in the memory of this process: bytes, and what they are made of, by part.
+
+        Args:
+            parameters: of the student.
+            cache_per_token: numbers that attention keeps for a token.
+            rows: responses that this process will ask for at once.
+            tokens: of the longest trajectory.
+        """
+        return {}
+
     @abstractmethod
     def setup(self, model: str, device: torch.device) -> None:
         """Load a model by its name. The constructor only stores settings. Every process must call."""

@@ -33,6 +33,15 @@ class HFEngine(RolloutEngine):
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
+        """Return the bytes of the engine's own copy of the student and of its cache."""
+        width, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
+        cache = rows * tokens * cache_per_token * width
+        return {
+            "weights": (parameters * width, f"{parameters / 1e6:.1f} M parameters x {width} B"),
+            "KV cache": (cache, f"{rows} rows x {tokens} tokens x {cache_per_token} x {width} B"),
+        }
+
     def setup(self, model: str, device: torch.device) -> None:
         """Load the model and its stop tokens."""
         self.model = load_causal_lm(model, "engine", self.dtype, device).eval().requires_grad_(False)

@@ -76,6 +76,16 @@ class VLLMEngine(RolloutEngine):
                 key, "VLLMEngine", f"vllm {version} is installed, but {VERSION}* is needed", f"install it: {INSTALL}"
             )
 
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
+        """Return the bytes of vLLM: those of a share of the device, or of its weights and a cache of a set size."""
+        if self.kv_cache_gib is None and torch.cuda.is_available():
+            total = torch.cuda.get_device_properties(0).total_memory
+            return {"vLLM": (int(self.memory_fraction * total), f"{self.memory_fraction} of the GPU (memory_fraction)")}
+        width = 4 if self.dtype == "float32" else 2
+        weights = parameters * width // self.tensor_parallel_size
+        shown = f"{parameters / 1e6:.1f} M parameters x {width} B / {self.tensor_parallel_size}"
+        return {"weights": (weights, shown), "KV cache": (int((self.kv_cache_gib or 4) * 2**30), "kv_cache_gib, or 4 GiB")}
+
     def setup(self, model: str, device: torch.device) -> None:
         """Start vLLM on the model."""
         import_vllm("engine", model)
