@@ -1,25 +1,11 @@
-"""Objectives: what the student is asked to move towards. Entry-point group: `fireopd.objectives`.
+"""Objectives."""
 
-An objective gives each sampled token an advantage, detached; the loss is a policy gradient. The estimators that go
-wrong when they are differentiated directly (k1 has zero expected gradient, k3 that of the forward divergence) cannot
-be written down here.
-"""
-
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from fireopd.signals import Strategy
+from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
-
-
-class Objective(Strategy, ABC):
-    """Says how good each sampled token was."""
-
-    @abstractmethod
-    def advantage(self, batch: ScoredBatch) -> Tensor:
-        """Return float [N, L] in nats: positive raises the token's probability."""
 
 
 @dataclass(frozen=True)
