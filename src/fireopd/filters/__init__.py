@@ -4,5 +4,17 @@ from fireopd.filters.base import KeepAll, TrajectoryFilter
 from fireopd.filters.compositions import AllOf
 from fireopd.filters.lengths import LengthFilter
 from fireopd.filters.likelihoods import TeacherLikelihoodFilter
+from fireopd.filters.margins import MarginFilter
+from fireopd.filters.verdicts import AgreementFilter, BalanceFilter, VerdictFilter
 
-__all__ = ["AllOf", "KeepAll", "LengthFilter", "TeacherLikelihoodFilter", "TrajectoryFilter"]
+__all__ = [
+    "AgreementFilter",
+    "AllOf",
+    "BalanceFilter",
+    "KeepAll",
+    "LengthFilter",
+    "MarginFilter",
+    "TeacherLikelihoodFilter",
+    "TrajectoryFilter",
+    "VerdictFilter",
+]
