@@ -1,6 +1,7 @@
 """The training step: what changes it and what does not, guards, counters, and that a student learns."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from fireopd.errors import UserError
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.models import load_tokenizer
 from fireopd.module import FiReOPDModule
-from fireopd.objectives import Objective
+from fireopd.objectives import ExtrapolatedReverseKL, GeneralizedJSD, Objective
 from fireopd.prompts import TinyPrompts
-from fireopd.teachers import HFTeacher
+from fireopd.teachers import HFTeacher, Teacher
 from fireopd.weighters import EntropyWeighter, ProductOf, TokenWeighter, UniformWeighter
 
 TEACHERS = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
@@ -207,6 +208,17 @@ def test_rewards_reach_a_strategy_that_declares_them(tmp_path):
     assert 0 <= notes.metrics[0]["rollout/reward"] <= 1
 
 
+@dataclass(eq=False)
+class Blind(HFTeacher):
+    """A teacher that gives log-probabilities and no distributions."""
+
+    check_distributions = Teacher.check_distributions
+    score_with_distributions = Teacher.score_with_distributions
+
+
+BLIND = {"math": Blind("tiny/math"), "code": HFTeacher("tiny/code")}
+
+
 class NeedsBase(Objective):
     requires = frozenset({"base_logprobs"})
 
@@ -219,7 +231,13 @@ class NeedsBase(Objective):
     [
         ({"teachers": {"math": HFTeacher("tiny/math")}}, "model.teachers: 'code': asked for by the prompt code:"),
         ({"teachers": {**TEACHERS, "code": HFTeacher("tiny/nope")}}, "model.teachers.code.path: 'tiny/nope'"),
-        ({"objective": NeedsBase()}, "'base_logprobs': a strategy requires this signal, which a run does not compute"),
+        ({"objective": NeedsBase()}, "model.base: None: NeedsBase reads base_logprobs"),
+        ({"objective": NeedsBase(), "base": HFTeacher("tiny/nope")}, "model.base.path: 'tiny/nope'"),
+        (
+            {"objective": GeneralizedJSD(), "teachers": BLIND},
+            "model.teachers.math: 'Blind': it tells of sampled tokens alone",
+        ),
+        ({"extra_signals": frozenset({"reverse_kl"}), "teachers": BLIND}, "model.teachers.math: 'Blind'"),
         ({"extra_signals": frozenset({"vibes"})}, "model.extra_signals: 'vibes': no such signal"),
     ],
 )
@@ -228,6 +246,30 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path, monkey
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match=message):
         fit(make_module(**settings), make_data(), tmp_path)
+
+
+def test_the_base_model_is_loaded_where_it_is_read_and_stays_as_the_student_began(tmp_path):
+    idle = make_module(base=HFTeacher("tiny/student"))
+    fit(idle, make_data(8), tmp_path)
+    assert idle.base.scorer is None
+    module = make_module(base=HFTeacher("tiny/student"), objective=ExtrapolatedReverseKL(1.25))
+    seen = []
+
+    class Signals(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            scored = outputs["batch"]
+            seen.append((scored.base_logprobs - scored.student_logprobs).abs().max().item())
+
+    fit(module, make_data(16), tmp_path, callbacks=[Signals()])
+    assert seen[0] < 1e-5
+    assert seen[1] > 1e-4, "the student has moved, the base has not"
+    assert not any(parameter.requires_grad for parameter in module.base.scorer.parameters())
+    assert all(name.startswith("student.") for name, _ in module.named_parameters())
+
+
+def test_a_base_that_is_a_teacher_too_is_loaded_once():
+    module = make_module(base=HFTeacher("tiny/math"))
+    assert module.base is module.teachers["math"]
 
 
 @pytest.mark.parametrize(

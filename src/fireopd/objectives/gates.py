@@ -58,8 +58,8 @@ class EntropyGatedKL(DirectObjective):
 class SignGatedKL(DirectObjective):
     """Reinforces what the teacher likes better, and shows the teacher's tokens elsewhere: AOPD (arXiv 2605.06387).
 
-    Tokens of a positive log-ratio have it for their advantage. All others have the forward KL on the likeliest tokens of
-    the teacher in its place, whose mass is brought to 1.
+    Tokens of a positive log-ratio have it for their advantage. All others have, in its place, the forward KL on the
+    teacher's likeliest tokens, whose mass is brought to 1.
     """
 
     strength: float = 1.0

@@ -59,9 +59,9 @@ class GroupRewardReverseKL(Objective):
 class CreditedReverseKL(Objective):
     """Adds what the verifier says beyond the teacher to each token, by credit: GC-OPD.
 
-    A_t = r_t + strength (z(R) - z(mean r)) c_t. r is the log-ratio; z standardises over the responses to one prompt. The
-    credit c_t = 1 + tanh(z_t / 2) is between 0 and 2, z_t being the log-ratio standardised over the trajectory and cut
-    at +/- 5; that z_t is of the log-ratio is our reading. The rest is that of the released code (SolereZhang/GC-OPD).
+    A_t = r_t + strength (z(R) - z(mean r)) c_t. r is the log-ratio; z standardises over the responses to one prompt.
+    The credit c_t = 1 + tanh(z_t / 2) is between 0 and 2, z_t being the log-ratio standardised over the trajectory and
+    cut at +/- 5; that z_t is of the log-ratio is our reading. The rest is the released code's (SolereZhang/GC-OPD).
     """
 
     strength: float = 0.05

@@ -58,8 +58,8 @@ class UncertainOrDivergentWeighter(TokenWeighter):
 class PhasedEntropyWeighter(TokenWeighter):
     """First the tokens that the teacher does not reject, later the uncertain ones: REOPOLD (arXiv 2603.11137).
 
-    Before the switch, tokens of a log-ratio of at least the floor of `FlooredReverseKL`; after it, those of the greatest
-    entropies of the student. The paper's loss is a mean over the chosen tokens: use `normalization: batch`.
+    Before the switch, tokens of a log-ratio of at least the floor of `FlooredReverseKL`; after it, those with the
+    student's greatest entropies. The paper's loss is a mean over the chosen tokens: use `normalization: batch`.
     """
 
     switch_step: int = 50
