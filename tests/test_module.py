@@ -17,10 +17,10 @@ from fireopd.errors import UserError
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.models import load_tokenizer
 from fireopd.module import FiReOPDModule
-from fireopd.objectives import ExtrapolatedReverseKL, GeneralizedJSD, Objective
+from fireopd.objectives import EntropyGatedKL, ExtrapolatedReverseKL, GeneralizedJSD, Objective
 from fireopd.prompts import TinyPrompts
 from fireopd.teachers import HFTeacher, Teacher
-from fireopd.weighters import EntropyWeighter, ProductOf, TokenWeighter, UniformWeighter
+from fireopd.weighters import EntropyWeighter, ProductOf, TeachabilityWeighter, TokenWeighter, UniformWeighter
 
 TEACHERS = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
 
@@ -61,10 +61,17 @@ def fit(module, data, tmp_path, **settings):
     return notes, trainer
 
 
-@pytest.mark.parametrize("budget", [1, 200])
-def test_the_token_budget_changes_neither_loss_nor_gradient(tmp_path, budget):
-    whole, _ = fit(make_module(token_budget=10**6), make_data(), tmp_path)
-    cut, _ = fit(make_module(token_budget=budget), make_data(), tmp_path)
+@pytest.mark.parametrize(
+    ("budget", "settings"),
+    [
+        (1, {}),
+        (200, {}),
+        (200, {"objective": EntropyGatedKL(0.1), "token_weighter": TeachabilityWeighter(0.5), "chunk_tokens": 7}),
+    ],
+)
+def test_the_token_budget_changes_neither_loss_nor_gradient(tmp_path, budget, settings):
+    whole, _ = fit(make_module(token_budget=10**6, **(settings | {"chunk_tokens": 999})), make_data(), tmp_path)
+    cut, _ = fit(make_module(token_budget=budget, **settings), make_data(), tmp_path)
     assert len(whole.metrics) == 2
     for one, other in zip(whole.metrics, cut.metrics, strict=True):
         for name in ("train/loss", "train/grad_norm", "train/reverse_kl", "fire/keep_ratio"):

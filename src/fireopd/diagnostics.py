@@ -34,6 +34,8 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
     for name in ("student", "teacher"):
         if f"{name}_entropy" in batch.signals:
             values[f"entropy/{name}"] = reductions.mean(batch.signals[f"{name}_entropy"], batch.response_mask)
+    if targets.coefficient is not None:
+        values["fire/coefficient_mean"] = reductions.mean(targets.coefficient, targets.mask)
     if "rewards" in batch.signals:
         values["rollout/reward"] = batch.rewards.mean()
     return {name: value.item() for name, value in values.items()}
