@@ -59,12 +59,27 @@ class Distributions:
         index = rows.tolist()
         return Distributions(tuple(self.states[row] for row in index), tuple(self.heads[row] for row in index))
 
-    def by_head(self) -> Iterator[tuple[Head, Tensor, Tensor]]:
-        """Yield each head with its rows, bool [B], and their hidden states, [T, d], row after row."""
-        for head in dict.fromkeys(self.heads):
-            own = [other is head for other in self.heads]
-            states = [part for part, mine in zip(self.states, own, strict=True) if mine]
-            yield head, torch.tensor(own, device=states[0].device), torch.cat(states)
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """One teacher's distributions at some tokens, to be measured beside the student's."""
+
+    head: Head
+    """Of the teacher."""
+    states: Tensor
+    """[T, d]. Its last hidden states before each token."""
+    measure: Measure
+    """What is asked."""
+
+    def split(self, size: int) -> list[Companion]:
+        """Return the same for so many tokens at a time."""
+        return [Companion(self.head, part, self.measure) for part in self.states.split(size)]
+
+    def compare(self, student: Tensor, temperature: float) -> Mapping[str, Tensor]:
+        """Return the measure, float [T] by name, of the student's log-distributions [T, V] and these."""
+        with torch.no_grad():
+            teacher = log_distribution(self.head(self.states), temperature)
+        return self.measure(student, teacher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,19 @@ class Comparison:
     def select(self, rows: Tensor) -> Comparison:
         """Return the rows of an int64 index."""
         return Comparison(self.distributions.select(rows), self.measure)
+
+    def by_head(self) -> Iterator[tuple[Tensor, Companion]]:
+        """Yield the rows of each teacher, bool [B], with what stands beside their response tokens, row after row."""
+        heads, states = self.distributions.heads, self.distributions.states
+        for head in dict.fromkeys(heads):
+            own = [other is head for other in heads]
+            part = torch.cat([row for row, mine in zip(states, own, strict=True) if mine])
+            yield torch.tensor(own, device=part.device), Companion(head, part, self.measure)
+
+
+def log_distribution(logits: Tensor, temperature: float) -> Tensor:
+    """Return the log-probabilities that logits [T, V] stand for, in float32 at least."""
+    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:

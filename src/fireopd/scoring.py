@@ -3,8 +3,6 @@
 This is the only place where logits are shifted against tokens: what the model says at position t - 1 is about token t.
 """
 
-from collections.abc import Iterable, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -12,7 +10,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import collectives
 from fireopd.batching import by_token_budget
-from fireopd.distributions import Comparison, Head, Measure
+from fireopd.distributions import Companion, Comparison, log_distribution
 from fireopd.types import RolloutBatch, TokenScores
 
 
@@ -64,14 +62,16 @@ class CausalScorer(nn.Module):
         hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         scored = mask.clone()
         scored[:, 0] = False
+        everybody = [(torch.ones_like(scored[:, 0]), None)]
         read: dict[str, Tensor] = {}
-        for rows, head, others in _parts(len(tokens), comparison):
-            here = scored if rows is None else scored & rows[:, None]
-            states = (hidden[here[:, 1:]], tokens[here], others)
-            cuts = zip(*(_cut(part, int(here.sum()), self.chunk_tokens) for part in states), strict=True)
-            measure = comparison.measure if comparison else None
-            settings = (head, measure, temperature, entropy)
-            chunks = [checkpoint(self._head, *cut, *settings, use_reentrant=False) for cut in cuts]
+        for rows, companion in comparison.by_head() if comparison else everybody:
+            here = scored & rows[:, None]
+            parts = hidden[here[:, 1:]].split(self.chunk_tokens), tokens[here].split(self.chunk_tokens)
+            companions = companion.split(self.chunk_tokens) if companion else [None] * len(parts[0])
+            chunks = [
+                checkpoint(self._head, *chunk, temperature, entropy, use_reentrant=False)
+                for chunk in zip(*parts, companions, strict=True)
+            ]
             for name in chunks[0]:
                 values = torch.cat([chunk[name] for chunk in chunks])
                 place = read.get(name, torch.zeros(tokens.shape, dtype=values.dtype, device=tokens.device))
@@ -84,23 +84,14 @@ class CausalScorer(nn.Module):
         )
 
     def _head(
-        self,
-        states: Tensor,
-        chosen: Tensor,
-        others: Tensor | None,
-        head: Head | None,
-        measure: Measure | None,
-        temperature: float,
-        entropy: bool,
+        self, states: Tensor, chosen: Tensor, companion: Companion | None, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
         own = log_distribution(self.model.get_output_embeddings()(states), temperature)
         read = {"logprobs": own.gather(-1, chosen[:, None]).squeeze(-1)}
         if entropy:
             read["entropy"] = torch.special.entr(own.exp()).sum(-1)
-        if head is not None and measure is not None and others is not None:
-            with torch.no_grad():
-                teacher = log_distribution(head(others), temperature)
-            read |= measure(own, teacher)
+        if companion is not None:
+            read |= companion.compare(own, temperature)
         return read
 
     @torch.no_grad()
@@ -112,24 +103,6 @@ class CausalScorer(nn.Module):
         ours = self(tokens, torch.ones_like(tokens, dtype=torch.bool)).logprobs[:, 1:]
         own = self.model(input_ids=tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
         return (ours - own.gather(-1, tokens[:, 1:, None]).squeeze(-1)).abs().max().item()
-
-
-def log_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """Return the log-probabilities that logits [T, V] stand for, in float32 at least."""
-    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
-
-
-def _parts(num_rows: int, comparison: Comparison | None) -> Iterable[tuple[Tensor | None, Head | None, Tensor | None]]:
-    """Yield the rows that are read together, bool [B] or None for all, with head and states of their teacher."""
-    if comparison is None:
-        return [(None, None, None)]
-    assert len(comparison.distributions.heads) == num_rows, "a comparison is of the rows that are scored"
-    return ((rows, head, states) for head, rows, states in comparison.distributions.by_head())
-
-
-def _cut(values: Tensor | None, length: int, size: int) -> Sequence[Tensor | None]:
-    """Return the chunks of some values; a chunk of nothing where there are none."""
-    return [None] * max(1, -(-length // size)) if values is None else values.split(size)
 
 
 @torch.no_grad()
