@@ -32,7 +32,7 @@ class Interrupts(Callback):
         self.postponed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Take the signals over from Lightning, whose handler makes the processes talk in mid-step; it restores them."""
+        """Take the signals over from Lightning, whose handler has the processes talk in mid-step; it restores them."""
         self.trainer = trainer
         for number in EXCEPTIONS:
             signal.signal(number, self.note)

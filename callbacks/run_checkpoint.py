@@ -19,8 +19,9 @@ PATIENCE = 30.0
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes `last.ckpt` at each validation or every so many steps, when the run ends and when it is stopped, and
-    `best.ckpt` at the validation with the best value so far.
+    """Writes `last.ckpt` and, at the validation with the best value so far, `best.ckpt`.
+
+    The last is written at each validation or every so many steps, when the run ends, and when it is stopped.
     """
 
     def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val/avg_at_k") -> None:
@@ -94,7 +95,8 @@ class RunCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Say what was best."""
         if self.best:
-            rank_zero_info(f"Best {self.monitor}: {self.best['value']:.3f}, step {self.best['step']}: {self.best['path']}")
+            value, step, path = (self.best[name] for name in ("value", "step", "path"))
+            rank_zero_info(f"Best {self.monitor}: {value:.3f}, step {step}: {path}")
 
     def _save(self, trainer: Trainer) -> None:
         checkpoints.write(trainer, self.folder / checkpoints.LAST)

@@ -38,7 +38,7 @@ class RunLock(Callback):
         Raises:
             UserError: if another run has it, or had it.
         """
-        folder = run_folder(trainer)
+        folder, key = run_folder(trainer), "trainer.default_root_dir"
         error = None
         if trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
@@ -47,11 +47,11 @@ class RunLock(Callback):
                 fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 problem = "another run is writing into this folder"
-                error = UserError("trainer.default_root_dir", str(folder), problem, "give another one, or wait for it")
+                error = UserError(key, str(folder), problem, "give another one, or wait for it")
             else:
                 if (folder / CONFIG).exists():
                     problem = "it holds an earlier run"
-                    error = UserError("trainer.default_root_dir", str(folder), problem, "give each run a folder of its own")
+                    error = UserError(key, str(folder), problem, "give each run a folder of its own")
         collectives.raise_together(error)
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:

@@ -1,7 +1,7 @@
 """Small stand-ins: random scored batches, and an engine that writes down what happens to it."""
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -84,3 +84,16 @@ class ScriptedEngine(RolloutEngine):
         self.events.append(f"load {policy_version}")
         self.loaded = dict(weights)
         self.policy_version = policy_version
+
+
+def full_batch(rows=8, width=12, seed=0, **settings) -> ScoredBatch:
+    """Return a random batch with every signal there is, two responses to each prompt."""
+    batch = scored_batch(rows, width, seed, **settings)
+    generator = torch.Generator().manual_seed(seed + 1)
+    dtype = batch.student_logprobs.dtype
+    signals = {"base_logprobs": random_signal("base_logprobs", batch.response_mask, generator, dtype)}
+    signals["reverse_kl"] = random_signal("entropy", batch.response_mask, generator, dtype)
+    for name in ("topk_overlap", "student_topk_mass"):
+        signals[name] = random_signal("entropy", batch.response_mask, generator, dtype) / 3
+    signals["rewards"] = torch.randint(0, 2, (rows,), generator=generator).to(dtype)
+    return replace(batch, groups=torch.arange(rows) // 2, signals=dict(batch.signals) | signals)

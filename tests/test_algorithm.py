@@ -13,7 +13,7 @@ from fireopd.algorithm import fire_loss, fire_targets, loss_shares
 from fireopd.batching import micro_batches
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.methods import Method
-from fireopd.objectives import ReverseKL
+from fireopd.objectives import EntropyGatedKL, ReverseKL
 from fireopd.types import ScoredBatch
 from fireopd.weighters import EntropyWeighter, UniformWeighter
 
@@ -178,6 +178,29 @@ def test_micro_batches_order_and_padding_change_nothing(dtype, tolerance, reduct
         torch.testing.assert_close(
             other_gradient, gradient, rtol=tolerance, atol=tolerance * gradient.abs().max().item()
         )
+
+
+@pytest.mark.parametrize("reduction", ["token", "trajectory"])
+def test_weights_importance_and_shares_multiply_a_divergence_too(reduction):
+    batch = scored_batch(dtype=torch.float64, seed=9)
+    divergence = torch.rand(batch.tokens.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    objective = EntropyGatedKL(entropy_threshold=1.5, strength=0.7)
+    method = Method(TeacherLikelihoodFilter(0.3), EntropyWeighter(), objective, importance_cap=2.0)
+    targets = method.targets(batch)
+    shares, leaf = loss_shares(targets.mask, reduction), divergence.clone().requires_grad_()
+    loss = fire_loss(batch.student_logprobs, batch.student_logprobs, targets, shares, 0.2, leaf)
+    loss.backward()
+    _, weight, plain = naive(batch, 0.3, 1.0, 1.0, "trajectory", reduction, 2.0, 0.2, batch.student_logprobs)
+    kept = [sum(bool(m) for m in row) for row in targets.mask]
+    added = 0.0
+    for (i, t), w in weight.items():
+        importance = min(math.exp((batch.student_logprobs - batch.sampling_logprobs)[i, t]), 2.0)
+        factor = w * importance * 0.7 * bool(batch.teacher_entropy[i, t] > 1.5) * bool(targets.keep[i])
+        factor /= sum(kept) if reduction == "token" else max(1, kept[i]) * sum(bool(number) for number in kept)
+        assert leaf.grad[i, t].item() == pytest.approx(factor, rel=1e-6)
+        added += factor * divergence[i, t].item()
+    assert added > 0
+    assert loss.item() == pytest.approx(plain + added, rel=1e-6)
 
 
 def test_neutral_settings_are_plain_opd():

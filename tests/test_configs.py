@@ -1,20 +1,24 @@
 """Every configuration parses and builds, and says what it is meant to."""
 
+from inspect import isabstract
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from fireopd import filters, objectives, weighters
 from fireopd.commands.fit import build
 from fireopd.engines import VLLMEngine
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.models import load_causal_lm
 from fireopd.sharding import FSDP2Strategy
 from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-EXPERIMENTS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "hardware")
+EXPERIMENTS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods"))
 OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
+METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -91,3 +95,55 @@ def test_compositions_nest_in_a_file(tmp_path):
     assert method.trajectory_filter == AllOf([TeacherLikelihoodFilter(0.1), LengthFilter()])
     assert method.token_weighter == ProductOf([EntropyWeighter()])
     assert method.requires >= {"teacher_entropy", "student_entropy"}
+
+
+def check_method(cli, path):
+    """The method is what its file says, and the file says how it is launched."""
+    overlay, method = yaml.safe_load(path.read_text()), cli.model.method
+    for name in ("trajectory_filter", "token_weighter", "objective"):
+        asked = overlay["model"][name]
+        asked = asked if isinstance(asked, dict) else {"class_path": asked, "init_args": {}}
+        strategy = method.strategies[name]
+        assert type(strategy).__name__ == asked["class_path"]
+        for key, value in asked["init_args"].items():
+            found = getattr(strategy, key)
+            assert (found if not isinstance(value, list) else [type(part).__name__ for part in found]) == value
+    assert method.normalization == overlay["model"].get("normalization", "trajectory")
+    assert ("base_logprobs" in method.requires) == (cli.model.base is not None)
+    assert cli.datamodule.responses_per_prompt == overlay.get("data", {}).get("responses_per_prompt", 1)
+    lines = path.read_text().splitlines()
+    assert lines[1] == f"# fireopd fit --config configs/opd.yaml --config configs/methods/{path.name}"
+    assert overlay["trainer"] == {"default_root_dir": f"runs/{path.stem}"}
+    assert len(lines) <= 12
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_every_method_builds_and_trains(path, tmp_path):
+    """Two steps on eight prompts each: weights stay finite, and move unless no row was kept."""
+    short = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
+    short += ["--data.engine.max_response_length=24", "--trainer.callbacks=[]", "--trainer.logger=false"]
+    short += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false", "--model.scheduler=null"]
+    cli = build([f"--config={CONFIGS / 'opd.yaml'}", f"--config={path}", *short], train=False)
+    check_method(cli, path)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert 1 <= cli.model.policy_version <= 2
+    before = load_causal_lm("tiny/student", "model.student", "float32").state_dict()
+    after = cli.model.student.model.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(value, before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("base", ["multi_teacher.yaml", "paper/strong_to_weak.yaml"])
+@pytest.mark.parametrize("name", ["tip", "exopd"])
+def test_a_method_goes_over_any_config(name, base):
+    path = CONFIGS / "methods" / f"{name}.yaml"
+    check_method(build([f"--config={CONFIGS / base}", f"--config={path}"], train=False), path)
+
+
+def test_every_strategy_has_a_config():
+    named = " ".join(path.read_text() for path in METHODS)
+    for package in (filters, weighters, objectives):
+        for name in package.__all__:
+            strategy = vars(package)[name]
+            plain = name in ("AllOf", "LengthFilter") or isabstract(strategy)
+            assert plain or name in named, name

@@ -6,9 +6,10 @@ import pytest
 import torch
 from fakes import scored_batch
 
+from fireopd.distributions import Distributions
 from fireopd.filters import AllOf, TrajectoryFilter
 from fireopd.methods import Method
-from fireopd.objectives import Objective
+from fireopd.objectives import DirectObjective, Objective
 from fireopd.signals import UndeclaredSignalError
 from fireopd.weighters import ProductOf, TokenWeighter
 
@@ -52,6 +53,32 @@ def test_an_objective_that_answers_wrongly_is_named():
 
     with pytest.raises(ValueError, match=r"Scalar returned shape \[\]"):
         Method(objective=Scalar()).targets(scored_batch())
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "message"),
+    [
+        (lambda b: torch.ones(()), r"Direct returned shape \[\], expected \[6, 9\]"),
+        (lambda b: b.response_mask, "Direct returned torch.bool"),
+        (
+            lambda b: b.response_mask * -1.0,
+            r"Direct gave token \d of trajectory 0 the coefficient -1.0: coefficients are",
+        ),
+    ],
+)
+def test_a_direct_objective_that_answers_wrongly_is_named(coefficient, message):
+    class Direct(DirectObjective):
+        def coefficient(self, batch):
+            return coefficient(batch)
+
+        def divergence(self, student, teacher):
+            return (student - teacher).abs()
+
+    with pytest.raises(ValueError, match=message):
+        Method(objective=Direct()).targets(scored_batch())
+    measure = Method(objective=Direct()).comparison(Distributions((), ())).measure
+    with pytest.raises(ValueError, match=r"Direct returned shape \[3, 8\], expected \[3\] \[T\], one for each"):
+        measure(torch.randn(3, 8), torch.randn(3, 8))
 
 
 @dataclass(frozen=True)

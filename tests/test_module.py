@@ -1,5 +1,7 @@
 """The training step: what changes it and what does not, guards, counters, and that a student learns."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from fakes import ScriptedEngine
@@ -11,13 +13,13 @@ from fireopd.callbacks import RunCheckpoint
 from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
-from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.filters import KeepAll, TeacherLikelihoodFilter
 from fireopd.models import load_tokenizer
 from fireopd.module import FiReOPDModule
-from fireopd.objectives import Objective
+from fireopd.objectives import EntropyGatedKL, ExtrapolatedReverseKL, GeneralizedJSD, Objective
 from fireopd.prompts import TinyPrompts
-from fireopd.teachers import HFTeacher
-from fireopd.weighters import EntropyWeighter, ProductOf, TokenWeighter, UniformWeighter
+from fireopd.teachers import HFTeacher, Teacher
+from fireopd.weighters import EntropyWeighter, ProductOf, TeachabilityWeighter, TokenWeighter, UniformWeighter
 
 TEACHERS = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
 
@@ -58,10 +60,17 @@ def fit(module, data, tmp_path, **settings):
     return notes, trainer
 
 
-@pytest.mark.parametrize("budget", [1, 200])
-def test_the_token_budget_changes_neither_loss_nor_gradient(tmp_path, budget):
-    whole, _ = fit(make_module(token_budget=10**6), make_data(), tmp_path)
-    cut, _ = fit(make_module(token_budget=budget), make_data(), tmp_path)
+@pytest.mark.parametrize(
+    ("budget", "settings"),
+    [
+        (1, {}),
+        (200, {}),
+        (200, {"objective": EntropyGatedKL(0.1), "token_weighter": TeachabilityWeighter(0.5), "chunk_tokens": 7}),
+    ],
+)
+def test_the_token_budget_changes_neither_loss_nor_gradient(tmp_path, budget, settings):
+    whole, _ = fit(make_module(token_budget=10**6, **(settings | {"chunk_tokens": 999})), make_data(), tmp_path)
+    cut, _ = fit(make_module(token_budget=budget, **settings), make_data(), tmp_path)
     assert len(whole.metrics) == 2
     for one, other in zip(whole.metrics, cut.metrics, strict=True):
         for name in ("train/loss", "train/grad_norm", "train/reverse_kl", "fire/keep_ratio"):
@@ -163,6 +172,17 @@ def test_rewards_reach_a_strategy_that_declares_them(tmp_path):
     assert 0 <= notes.metrics[0]["rollout/reward"] <= 1
 
 
+@dataclass(eq=False)
+class Blind(HFTeacher):
+    """A teacher that gives log-probabilities and no distributions."""
+
+    check_distributions = Teacher.check_distributions
+    score_with_distributions = Teacher.score_with_distributions
+
+
+BLIND = {"math": Blind("tiny/math"), "code": HFTeacher("tiny/code")}
+
+
 class NeedsBase(Objective):
     requires = frozenset({"base_logprobs"})
 
@@ -175,7 +195,13 @@ class NeedsBase(Objective):
     [
         ({"teachers": {"math": HFTeacher("tiny/math")}}, "model.teachers: 'code': asked for by the prompt code:"),
         ({"teachers": {**TEACHERS, "code": HFTeacher("tiny/nope")}}, "model.teachers.code.path: 'tiny/nope'"),
-        ({"objective": NeedsBase()}, "'base_logprobs': a strategy requires this signal, which a run does not compute"),
+        ({"objective": NeedsBase()}, "model.base: None: NeedsBase reads base_logprobs"),
+        ({"objective": NeedsBase(), "base": HFTeacher("tiny/nope")}, "model.base.path: 'tiny/nope'"),
+        (
+            {"objective": GeneralizedJSD(), "teachers": BLIND},
+            "model.teachers.math: 'Blind': it tells of sampled tokens alone",
+        ),
+        ({"extra_signals": frozenset({"reverse_kl"}), "teachers": BLIND}, "model.teachers.math: 'Blind'"),
         ({"extra_signals": frozenset({"vibes"})}, "model.extra_signals: 'vibes': no such signal"),
     ],
 )
@@ -184,6 +210,30 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path, monkey
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match=message):
         fit(make_module(**settings), make_data(), tmp_path)
+
+
+def test_the_base_model_is_loaded_where_it_is_read_and_stays_as_the_student_began(tmp_path):
+    idle = make_module(base=HFTeacher("tiny/student"))
+    fit(idle, make_data(8), tmp_path)
+    assert idle.base.scorer is None
+    module = make_module(base=HFTeacher("tiny/student"), objective=ExtrapolatedReverseKL(1.25))
+    seen = []
+
+    class Signals(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            scored = outputs["batch"]
+            seen.append((scored.base_logprobs - scored.student_logprobs).abs().max().item())
+
+    fit(module, make_data(16), tmp_path, callbacks=[Signals()])
+    assert seen[0] < 1e-5
+    assert seen[1] > 1e-4, "the student has moved, the base has not"
+    assert not any(parameter.requires_grad for parameter in module.base.scorer.parameters())
+    assert all(name.startswith("student.") for name, _ in module.named_parameters())
+
+
+def test_a_base_that_is_a_teacher_too_is_loaded_once():
+    module = make_module(base=HFTeacher("tiny/math"))
+    assert module.base is module.teachers["math"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from inspect import isabstract
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,15 @@ from fireopd.plugins import GROUPS, load_plugins
 EXAMPLE = Path(__file__).parent / "plugin_example"
 
 
+def concrete_subclasses(base):
+    own = base.__subclasses__()
+    return {c for c in own if not isabstract(c)}.union(*(concrete_subclasses(c) for c in own))
+
+
 def test_every_built_in_strategy_is_registered_under_its_name():
     found = {plugin.strategy for plugin in load_plugins()}
     for base in GROUPS.values():
-        built_in = {c for c in base.__subclasses__() if c.__module__.startswith("fireopd.")}
+        built_in = {c for c in concrete_subclasses(base) if c.__module__.startswith("fireopd.")}
         assert built_in, base
         assert built_in <= found
 
@@ -35,6 +41,8 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
     assert "More weight where the teacher is confident" in lines["EntropyWeighter"]
     assert "none" in lines["KeepAll"]
     assert "those of its parts" in lines["AllOf"]
+    assert "distributions, student_logprobs, teacher_entropy, teacher_logprobs" in lines["EntropyGatedKL"]
+    assert "distributions " in lines["GeneralizedJSD"]
     for plugin in load_plugins():
         assert plugin.summary.endswith("."), plugin.strategy
 

@@ -5,17 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import scored_batch
+from fakes import full_batch, scored_batch
 from safetensors.torch import load_file, save_file
 
 from fireopd.errors import UserError
 from fireopd.methods import Method
+from fireopd.objectives import SignGatedKL
 from fireopd.recordings import read_scored, write_scored, write_targets
+from fireopd.signals import SIGNALS
 from fireopd.types import Sampling
 
 
 def test_round_trip(tmp_path):
-    batch = replace(scored_batch(rewards=torch.rand(6)), sampling=Sampling(0.7, 0.9, 40))
+    batch = replace(full_batch(), sampling=Sampling(0.7, 0.9, 40))
+    assert batch.signals.keys() == SIGNALS.keys()
     write_scored(tmp_path / "a.safetensors", batch)
     again = read_scored(tmp_path / "a.safetensors")
     for name in ("tokens", "response_mask", "groups", "finished"):
@@ -38,6 +41,12 @@ def test_targets_are_what_the_format_promises(tmp_path):
         "weight": (torch.float32, (6, 9)),
         "advantage": (torch.float32, (6, 9)),
     }
+
+
+def test_a_direct_objective_adds_its_coefficients(tmp_path):
+    targets = Method(objective=SignGatedKL()).targets(scored_batch())
+    write_targets(tmp_path / "t.safetensors", targets)
+    assert torch.equal(load_file(tmp_path / "t.safetensors")["coefficient"], targets.coefficient)
 
 
 def tensors_and_metadata(tmp_path):

@@ -1,5 +1,6 @@
 """Runs that are killed, stopped or run out of disk: what they leave is whole, and going on changes nothing."""
 
+import contextlib
 import random
 import resource
 import signal
@@ -8,10 +9,10 @@ import time
 
 import pytest
 import torch
-from runs import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd import checkpoints
+from runs import Run
 
 EVERY_STEP = ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}]"]
 EVERY_STEP += ["--trainer.limit_val_batches=0"]
@@ -66,6 +67,19 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, whole):
     assert_same(again, whole)
 
 
+class Writing:
+    """Says whether a checkpoint is being written, the how many-th that is seen."""
+
+    def __init__(self, folder, number):
+        self.folder, self.number, self.seen = folder, number, set()
+
+    def __call__(self):
+        for path in self.folder.rglob(".last.ckpt.partial"):
+            with contextlib.suppress(FileNotFoundError):  # it has taken its place
+                self.seen.add(path.stat().st_ino)
+        return len(self.seen) >= self.number
+
+
 def test_kills_at_random_moments_lose_no_step_that_was_saved_and_break_no_file(tmp_path, whole):
     """Every second kill strikes while a checkpoint is being written."""
     rng, known = random.Random(0), 0
@@ -73,12 +87,7 @@ def test_kills_at_random_moments_lose_no_step_that_was_saved_and_break_no_file(t
         run = Run(tmp_path, *EVERY_STEP, *(["--ckpt_path=last"] if known else []))
         before = len(run.checkpoints())
         if kill % 2:
-            writing = rng.randint(1, 3)
-            seen = set()
-            run.until(
-                lambda: (seen.update(p.stat().st_ino for p in tmp_path.rglob(".last.ckpt.partial")) or len(seen))
-                >= writing  # noqa: B023 - called at once
-            )
+            run.until(Writing(tmp_path, rng.randint(1, 3)))
         else:
             run.until(lambda: len(run.checkpoints()) > before)  # noqa: B023 - called at once
             run.process.join(rng.uniform(0, 0.4))

@@ -24,14 +24,33 @@ CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three steps of plain SGD on 15 rows, 8 for one process and 7 for the other, in each of the ways."""
-    folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml", "--model.scheduler=null"]
+    """Three steps of FiRe-OPD in each of the ways."""
+    return run_in_each_way(tmp_path_factory.mktemp("runs"), PROCESSES, [])
+
+
+@pytest.fixture(scope="module")
+def direct_runs(tmp_path_factory):
+    """Three steps of a method that compares distributions, for its weights and for its loss."""
+    processes = {name: PROCESSES[name] for name in ("one", "fsdp")}
+    return run_in_each_way(tmp_path_factory.mktemp("direct"), processes, ["--config=configs/methods/tip.yaml"])
+
+
+def run_in_each_way(folder, processes, method):
+    """Run three steps of plain SGD on 15 rows, 8 for one process and 7 for the other."""
+    command = [
+        sys.executable,
+        "-m",
+        "fireopd",
+        "fit",
+        "--config=configs/multi_teacher.yaml",
+        *method,
+        "--model.scheduler=null",
+    ]
     command += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.05", "--model.token_budget=300"]
     command += ["--data.prompts.num_training=45", "--data.prompts.num_validation=3", "--data.batch_size=15"]
     command += ["--trainer.callbacks=[RunCheckpoint, holdings.Holdings]", "--trainer.val_check_interval=3"]
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    for name, options in PROCESSES.items():
+    for name, options in processes.items():
         own = [
             *options,
             f"--trainer.devices={1 if name == 'one' else 2}",
@@ -57,6 +76,16 @@ def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
         expected = scalars(runs / "one" / "version_0", tag)
         assert len(expected) == (1 if tag.startswith("val") else 3)
         torch.testing.assert_close(scalars(runs / way / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_divergence_of_sharded_models_is_that_of_one_process(direct_runs):
+    for tag in ("train/loss", "train/grad_norm", "fire/weight_ess", "train/reverse_kl", "val/avg_at_k"):
+        expected = scalars(direct_runs / "one" / "version_0", tag)
+        assert expected.abs().min() > 0
+        torch.testing.assert_close(scalars(direct_runs / "fsdp" / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+    (_, one), (_, two) = (read_student(direct_runs / run / CHECKPOINT) for run in ("one", "fsdp"))
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])

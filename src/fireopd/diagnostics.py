@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
-from fireopd.types import ScoredBatch, Targets
+from fireopd.targets import Targets
+from fireopd.types import ScoredBatch
 
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
@@ -27,20 +28,26 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
             values[f"kl/{teacher}"] = reductions.mean(gap, batch.response_mask[rows])
             # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
             values[f"kl_response/{teacher}"] = reductions.total(gap, batch.response_mask[rows]) / len(rows)
+    if "teacher_logprobs" in batch.signals:
+        gap = batch.student_logprobs - batch.teacher_logprobs
+        values["train/reverse_kl"] = reductions.mean(gap, batch.response_mask)  # an estimate
     if "teacher_logprobs" in batch.signals and targets.keep.any():
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
         values["fire/threshold"] = scores[targets.keep].min()
     for name in ("student", "teacher"):
         if f"{name}_entropy" in batch.signals:
             values[f"entropy/{name}"] = reductions.mean(batch.signals[f"{name}_entropy"], batch.response_mask)
+    if targets.coefficient is not None:
+        values["fire/coefficient_mean"] = reductions.mean(targets.coefficient, targets.mask)
     if "rewards" in batch.signals:
         values["rollout/reward"] = batch.rewards.mean()
     return {name: value.item() for name, value in values.items()}
 
 
-def reverse_kl(batch: ScoredBatch) -> float:
-    """Return the mean of log student - log teacher over all response tokens, nats: an estimate of the reverse KL."""
-    return reductions.mean(batch.student_logprobs - batch.teacher_logprobs, batch.response_mask).item()
+def speed(batch: ScoredBatch, seconds: dict[str, float]) -> dict[str, float]:
+    """Return the seconds of each part of the step, and response tokens a second, by TensorBoard tag."""
+    parts = {f"time/{name}": value for name, value in seconds.items()}
+    return parts | {"train/tokens_per_s": batch.lengths.sum().item() / sum(seconds.values())}
 
 
 def effective_share(weight: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fireopd.errors import UserError
-from fireopd.types import ScoredBatch, Targets
+from fireopd.targets import Targets
+from fireopd.types import ScoredBatch
 
 
 def unusable_signal(batch: ScoredBatch) -> UserError | None:

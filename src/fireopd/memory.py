@@ -35,7 +35,7 @@ class Part:
 
 
 def estimate(module: "FiReOPDModule", data: RolloutDataModule) -> list[Part]:
-    """Return what one process holds at its fullest, as far as it can be known: student, teachers, engine, one update."""
+    """Return what one process holds, as far as it can be known: student, teachers, engine, the update of one batch."""
     config = load_config(module.student_name, "model.student")
     width, shards = dtype_size(module.dtype_name), _shards(module)
     parameters = count_parameters(config)
@@ -126,7 +126,8 @@ def _teachers(module: "FiReOPDModule", shards: int, over: str) -> list[Part]:
         names = [name for name, own in module.teachers.items() if id(own) == teacher]
         own = module.teachers[names[0]]
         if isinstance(own, HFTeacher):
-            count, width = count_parameters(load_config(own.path, f"model.teachers.{names[0]}.path")), dtype_size(own.dtype)
+            count = count_parameters(load_config(own.path, f"model.teachers.{names[0]}.path"))
+            width = dtype_size(own.dtype)
             made_of = f"{count / 1e6:.1f} M parameters x {width} B{over}"
             parts.append(Part(f"teacher {', '.join(names)}: weights", count * width // shards, made_of))
     return parts

@@ -84,7 +84,10 @@ class VLLMEngine(RolloutEngine):
         width = 4 if self.dtype == "float32" else 2
         weights = parameters * width // self.tensor_parallel_size
         shown = f"{parameters / 1e6:.1f} M parameters x {width} B / {self.tensor_parallel_size}"
-        return {"weights": (weights, shown), "KV cache": (int((self.kv_cache_gib or 4) * 2**30), "kv_cache_gib, or 4 GiB")}
+        return {
+            "weights": (weights, shown),
+            "KV cache": (int((self.kv_cache_gib or 4) * 2**30), "kv_cache_gib, or 4 GiB"),
+        }
 
     def setup(self, model: str, device: torch.device) -> None:
         """Start vLLM on the model."""
