@@ -24,15 +24,15 @@ class Answering(TokenWeighter):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda b: torch.ones(len(b.teachers)), r"returned shape \[6\], expected \[6, 9\] \[N, L\]"),
-        (lambda b: b.response_mask, "returned torch.bool: return a floating-point"),
-        (lambda b: b.response_mask * -1.0, "weight -1.0: weights are finite and >= 0"),
+        (lambda b: torch.ones(len(b.teachers)), r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one for each token"),
+        (lambda b: b.response_mask, "returned torch.bool. Return a floating-point"),
+        (lambda b: b.response_mask * -1.0, "weight -1.0. Return weights that are finite and >= 0"),
         (lambda b: b.response_mask * torch.nan, "weight nan"),
         (lambda b: b.response_mask * torch.inf, "weight inf"),
     ],
 )
 def test_a_weighter_that_answers_wrongly_is_named(answer, message):
-    with pytest.raises(ValueError, match=f"Answering .*{message}"):
+    with pytest.raises(ValueError, match=f"model.token_weighter: 'Answering': .*{message}.*fireopd.testing.check_weighter"):
         Method(token_weighter=Answering(answer)).targets(scored_batch())
 
 
@@ -41,7 +41,7 @@ def test_a_filter_that_answers_wrongly_is_named():
         def __call__(self, batch):
             return batch.lengths.float()
 
-    with pytest.raises(ValueError, match=r"Scores returned torch.float32: a filter returns torch.bool"):
+    with pytest.raises(ValueError, match=r"model.trajectory_filter: 'Scores': returned torch.float32. Return torch.bool"):
         Method(Scores()).targets(scored_batch())
 
 
@@ -50,7 +50,7 @@ def test_an_objective_that_answers_wrongly_is_named():
         def advantage(self, batch):
             return torch.ones(())
 
-    with pytest.raises(ValueError, match=r"Scalar returned shape \[\]"):
+    with pytest.raises(ValueError, match=r"model.objective: 'Scalar': returned shape \[\]"):
         Method(objective=Scalar()).targets(scored_batch())
 
 
@@ -69,7 +69,7 @@ class SlyFilter(TrajectoryFilter):
 
 
 def test_reading_an_undeclared_signal_is_an_error_that_names_it():
-    with pytest.raises(UndeclaredSignalError, match="Sly reads 'teacher_entropy' without declaring it"):
+    with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy' without declaring it"):
         Method(token_weighter=Sly()).targets(scored_batch())
 
 
@@ -77,9 +77,9 @@ def test_a_part_of_a_composition_cannot_hide_behind_another():
     from fireopd.filters import TeacherLikelihoodFilter
     from fireopd.weighters import EntropyWeighter
 
-    with pytest.raises(UndeclaredSignalError, match="Sly reads 'teacher_entropy'"):
+    with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy'"):
         Method(token_weighter=ProductOf([EntropyWeighter(), Sly()])).targets(scored_batch())
-    with pytest.raises(UndeclaredSignalError, match="SlyFilter reads 'teacher_logprobs'"):
+    with pytest.raises(UndeclaredSignalError, match="SlyFilter': reads 'teacher_logprobs'"):
         Method(AllOf([TeacherLikelihoodFilter(), SlyFilter()])).targets(scored_batch())
 
 

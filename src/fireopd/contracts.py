@@ -3,48 +3,54 @@
 import torch
 from torch import Tensor
 
+from fireopd.signals import ContractError, Strategy
 from fireopd.types import ScoredBatch
 
 
-def checked_keep(strategy: object, keep: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return a filter's answer if it is bool [N]."""
+def checked_keep(strategy: Strategy, keep: Tensor, batch: ScoredBatch) -> Tensor:
+    """Return a filter's answer if it is bool [N]; raise `ContractError` if not."""
     _check_shape(strategy, keep, tuple(batch.finished.shape), "[N], one for each trajectory")
     if keep.dtype != torch.bool:
-        raise ValueError(f"{_name(strategy)} returned {keep.dtype}: a filter returns torch.bool, True to keep")
+        raise ContractError.by(strategy, f"returned {keep.dtype}", "return torch.bool, True to keep")
     return keep
 
 
-def checked_weight(strategy: object, weight: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return a weighter's answer, 0 off the response mask, if it is float [N, L], finite and not negative."""
+def checked_weight(strategy: Strategy, weight: Tensor, batch: ScoredBatch) -> Tensor:
+    """Return a weighter's answer, 0 off the response mask, if it is float [N, L], finite and not negative.
+
+    Raises:
+        ContractError: if it is not.
+    """
     _check_shape(strategy, weight, tuple(batch.tokens.shape), "[N, L], one for each token")
     _check_float(strategy, weight)
     weight = torch.where(batch.response_mask, weight.detach(), 0.0)
     wrong = ~(weight.isfinite() & (weight >= 0))
     if wrong.any():
         row, token = wrong.nonzero()[0].tolist()
-        value = weight[row, token].item()
-        raise ValueError(
-            f"{_name(strategy)} gave token {token} of trajectory {row} the weight {value}: weights are finite and >= 0"
-        )
+        problem = f"gave token {token} of trajectory {row} the weight {weight[row, token].item()}"
+        raise ContractError.by(strategy, problem, "return weights that are finite and >= 0")
     return weight
 
 
-def checked_advantage(strategy: object, advantage: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return an objective's answer if it is float [N, L]; a value that is not finite is left to the step's guard."""
+def checked_advantage(strategy: Strategy, advantage: Tensor, batch: ScoredBatch) -> Tensor:
+    """Return an objective's answer if it is float [N, L]; a value that is not finite is left to the step's guard.
+
+    Raises:
+        ContractError: if it is not.
+    """
     _check_shape(strategy, advantage, tuple(batch.tokens.shape), "[N, L], one for each token")
     _check_float(strategy, advantage)
     return advantage.detach()
 
 
-def _check_shape(strategy: object, answer: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+def _check_shape(strategy: Strategy, answer: Tensor, shape: tuple[int, ...], meaning: str) -> None:
+    if not isinstance(answer, Tensor):
+        raise ContractError.by(strategy, f"returned {answer!r}", f"return a tensor {meaning}")
     if tuple(answer.shape) != shape:
-        raise ValueError(f"{_name(strategy)} returned shape {list(answer.shape)}, expected {list(shape)} {meaning}")
+        problem = f"returned shape {list(answer.shape)}, expected {list(shape)}"
+        raise ContractError.by(strategy, problem, f"return {meaning}")
 
 
-def _check_float(strategy: object, answer: Tensor) -> None:
+def _check_float(strategy: Strategy, answer: Tensor) -> None:
     if not answer.is_floating_point():
-        raise ValueError(f"{_name(strategy)} returned {answer.dtype}: return a floating-point tensor")
-
-
-def _name(strategy: object) -> str:
-    return type(strategy).__name__
+        raise ContractError.by(strategy, f"returned {answer.dtype}", "return a floating-point tensor")

@@ -22,6 +22,9 @@ SMALLEST_MAXIMUM = 1e-6
 class TokenWeighter(Strategy, ABC):
     """Gives every response token a weight."""
 
+    setting = "model.token_weighter"
+    check = "check_weighter"
+
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float [N, L] >= 0, on any scale; what stands off the response mask is ignored."""
