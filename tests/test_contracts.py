@@ -24,7 +24,10 @@ class Answering(TokenWeighter):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda b: torch.ones(len(b.teachers)), r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one for each token"),
+        (
+            lambda b: torch.ones(len(b.teachers)),
+            r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one for each token",
+        ),
         (lambda b: b.response_mask, "returned torch.bool. Return a floating-point"),
         (lambda b: b.response_mask * -1.0, "weight -1.0. Return weights that are finite and >= 0"),
         (lambda b: b.response_mask * torch.nan, "weight nan"),
@@ -32,7 +35,9 @@ class Answering(TokenWeighter):
     ],
 )
 def test_a_weighter_that_answers_wrongly_is_named(answer, message):
-    with pytest.raises(ValueError, match=f"model.token_weighter: 'Answering': .*{message}.*fireopd.testing.check_weighter"):
+    with pytest.raises(
+        ValueError, match=f"model.token_weighter: 'Answering': .*{message}.*fireopd.testing.check_weighter"
+    ):
         Method(token_weighter=Answering(answer)).targets(scored_batch())
 
 
@@ -41,7 +46,9 @@ def test_a_filter_that_answers_wrongly_is_named():
         def __call__(self, batch):
             return batch.lengths.float()
 
-    with pytest.raises(ValueError, match=r"model.trajectory_filter: 'Scores': returned torch.float32. Return torch.bool"):
+    with pytest.raises(
+        ValueError, match=r"model.trajectory_filter: 'Scores': returned torch.float32. Return torch.bool"
+    ):
         Method(Scores()).targets(scored_batch())
 
 

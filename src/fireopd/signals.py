@@ -44,7 +44,9 @@ class ContractError(UserError):
     def by(cls, strategy: Strategy, problem: str, remedy: str) -> Self:
         """Return the error of a strategy; the remedy starts with a verb in the imperative."""
         name = type(strategy).__name__
-        return cls(strategy.setting, name, problem, f"{remedy}; fireopd.testing.{strategy.check} examines all of {name}")
+        return cls(
+            strategy.setting, name, problem, f"{remedy}; fireopd.testing.{strategy.check} examines all of {name}"
+        )
 
 
 class UndeclaredSignalError(ContractError):

@@ -1,0 +1,123 @@
+"""The three examinations. A property is a function of the subject; the list is the same for all kinds of strategies."""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from fireopd.filters import TrajectoryFilter
+from fireopd.objectives import Objective
+from fireopd.signals import Strategy
+from fireopd.testing import answers, invariances, objects
+from fireopd.testing.subjects import ADVANTAGE, KEEP, VERSIONS, WEIGHT, NoAnswerError, Question, Subject
+from fireopd.weighters import TokenWeighter
+
+Property = Callable[[Subject], str]
+"""Returns a paragraph on what is wrong, or an empty string."""
+
+OF_THE_OBJECT: tuple[Property, ...] = (
+    objects.is_a_frozen_dataclass,
+    objects.declares_signals_that_exist,
+    objects.declares_what_it_reads,
+    objects.shares_nothing_mutable,
+    objects.survives_pickling,
+    objects.prints_its_settings,
+    objects.comes_back_from_yaml,
+)
+"""Needs no answer."""
+OF_THE_ANSWERS: tuple[Property, ...] = (
+    invariances.remembers_nothing,
+    answers.stays_in_range,
+    answers.gives_no_gradient,
+    answers.leaves_the_batch_alone,
+    invariances.ignores_what_is_off_the_mask,
+    invariances.does_not_depend_on_padding,
+    invariances.follows_the_order_of_rows,
+    answers.survives_the_edges,
+    objects.takes_its_state_back,
+)
+"""Needs answers of the right shape and type. The first has to come before a global variable has seen it all."""
+
+
+def check_filter(strategy: TrajectoryFilter) -> None:
+    """Examine a trajectory filter.
+
+    Args:
+        strategy: an instance, with any settings.
+
+    Raises:
+        AssertionError: that has a paragraph for each property that the filter lacks: what was seen, and how to mend it.
+    """
+    report(examine(strategy, KEEP), strategy)
+
+
+def check_weighter(strategy: TokenWeighter) -> None:
+    """Examine a token weighter.
+
+    Args:
+        strategy: an instance, with any settings.
+
+    Raises:
+        AssertionError: that has a paragraph for each property that the weighter lacks: what was seen, and how to mend
+            it.
+    """
+    report(examine(strategy, WEIGHT), strategy)
+
+
+def check_objective(strategy: Objective) -> None:
+    """Examine an objective; what it descends is for `expected_gradient` to say.
+
+    Args:
+        strategy: an instance, with any settings.
+
+    Raises:
+        AssertionError: that has a paragraph for each property that the objective lacks: what was seen, and how to mend
+            it.
+    """
+    report(examine(strategy, ADVANTAGE), strategy)
+
+
+def examine(strategy: Strategy, question: Question) -> list[str]:
+    """Return a paragraph for each property that a strategy lacks when it is asked a question.
+
+    Raises:
+        TypeError: if it is no instance of the question's class.
+    """
+    if not isinstance(strategy, question.of):
+        made = f": give an instance, {strategy.__name__}(...)" if inspect.isclass(strategy) else ""
+        raise TypeError(f"{strategy!r} is no {question.of.__name__}{made}")
+    subject = _with_undeclared(Subject(strategy, question))
+    broken = wrong(subject, OF_THE_OBJECT)
+    unanswered = wrong(subject, [answers.answers])
+    return broken + (unanswered or wrong(subject, OF_THE_ANSWERS))
+
+
+def _with_undeclared(subject: Subject) -> Subject:
+    """Return the subject with the signals that it reads without declaring them, as far as it can be asked at all."""
+    for version in VERSIONS:
+        try:
+            reads = subject.reads(replace(subject.quiet, policy_version=version))
+        except Exception:  # `answers` tells of it
+            continue
+        subject = replace(subject, undeclared=subject.undeclared | reads - subject.declared)
+    return subject
+
+
+def wrong(subject: Subject, properties: Iterable[Property]) -> list[str]:
+    """Return a paragraph for each property that a subject lacks."""
+    broken = []
+    for holds in properties:
+        try:
+            problem = holds(subject)
+        except NoAnswerError as error:
+            problem = str(error)
+        broken += [f"{subject.name} {problem}"] if problem else []
+    return list(dict.fromkeys(broken))
+
+
+def report(broken: list[str], strategy: Strategy) -> None:
+    """Raise `AssertionError` with all the paragraphs, if there are any."""
+    if broken:
+        heading = f"{strategy!r} breaks {len(broken)} rule{'s' * (len(broken) > 1)} of its contract:"
+        paragraphs = [textwrap.fill(text, 110, initial_indent="- ", subsequent_indent="  ") for text in broken]
+        raise AssertionError("\n\n".join([heading, *paragraphs]))
