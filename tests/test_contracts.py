@@ -1,11 +1,13 @@
 """What a strategy may answer and read, and what its author is told otherwise."""
 
+import pickle
 from dataclasses import dataclass
 
 import pytest
 import torch
 from fakes import scored_batch
 
+from fireopd.errors import UserError
 from fireopd.filters import AllOf, TrajectoryFilter
 from fireopd.methods import Method
 from fireopd.objectives import Objective
@@ -32,6 +34,7 @@ class Answering(TokenWeighter):
         (lambda b: b.response_mask * -1.0, "weight -1.0. Return weights that are finite and >= 0"),
         (lambda b: b.response_mask * torch.nan, "weight nan"),
         (lambda b: b.response_mask * torch.inf, "weight inf"),
+        (lambda b: None, r"returned None. Return a tensor \[N, L\]"),
     ],
 )
 def test_a_weighter_that_answers_wrongly_is_named(answer, message):
@@ -106,3 +109,17 @@ def test_a_weighter_gets_no_gradient():
     leaf = batch.student_entropy.clone().requires_grad_()
     targets = Method(token_weighter=Answering(lambda b: leaf.exp())).targets(batch)
     assert not targets.weight.requires_grad
+
+
+def test_a_broken_contract_is_the_same_sentence_in_another_process():
+    error = UndeclaredSignalError.by(Sly(), "reads 'rewards'", "add it")
+    copied = pickle.loads(pickle.dumps(error))
+    assert isinstance(copied, UserError)
+    assert str(copied) == str(error)
+    assert "Add it; fireopd.testing.check_weighter examines all of Sly." in str(error)
+
+
+def test_an_error_of_the_strategy_s_own_is_left_as_it_is():
+    with pytest.raises(AttributeError, match="'ScoredBatch' object has no attribute 'entropy'") as raised:
+        Method(token_weighter=Answering(lambda b: b.entropy)).targets(scored_batch())
+    assert not isinstance(raised.value, UserError)
