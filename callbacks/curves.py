@@ -8,7 +8,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
-    from fireopd.types import ScoredBatch, Targets
+    from fireopd.targets import Targets
+    from fireopd.types import ScoredBatch
 
 
 class Curves(Callback):

@@ -11,7 +11,8 @@ from fireopd.callbacks.curves import tensorboards
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
-    from fireopd.types import ScoredBatch, Targets
+    from fireopd.targets import Targets
+    from fireopd.types import ScoredBatch
 
 BARS = "▁▂▃▄▅▆▇█"
 """From the smallest weight on the page to the largest."""

@@ -13,7 +13,8 @@ from test_algorithm import GOLDEN, golden_batch
 from fireopd.algorithm import fire_loss, loss_shares
 from fireopd.cli import main
 from fireopd.recordings import read_scored, write_scored
-from fireopd.types import Sampling, Targets
+from fireopd.targets import Targets
+from fireopd.types import Sampling
 
 
 def replay(tmp_path, case, *more):

@@ -41,14 +41,14 @@ def test_each_teacher_scores_its_own_rows_and_no_others(count):
     rollouts = rollouts_of(scored_batch(10, 12, teachers=names))
     teachers = {f"t{i}": Constant(i) for i in range(1, count + 2)}
     watch = Stopwatch()
-    scores = score_by_teachers(teachers, rollouts, watch, entropy=True)
+    scores, _ = score_by_teachers(teachers, rollouts, watch, entropy=True, distributions=False)
     for row, name in enumerate(names):
         expected = torch.where(rollouts.response_mask[row], -float(name[1:]), 0.0)
         assert torch.equal(scores.logprobs[row], expected)
         assert torch.equal(scores.entropy[row], -expected)
     assert sum(teacher.rows for teacher in teachers.values()) == 10
     assert set(watch.seconds) == {f"teacher/{name}" for name in names}
-    assert score_by_teachers(teachers, rollouts, watch, entropy=False).entropy is None
+    assert score_by_teachers(teachers, rollouts, watch, entropy=False, distributions=False)[0].entropy is None
 
 
 def test_teachers_of_equal_settings_are_one_object_loaded_once(monkeypatch):

@@ -3,7 +3,8 @@
 1. The filter keeps or drops whole trajectories.
 2. The weighter gives every response token a weight, which is brought to mean 1.
 3. The advantage of a token is what the objective says, by default log teacher - log student.
-4. The loss is the clipped surrogate of weight x importance x advantage, summed with shares that add up to 1.
+4. The loss is the clipped surrogate of weight x importance x advantage, summed with shares that add up to 1. Where an
+   objective compares whole distributions, weight x importance x coefficient x divergence is added to it.
 
 Plain on-policy distillation is the same with `KeepAll` and `UniformWeighter`. Everything here is a pure function of the
 *global* rollout batch (N rows); only `fire_loss` is called on parts of it, and since the shares are global, the parts
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from fireopd import contracts, reductions
 from fireopd.filters import TrajectoryFilter
-from fireopd.objectives import Objective
-from fireopd.types import ScoredBatch, Targets
+from fireopd.objectives import DirectObjective, Objective
+from fireopd.targets import Targets
+from fireopd.types import ScoredBatch
 from fireopd.weighters import TokenWeighter
 
 Normalization = Literal["trajectory", "batch", "none"]
@@ -46,7 +48,7 @@ def fire_targets(
         batch: N trajectories, scored.
         trajectory_filter: decides which to keep.
         token_weighter: weighs their tokens.
-        objective: gives the advantage of each token, nats.
+        objective: gives the advantage of each token, nats, and the coefficient of its divergence if it is direct.
         normalization: over what the weights have mean 1; dropped trajectories count.
         importance_cap: cap of the importance weights between engine and trainer; None applies no such weights.
 
@@ -57,12 +59,17 @@ def fire_targets(
     weight = contracts.checked_weight(token_weighter, token_weighter(batch.seen_by(token_weighter)), batch)
     advantage = contracts.checked_advantage(objective, objective.advantage(batch.seen_by(objective)), batch)
     mask = batch.response_mask & keep[:, None]
+    coefficient = None
+    if isinstance(objective, DirectObjective):
+        coefficient = objective.coefficient(batch.seen_by(objective))
+        coefficient = torch.where(mask, contracts.checked_coefficient(objective, coefficient, batch), 0.0)
     return Targets(
         keep=keep,
         mask=mask,
         weight=torch.where(mask, normalize(weight, batch.response_mask, normalization), 0.0),
         advantage=torch.where(mask, advantage, 0.0),
         importance=importance_weights(batch, mask, importance_cap),
+        coefficient=coefficient,
     )
 
 
@@ -102,7 +109,14 @@ def loss_shares(mask: Tensor, reduction: Reduction) -> Tensor:
     return kept / kept.sum(-1, keepdim=True).clamp(min=1) / rows.clamp(min=1)
 
 
-def fire_loss(logprobs: Tensor, old_logprobs: Tensor, targets: Targets, shares: Tensor, clip_ratio: float) -> Tensor:
+def fire_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    targets: Targets,
+    shares: Tensor,
+    clip_ratio: float,
+    divergence: Tensor | None = None,
+) -> Tensor:
     """Return the part of the loss that some rows contribute: a scalar, with a graph even if nothing is kept.
 
     Args:
@@ -111,8 +125,13 @@ def fire_loss(logprobs: Tensor, old_logprobs: Tensor, targets: Targets, shares: 
         targets: of these rows.
         shares: float [B, L]. From `loss_shares` of the whole update, these rows.
         clip_ratio: the surrogate gives no incentive to move a token's probability further than 1 +/- this.
+        divergence: float [B, L], with gradient. Of student and teacher at each token, nats; with a direct objective.
     """
     ratio = (logprobs - old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    gain = targets.weight * targets.importance * targets.advantage
-    surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * gain)
-    return -torch.where(targets.mask, surrogate * shares.to(surrogate.dtype), 0.0).sum()
+    factor = targets.weight * targets.importance
+    gain = factor * targets.advantage
+    loss = -torch.minimum(ratio * gain, ratio.clamp(1 - clip_ratio, 1 + clip_ratio) * gain)
+    if targets.coefficient is not None:
+        assert divergence is not None, "a direct objective needs the divergence"
+        loss = loss + factor * targets.coefficient * divergence
+    return torch.where(targets.mask, loss * shares.to(loss.dtype), 0.0).sum()

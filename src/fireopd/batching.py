@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from fireopd import collectives
-from fireopd.types import RolloutBatch, ScoredBatch, Targets
+from fireopd.distributions import Comparison
+from fireopd.targets import Targets
+from fireopd.types import RolloutBatch, ScoredBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class MicroBatch:
     """Of these rows."""
     shares: Tensor
     """float64 [b, l]. Share of each token in the loss of the whole update."""
+    comparison: Comparison | None
+    """What to measure of student and teachers, for a direct objective."""
 
 
 def by_token_budget(lengths: Tensor, budget: int) -> list[Tensor]:
@@ -64,7 +68,14 @@ def updates(keep: Tensor, *, mini_batches: int, epochs: int, seed: int) -> Itera
 
 
 def micro_batches(
-    rollouts: RolloutBatch, batch: ScoredBatch, targets: Targets, shares: Tensor, own: slice, rows: Tensor, budget: int
+    rollouts: RolloutBatch,
+    batch: ScoredBatch,
+    targets: Targets,
+    shares: Tensor,
+    own: slice,
+    rows: Tensor,
+    budget: int,
+    comparison: Comparison | None = None,
 ) -> Iterator[MicroBatch]:
     """Yield this rank's micro-batches of an update.
 
@@ -78,6 +89,7 @@ def micro_batches(
         own: this rank's rows of the global batch.
         rows: int64. Global rows of the update.
         budget: tokens a micro-batch, padding included.
+        comparison: of the B rows, for a direct objective.
     """
     local = rows[(rows >= own.start) & (rows < own.stop)] - own.start
     cuts = [local[index] for index in by_token_budget(rollouts.attention_mask[local].sum(-1), budget)]
@@ -91,4 +103,5 @@ def micro_batches(
             old_logprobs=batch.student_logprobs[place, :width],
             targets=targets.select(place, width),
             shares=shares[place, :width] * (not spare),
+            comparison=comparison.select(index) if comparison else None,
         )

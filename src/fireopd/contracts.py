@@ -21,15 +21,7 @@ def checked_weight(strategy: Strategy, weight: Tensor, batch: ScoredBatch) -> Te
     Raises:
         ContractError: if it is not.
     """
-    _check_shape(strategy, weight, tuple(batch.tokens.shape), "[N, L], one for each token")
-    _check_float(strategy, weight)
-    weight = torch.where(batch.response_mask, weight.detach(), 0.0)
-    wrong = ~(weight.isfinite() & (weight >= 0))
-    if wrong.any():
-        row, token = wrong.nonzero()[0].tolist()
-        problem = f"gave token {token} of trajectory {row} the weight {weight[row, token].item()}"
-        raise ContractError.by(strategy, problem, "return weights that are finite and >= 0")
-    return weight
+    return _checked_factor(strategy, weight, batch, "weight")
 
 
 def checked_advantage(strategy: Strategy, advantage: Tensor, batch: ScoredBatch) -> Tensor:
@@ -41,6 +33,38 @@ def checked_advantage(strategy: Strategy, advantage: Tensor, batch: ScoredBatch)
     _check_shape(strategy, advantage, tuple(batch.tokens.shape), "[N, L], one for each token")
     _check_float(strategy, advantage)
     return advantage.detach()
+
+
+def checked_coefficient(strategy: Strategy, coefficient: Tensor, batch: ScoredBatch) -> Tensor:
+    """Return a direct objective's coefficients, 0 off the response mask, if they are float [N, L], finite and >= 0.
+
+    Raises:
+        ContractError: if they are not.
+    """
+    return _checked_factor(strategy, coefficient, batch, "coefficient")
+
+
+def checked_divergence(strategy: Strategy, divergence: Tensor, student: Tensor) -> Tensor:
+    """Return a direct objective's divergence of log-distributions [T, V] if it is float [T], with its gradient.
+
+    Raises:
+        ContractError: if it is not.
+    """
+    _check_shape(strategy, divergence, tuple(student.shape[:1]), "[T], one for each of the tokens")
+    _check_float(strategy, divergence)
+    return divergence
+
+
+def _checked_factor(strategy: Strategy, factor: Tensor, batch: ScoredBatch, kind: str) -> Tensor:
+    _check_shape(strategy, factor, tuple(batch.tokens.shape), "[N, L], one for each token")
+    _check_float(strategy, factor)
+    factor = torch.where(batch.response_mask, factor.detach(), 0.0)
+    wrong = ~(factor.isfinite() & (factor >= 0))
+    if wrong.any():
+        row, token = wrong.nonzero()[0].tolist()
+        problem = f"gave token {token} of trajectory {row} the {kind} {factor[row, token].item()}"
+        raise ContractError.by(strategy, problem, f"return {kind}s that are finite and >= 0")
+    return factor
 
 
 def _check_shape(strategy: Strategy, answer: Tensor, shape: tuple[int, ...], meaning: str) -> None:

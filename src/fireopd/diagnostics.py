@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
-from fireopd.types import ScoredBatch, Targets
+from fireopd.targets import Targets
+from fireopd.types import ScoredBatch
 
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:

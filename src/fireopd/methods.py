@@ -3,13 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
+from torch import Tensor
 
-from fireopd import signals
+from fireopd import contracts, signals
 from fireopd.algorithm import Normalization, Reduction, fire_targets
+from fireopd.distributions import Comparison, Distributions
 from fireopd.filters import KeepAll, TrajectoryFilter
-from fireopd.objectives import Objective, ReverseKL
-from fireopd.types import ScoredBatch, Targets
+from fireopd.objectives import DirectObjective, Objective, ReverseKL
+from fireopd.signals import Strategy
+from fireopd.targets import Targets
+from fireopd.types import ScoredBatch
 from fireopd.weighters import TokenWeighter, UniformWeighter
 
 Population = Literal["rollout_batch", "micro_batch_of_one"]
@@ -25,7 +28,7 @@ class Method:
     token_weighter: TokenWeighter = field(default_factory=UniformWeighter)
     """Weighs tokens."""
     objective: Objective = field(default_factory=ReverseKL)
-    """Gives tokens their advantage."""
+    """Gives tokens their advantage, states their divergence."""
     normalization: Normalization = "trajectory"
     """Over what the weights have mean 1: each trajectory (the paper), the batch (the released code), or none."""
     reduction: Reduction = "token"
@@ -51,23 +54,36 @@ class Method:
         return signals.union([self.trajectory_filter, self.token_weighter, self.objective])
 
     @property
-    def strategies(self) -> dict[str, object]:
+    def direct(self) -> bool:
+        """Whether the loss has a divergence of distributions in it."""
+        return isinstance(self.objective, DirectObjective)
+
+    @property
+    def strategies(self) -> dict[str, Strategy]:
         """Its parts by the names of their settings."""
-        parts = {"trajectory_filter": self.trajectory_filter, "token_weighter": self.token_weighter}
+        parts: dict[str, Strategy] = {
+            "trajectory_filter": self.trajectory_filter,
+            "token_weighter": self.token_weighter,
+        }
         return {**parts, "objective": self.objective}
 
     def targets(self, batch: ScoredBatch) -> Targets:
         """Return the targets of a global batch."""
         if self.population == "rollout_batch":
             return self._targets(batch)
-        rows = [self._targets(batch.select([row])) for row in range(len(batch.teachers))]
-        return Targets(
-            keep=torch.cat([row.keep for row in rows]),
-            mask=torch.cat([row.mask for row in rows]),
-            weight=torch.cat([row.weight for row in rows]),
-            advantage=torch.cat([row.advantage for row in rows]),
-            importance=torch.cat([row.importance for row in rows]),
-        )
+        return Targets.of_rows([self._targets(batch.select([row])) for row in range(len(batch.teachers))])
+
+    def comparison(self, distributions: Distributions | None) -> Comparison | None:
+        """Return what the update measures of the student and these teachers: a direct objective's divergence."""
+        objective = self.objective
+        if distributions is None or not isinstance(objective, DirectObjective):
+            return None
+
+        def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+            divergence = objective.divergence(student, teacher)
+            return {"divergence": contracts.checked_divergence(objective, divergence, student)}
+
+        return Comparison(distributions, measure)
 
     def _targets(self, batch: ScoredBatch) -> Targets:
         return fire_targets(

@@ -17,17 +17,21 @@ from fireopd.batching import micro_batches, updates
 from fireopd.callbacks.weight_sync import WeightSync
 from fireopd.data import RolloutDataModule
 from fireopd.diagnostics import reverse_kl, step_diagnostics
+from fireopd.distributions import Comparison, Distributions
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.methods import Method, Population
 from fireopd.metrics import ValidationMetrics
 from fireopd.models import Dtype, load_causal_lm, without_dropout
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.preflight import check_run
-from fireopd.scoring import CausalScorer, score_rollouts
+from fireopd.readings import read_rollouts
+from fireopd.scoring import CausalScorer
 from fireopd.sharding import FSDP2Strategy, Sharding
+from fireopd.signals import JOINT
 from fireopd.stopwatches import Stopwatch
-from fireopd.teachers import Teacher, check_scorer, score_by_teachers, share
-from fireopd.types import RolloutBatch, ScoredBatch, Targets
+from fireopd.targets import Targets
+from fireopd.teachers import Teacher, check_scorer, share
+from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.weighters import TokenWeighter, UniformWeighter
 from fireopd.weights import Weights
 
@@ -40,7 +44,7 @@ class FiReOPDModule(LightningModule):
         student: a model folder, a hub name, or an embedded model such as tiny/student.
         trajectory_filter: keeps or drops trajectories.
         token_weighter: weighs tokens.
-        objective: gives tokens their advantage.
+        objective: gives tokens their advantage, or states a divergence of student and teacher.
         normalization: weights have mean 1 over each trajectory (paper), over the batch (released code), or as is.
         reduction: the loss is a mean over kept tokens, or over kept trajectories of their token means.
         clip_ratio: clip of the surrogate; acts from the second update on a rollout batch.
@@ -56,6 +60,8 @@ class FiReOPDModule(LightningModule):
         dtype: type of the student's parameters.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
         sharding: of student and teachers, where the trainer's strategy is FSDP2Strategy.
+        base: model that the student is compared with beside its teachers, loaded if a strategy reads base_logprobs.
+        top_k: how many of the likeliest tokens topk_overlap and student_topk_mass are about.
         extra_signals: signals to compute for the curves, though no strategy reads them.
         max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
 
@@ -85,28 +91,25 @@ class FiReOPDModule(LightningModule):
         dtype: Dtype = "float32",
         gradient_checkpointing: bool = False,
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
+        base: Teacher | None = None,
+        top_k: int = 16,
         extra_signals: frozenset[str] = frozenset(),
         max_skipped_steps: int = 10,
     ) -> None:
         """Store the settings; `setup` loads the models."""
         super().__init__()
-        for name, value in {"mini_batches": mini_batches, "epochs": epochs, "token_budget": token_budget}.items():
+        counts = {"mini_batches": mini_batches, "epochs": epochs, "token_budget": token_budget, "top_k": top_k}
+        for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if gradient_clip is not None and not gradient_clip > 0:
             raise ValueError(f"gradient_clip must be greater than 0, got {gradient_clip}; null for no limit")
         self.automatic_optimization = False
-        self.method = Method(
-            trajectory_filter,
-            token_weighter,
-            objective,
-            normalization,
-            reduction,
-            clip_ratio,
-            importance_cap,
-            population,
-        )
+        parts = (trajectory_filter, token_weighter, objective)
+        self.method = Method(*parts, normalization, reduction, clip_ratio, importance_cap, population)
         self.teachers = share(teachers)
+        self.base = next((teacher for teacher in self.teachers.values() if teacher == base), base)
+        self.top_k = top_k
         self.student_name, self.dtype_name, self.chunk_tokens = student, dtype, chunk_tokens
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.gradient_clip, self.token_budget = gradient_clip, token_budget
@@ -120,11 +123,14 @@ class FiReOPDModule(LightningModule):
         self.student: CausalScorer = None  # type: ignore[assignment] # until configure_model
 
     def setup(self, stage: str) -> None:
-        """Check everything that can be known to be wrong, then load the teachers."""
+        """Check everything that can be known to be wrong, then load the teachers, and the base model if it is read."""
         check_run(self, self.data)
-        for name, teacher in self.teachers.items():
-            rank_zero_info(f"Loading teacher {name} ...")
-            teacher.setup(f"model.teachers.{name}", self.device, partial(self._shard, frozen=True))
+        readers = {f"model.teachers.{name}": teacher for name, teacher in self.teachers.items()}
+        if self.base is not None and "base_logprobs" in self.requires:
+            readers["model.base"] = self.base
+        for key, reader in readers.items():
+            rank_zero_info(f"Loading {key} ...")
+            reader.setup(key, self.device, partial(self._shard, frozen=True))
 
     def configure_model(self) -> None:
         """Load the student, once."""
@@ -154,6 +160,11 @@ class FiReOPDModule(LightningModule):
         return [WeightSync()]
 
     @property
+    def compares(self) -> bool:
+        """Whether the teachers' distributions are needed beside the student's."""
+        return self.method.direct or bool(self.requires & JOINT)
+
+    @property
     def data(self) -> RolloutDataModule:
         """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
@@ -168,31 +179,39 @@ class FiReOPDModule(LightningModule):
             sampler = f"sampled by version {rollouts.policy_version} of the student"
             raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
         watch = Stopwatch()
-        batch, own = collectives.gather_batch(self.score(rollouts, watch))
+        scored, distributions = self.score(rollouts, watch)
+        batch, own = collectives.gather_batch(scored)
         targets = self.method.targets(batch)
         with watch("update"):
             cuts = updates(targets.keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
-            steps = [self._update(rollouts, batch, targets, own, rows) for rows in cuts]
+            comparison = self.method.comparison(distributions)
+            steps = [self._update(rollouts, batch, targets, own, rows, comparison) for rows in cuts]
         self._count_skipped(steps)
         self._log_step(rollouts, batch, targets, steps, watch)
         return {"batch": batch, "targets": targets}
 
-    def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> ScoredBatch:
-        """Have student and teachers read this rank's trajectories, for the declared signals and no more."""
-        signals = {"sampling_logprobs": rollouts.sampling_logprobs}
-        with watch("student"):
-            entropy = "student_entropy" in self.requires
-            student = score_rollouts(self.student, rollouts, entropy=entropy, token_budget=self.token_budget)
-            signals |= student.named("student")
-        if self.requires & {"teacher_logprobs", "teacher_entropy"}:
-            entropy = "teacher_entropy" in self.requires
-            signals |= score_by_teachers(self.teachers, rollouts, watch, entropy=entropy).named("teacher")
-        if rollouts.rewards is not None:
-            signals["rewards"] = rollouts.rewards
-        return ScoredBatch.of(rollouts, signals)
+    def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, Distributions | None]:
+        """Have teachers and student read this rank's trajectories; return the teachers' distributions if needed."""
+        return read_rollouts(
+            rollouts,
+            self.student,
+            self.teachers,
+            self.base,
+            watch,
+            signals=self.requires,
+            distributions=self.compares,
+            top_k=self.top_k,
+            token_budget=self.token_budget,
+        )
 
     def _update(
-        self, rollouts: RolloutBatch, batch: ScoredBatch, targets: Targets, own: slice, rows: Tensor
+        self,
+        rollouts: RolloutBatch,
+        batch: ScoredBatch,
+        targets: Targets,
+        own: slice,
+        rows: Tensor,
+        comparison: Comparison | None,
     ) -> dict[str, float]:
         """Make one optimizer step on some global rows, of which this rank computes its own; return what it came to."""
         optimizer: Any = self.optimizers()
@@ -200,10 +219,12 @@ class FiReOPDModule(LightningModule):
         shares = torch.zeros(targets.mask.shape, dtype=torch.float64, device=rows.device)
         shares[rows] = loss_shares(targets.mask[rows], self.method.reduction)
         loss = torch.zeros((), dtype=torch.float64, device=rows.device)
-        for micro in micro_batches(rollouts, batch, targets, shares, own, rows, self.token_budget):
+        temperature = rollouts.sampling.temperature
+        for micro in micro_batches(rollouts, batch, targets, shares, own, rows, self.token_budget, comparison):
             part = micro.rollouts
-            scores = self.student(part.tokens, part.response_mask, temperature=part.sampling.temperature)
-            share = fire_loss(scores.logprobs, micro.old_logprobs, micro.targets, micro.shares, self.method.clip_ratio)
+            scores = self.student(part.tokens, part.response_mask, temperature=temperature, comparison=micro.comparison)
+            divergence, clip_ratio = scores.compared.get("divergence"), self.method.clip_ratio
+            share = fire_loss(scores.logprobs, micro.old_logprobs, micro.targets, micro.shares, clip_ratio, divergence)
             # Gradients are averaged over processes, but this is one part of a sum.
             self.manual_backward(share * collectives.world_size())
             loss += share.detach()
@@ -243,8 +264,7 @@ class FiReOPDModule(LightningModule):
         shown = {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
         if "teacher_logprobs" in batch.signals:
             shown["train/reverse_kl"] = reverse_kl(batch)
-        shown["train/tokens_per_s"] = batch.lengths.sum().item() / seconds
-        self.log_dict(shown)
+        self.log_dict(shown | {"train/tokens_per_s": batch.lengths.sum().item() / seconds})
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier validations."""

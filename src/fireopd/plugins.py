@@ -11,7 +11,7 @@ from typing import cast
 from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.filters import TrajectoryFilter
-from fireopd.objectives import Objective
+from fireopd.objectives import DirectObjective, Objective
 from fireopd.prompts import PromptSource
 from fireopd.signals import Strategy
 from fireopd.teachers import Teacher
@@ -52,9 +52,9 @@ class Plugin:
         if not issubclass(self.strategy, Strategy):
             return ""
         requires = inspect.getattr_static(self.strategy, "requires")
-        if isinstance(requires, frozenset):
-            return ", ".join(sorted(requires))
-        return "none" if requires is vars(Strategy)["requires"] else "those of its parts"
+        declares = requires is not vars(Strategy)["requires"]
+        read = sorted(requires) if isinstance(requires, frozenset) else ["those of its parts"] * declares
+        return ", ".join(["distributions"] * issubclass(self.strategy, DirectObjective) + read) or "none"
 
 
 def load_plugins() -> list[Plugin]:

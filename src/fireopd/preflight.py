@@ -12,9 +12,6 @@ from fireopd.types import Sampling
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
 
-NOT_COMPUTED = frozenset({"base_logprobs"})
-"""Signals that a recorded file can hold but a run does not compute."""
-
 
 def check_run(module: "FiReOPDModule", data: RolloutDataModule) -> None:
     """Check a run, and have the data module grade training rollouts if a strategy reads rewards.
@@ -31,6 +28,9 @@ def check_run(module: "FiReOPDModule", data: RolloutDataModule) -> None:
     for name, teacher in module.teachers.items():
         prompts = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher == name]
         teacher.check(f"model.teachers.{name}", data.student, prompts, data.engine.max_response_length)
+        if module.compares:
+            teacher.check_distributions(f"model.teachers.{name}", data.student)
+    check_base(module, data)
     data.engine.check("data.engine", data.student)
     data.grade_training = "rewards" in module.requires
 
@@ -60,6 +60,17 @@ def check_signals(requires: frozenset[str]) -> None:
     for name in sorted(requires):
         if name not in SIGNALS:
             raise UserError("model.extra_signals", name, "no such signal", f"the signals are {', '.join(SIGNALS)}")
-        if name in NOT_COMPUTED:
-            remedy = "choose strategies that do without it, or use fireopd replay on a file that has it"
-            raise UserError("model", name, "a strategy requires this signal, which a run does not compute", remedy)
+
+
+def check_base(module: "FiReOPDModule", data: RolloutDataModule) -> None:
+    """Raise `UserError` if a strategy reads the base model's log-probabilities and there is none, or not a fit one."""
+    if "base_logprobs" not in module.requires:
+        return
+    if module.base is None:
+        readers = [
+            type(part).__name__ for part in module.method.strategies.values() if "base_logprobs" in part.requires
+        ]
+        problem = f"{' and '.join(readers) or 'model.extra_signals'} reads base_logprobs, which take a base model"
+        remedy = f"give one, for example --model.base HFTeacher --model.base.path {data.student}"
+        raise UserError("model.base", None, problem, remedy)
+    module.base.check("model.base", data.student, data.training_prompts, data.engine.max_response_length)

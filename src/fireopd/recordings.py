@@ -2,8 +2,9 @@
 
 Scored rollouts (`fireopd.scored/1`): tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
-`base_logprobs` [N, L], `rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON
-list of N names), `policy_version`, and `sampling` (JSON of temperature, top_p, top_k; 1, 1, 0 where it is missing).
+`base_logprobs`, `reverse_kl`, `topk_overlap`, `student_topk_mass` [N, L], `rewards` [N], `group` int64 [N], `finished`
+uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names), `policy_version`, and `sampling` (JSON of
+temperature, top_p, top_k; 1, 1, 0 where it is missing).
 """
 
 import json
@@ -17,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fireopd.errors import UserError
-from fireopd.signals import PER_TRAJECTORY, SIGNALS
-from fireopd.types import Sampling, ScoredBatch, Targets
+from fireopd.signals import JOINT, PER_TRAJECTORY, SIGNALS
+from fireopd.targets import Targets
+from fireopd.types import Sampling, ScoredBatch
 
 FORMAT = "fireopd.scored/1"
-OPTIONAL = frozenset({"base_logprobs", "rewards"})
+OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
 REMEDY = "record it with the RolloutRecorder callback, or write it as the docstring of fireopd.recordings says"
 
 
@@ -40,9 +42,14 @@ def write_scored(path: Path, batch: ScoredBatch) -> None:
 
 
 def write_targets(path: Path, targets: Targets) -> None:
-    """Write what a method makes of a batch: `keep` uint8 [N], `mask` uint8, `weight` and `advantage` float32 [N, L]."""
+    """Write what a method makes of a batch: `keep` uint8 [N], `mask` uint8, `weight` and `advantage` float32 [N, L].
+
+    A direct objective adds `coefficient` float32 [N, L].
+    """
     tensors = {"weight": targets.weight.float(), "advantage": targets.advantage.float()}
     tensors |= {"keep": targets.keep.to(torch.uint8), "mask": targets.mask.to(torch.uint8)}
+    if targets.coefficient is not None:
+        tensors["coefficient"] = targets.coefficient.float()
     _write(path, tensors, {"format": "fireopd.targets/1"})
 
 

@@ -1,7 +1,12 @@
 """Sums, means and maxima over masked tensors: what is off the mask is never read, not even multiplied by zero."""
 
+import math
+
 import torch
 from torch import Tensor
+
+SMALLEST_DEVIATION = 1e-6
+"""Added to standard deviations, so that equal values have the score 0, whatever their rounding."""
 
 
 def total(values: Tensor, mask: Tensor) -> Tensor:
@@ -22,3 +27,37 @@ def maximum(values: Tensor, mask: Tensor) -> Tensor:
 def row_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return float [N]: the mean of each row of [N, L] `values` over its mask; 0 for a row whose mask is empty."""
     return torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def quantile(values: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Return the value below which a share in [0, 1] of float [N, L] `values` over bool [N, L] `mask` lies, a scalar.
+
+    Interpolated linearly, for any number of values (`torch.quantile` has a limit); 0 where the mask is empty.
+    """
+    ordered = values[mask].sort().values
+    if len(ordered) == 0:
+        return values.new_zeros(())
+    place = share * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return torch.where(low == high, low, low + (place - math.floor(place)) * (high - low))
+
+
+def top(values: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Return bool [N, L]: which values over the mask are its largest, a share in (0, 1]; ties stay together."""
+    return mask & (values >= quantile(values, mask, 1 - share))
+
+
+def min_max(values: Tensor, mask: Tensor) -> Tensor:
+    """Return float [N, L]: 0 at the smallest of the values over the mask, 1 at the largest; all 0 if they are equal."""
+    low, high = -maximum(-values, mask), maximum(values, mask)
+    return torch.where(mask & (high > low), (values - low) / (high - low), 0.0)
+
+
+def standardized(values: Tensor, groups: Tensor) -> Tensor:
+    """Return float [N]: (value - mean) / standard deviation over each group of int64 [N] `groups`; 0 for one alone."""
+    scores = torch.zeros_like(values)
+    for group in groups.unique():
+        rows = groups == group
+        if rows.sum() > 1:
+            scores[rows] = (values[rows] - values[rows].mean()) / (values[rows].std() + SMALLEST_DEVIATION)
+    return scores

@@ -3,6 +3,8 @@
 This is the only place where logits are shifted against tokens: what the model says at position t - 1 is about token t.
 """
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -10,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import collectives
 from fireopd.batching import by_token_budget
+from fireopd.distributions import Comparison, Head, Measure
 from fireopd.types import RolloutBatch, TokenScores
 
 
@@ -35,39 +38,70 @@ class CausalScorer(nn.Module):
         self.chunk_tokens = chunk_tokens
         self.sharded = False
 
-    def forward(self, tokens: Tensor, mask: Tensor, *, temperature: float = 1.0, entropy: bool = False) -> TokenScores:
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        *,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        keep_states: bool = False,
+        comparison: Comparison | None = None,
+    ) -> TokenScores:
         """Score tokens.
 
         Args:
             tokens: int64 [B, L], padded on the right. Causal attention never looks at the padding.
             mask: bool [B, L]. Tokens to score; the first of a row has no context and is scored 0.
-            temperature: divides the logits.
+            temperature: divides the logits, those of a comparison's teachers too.
             entropy: whether the entropies are wanted.
+            keep_states: whether the last hidden states before the scored tokens are wanted.
+            comparison: what to measure of this model's distributions and those of teachers, of the same rows.
 
         Returns:
             Scores of [B, L], 0 off the mask, differentiable.
         """
-        hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         scored = mask.clone()
         scored[:, 0] = False
-        states, chosen = hidden[:, :-1][scored[:, 1:]], tokens[scored]
-        pairs = zip(states.split(self.chunk_tokens), chosen.split(self.chunk_tokens), strict=True)
-        chunks = [checkpoint(self._head, *pair, temperature, entropy, use_reentrant=False) for pair in pairs]
-        logprobs, entropies = (torch.cat(part) for part in zip(*chunks, strict=True))
-        place = torch.zeros(tokens.shape, dtype=logprobs.dtype, device=tokens.device)
+        read: dict[str, Tensor] = {}
+        for rows, head, others in _parts(len(tokens), comparison):
+            here = scored if rows is None else scored & rows[:, None]
+            states = (hidden[here[:, 1:]], tokens[here], others)
+            cuts = zip(*(_cut(part, int(here.sum()), self.chunk_tokens) for part in states), strict=True)
+            measure = comparison.measure if comparison else None
+            settings = (head, measure, temperature, entropy)
+            chunks = [checkpoint(self._head, *cut, *settings, use_reentrant=False) for cut in cuts]
+            for name in chunks[0]:
+                values = torch.cat([chunk[name] for chunk in chunks])
+                place = read.get(name, torch.zeros(tokens.shape, dtype=values.dtype, device=tokens.device))
+                read[name] = place.masked_scatter(here, values)
         return TokenScores(
-            logprobs=place.masked_scatter(scored, logprobs),
-            entropy=place.masked_scatter(scored, entropies) if entropy else None,
+            logprobs=read.pop("logprobs"),
+            entropy=read.pop("entropy", None),
+            compared=read,
+            states=hidden[scored[:, 1:]].split(scored.sum(-1).tolist()) if keep_states else None,
         )
 
-    def _head(self, states: Tensor, chosen: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
-        logits = self.model.get_output_embeddings()(states)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-        log_distribution = logits.log_softmax(-1)
-        logprobs = log_distribution.gather(-1, chosen[:, None]).squeeze(-1)
-        if not entropy:
-            return logprobs, logprobs.new_zeros(0)
-        return logprobs, torch.special.entr(log_distribution.exp()).sum(-1)
+    def _head(
+        self,
+        states: Tensor,
+        chosen: Tensor,
+        others: Tensor | None,
+        head: Head | None,
+        measure: Measure | None,
+        temperature: float,
+        entropy: bool,
+    ) -> dict[str, Tensor]:
+        own = log_distribution(self.model.get_output_embeddings()(states), temperature)
+        read = {"logprobs": own.gather(-1, chosen[:, None]).squeeze(-1)}
+        if entropy:
+            read["entropy"] = torch.special.entr(own.exp()).sum(-1)
+        if head is not None and measure is not None and others is not None:
+            with torch.no_grad():
+                teacher = log_distribution(head(others), temperature)
+            read |= measure(own, teacher)
+        return read
 
     @torch.no_grad()
     def discrepancy(self, tokens: Tensor) -> float:
@@ -80,8 +114,34 @@ class CausalScorer(nn.Module):
         return (ours - own.gather(-1, tokens[:, 1:, None]).squeeze(-1)).abs().max().item()
 
 
+def log_distribution(logits: Tensor, temperature: float) -> Tensor:
+    """Return the log-probabilities that logits [T, V] stand for, in float32 at least."""
+    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
+
+
+def _parts(num_rows: int, comparison: Comparison | None) -> Iterable[tuple[Tensor | None, Head | None, Tensor | None]]:
+    """Yield the rows that are read together, bool [B] or None for all, with head and states of their teacher."""
+    if comparison is None:
+        return [(None, None, None)]
+    assert len(comparison.distributions.heads) == num_rows, "a comparison is of the rows that are scored"
+    return ((rows, head, states) for head, rows, states in comparison.distributions.by_head())
+
+
+def _cut(values: Tensor | None, length: int, size: int) -> Sequence[Tensor | None]:
+    """Return the chunks of some values; a chunk of nothing where there are none."""
+    return [None] * max(1, -(-length // size)) if values is None else values.split(size)
+
+
 @torch.no_grad()
-def score_rollouts(scorer: CausalScorer, rollouts: RolloutBatch, *, entropy: bool, token_budget: int) -> TokenScores:
+def score_rollouts(
+    scorer: CausalScorer,
+    rollouts: RolloutBatch,
+    *,
+    entropy: bool,
+    token_budget: int,
+    keep_states: bool = False,
+    comparison: Comparison | None = None,
+) -> TokenScores:
     """Score the responses of a batch, micro-batch by micro-batch.
 
     Args:
@@ -89,23 +149,38 @@ def score_rollouts(scorer: CausalScorer, rollouts: RolloutBatch, *, entropy: boo
         rollouts: B trajectories.
         entropy: whether the entropies are wanted.
         token_budget: tokens a micro-batch, padding included.
+        keep_states: whether the last hidden states are wanted.
+        comparison: what to measure of the scorer and the teachers of the B rows.
 
     Returns:
         Scores of [B, L] in the batch's own order.
     """
-    logprobs = torch.zeros_like(rollouts.sampling_logprobs)
-    entropies = torch.zeros_like(logprobs) if entropy else None
+    like = rollouts.sampling_logprobs
+    logprobs, compared = torch.zeros_like(like), dict[str, Tensor]()
+    entropies = torch.zeros_like(like) if entropy else None
+    states = [like.new_zeros(0)] * len(like)
     cuts = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
     # A sharded model is gathered by all processes or by none: those with fewer micro-batches score a filler.
-    fillers = collectives.largest(len(cuts), logprobs.device) - len(cuts) if scorer.sharded else 0
+    fillers = collectives.largest(len(cuts), like.device) - len(cuts) if scorer.sharded else 0
     for rows in cuts:
         part = rollouts.select(rows)
-        scores = scorer(part.tokens, part.response_mask, temperature=rollouts.sampling.temperature, entropy=entropy)
+        scores = scorer(
+            part.tokens,
+            part.response_mask,
+            temperature=rollouts.sampling.temperature,
+            entropy=entropy,
+            keep_states=keep_states,
+            comparison=comparison.select(rows) if comparison else None,
+        )
         width = part.tokens.shape[1]
-        logprobs[rows, :width] = scores.logprobs.to(logprobs.dtype)
+        logprobs[rows, :width] = scores.logprobs.to(like.dtype)
         if entropies is not None:
-            entropies[rows, :width] = scores.entropy.to(logprobs.dtype)
+            entropies[rows, :width] = scores.entropy.to(like.dtype)
+        for name, values in scores.compared.items():
+            compared.setdefault(name, torch.zeros_like(like))[rows, :width] = values.to(like.dtype)
+        for row, own in zip(rows.tolist(), scores.states or (), strict=keep_states):
+            states[row] = own
     filler = rollouts.tokens.new_zeros(1, 2)
     for _ in range(fillers):
         scorer(filler, torch.ones_like(filler, dtype=torch.bool), entropy=entropy)
-    return TokenScores(logprobs, entropies)
+    return TokenScores(logprobs, entropies, compared, tuple(states) if keep_states else None)

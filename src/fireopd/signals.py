@@ -15,11 +15,16 @@ SIGNALS: dict[str, str] = {
     "teacher_logprobs": "float32 [N, L]: log-probability of each token under the row's own teacher",
     "teacher_entropy": "float32 [N, L]: entropy of the teacher's distribution at token t",
     "base_logprobs": "float32 [N, L]: log-probability of each token under the base model",
+    "reverse_kl": "float32 [N, L]: KL(student || teacher) over the whole vocabulary before token t",
+    "topk_overlap": "float32 [N, L]: share of the student's top_k likeliest tokens that are among the teacher's",
+    "student_topk_mass": "float32 [N, L]: the teacher's probability of the student's top_k likeliest tokens",
     "rewards": "float32 [N]: the verifier's grade of the trajectory, in [0, 1]",
 }
-"""Name and meaning of every signal. Log-probabilities and entropies are in nats, 0 off the response mask."""
+"""Name and meaning of every signal. What has a logarithm in it is in nats; [N, L] is 0 off the response mask."""
 
 ENTROPIES = frozenset({"student_entropy", "teacher_entropy"})
+JOINT = frozenset({"reverse_kl", "topk_overlap", "student_topk_mass"})
+"""Signals of student and teacher together, for which the teacher's distribution is needed at the student's pass."""
 PER_TRAJECTORY = frozenset({"rewards"})
 
 

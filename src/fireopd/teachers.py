@@ -2,17 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd import collectives
 from fireopd.contexts import after_prompts, align
+from fireopd.distributions import Distributions, Head
 from fireopd.errors import UserError
-from fireopd.models import Dtype, context_length, encode_chat, load_causal_lm, load_tokenizer, stop_tokens
+from fireopd.models import Dtype, context_length, encode_chat, load_causal_lm, load_config, load_tokenizer, stop_tokens
 from fireopd.scoring import CausalScorer, score_rollouts
 from fireopd.stopwatches import Stopwatch
 from fireopd.types import Prompt, RolloutBatch, TokenScores
@@ -55,6 +57,22 @@ class Teacher(ABC):
 
         Every process calls, with rows of its own or none, since the processes may share the model.
         """
+
+    def check_distributions(self, key: str, student: str) -> None:
+        """Raise `UserError` if the teacher's distributions cannot be compared with the student's; loads no weights.
+
+        A teacher that overrides this overrides `score_with_distributions` too.
+
+        Args:
+            key: the setting that the teacher comes from.
+            student: the student's model.
+        """
+        problem = "it tells of sampled tokens alone, and a strategy compares distributions over the whole vocabulary"
+        raise UserError(key, type(self).__name__, problem, "use an HFTeacher, or strategies that do without")
+
+    def score_with_distributions(self, rollouts: RolloutBatch, *, entropy: bool) -> tuple[TokenScores, Distributions]:
+        """Return what `score` does, with what it takes to say each token's distribution again. Every process calls."""
+        raise NotImplementedError(f"{type(self).__name__} gives no distributions")
 
 
 @dataclass
@@ -135,13 +153,36 @@ class HFTeacher(Teacher):
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score every response token."""
+        return self._score(rollouts, entropy=entropy, keep_states=False)
+
+    def check_distributions(self, key: str, student: str) -> None:
+        """Compare the sizes of the output layers."""
+        names = ((self.path, f"{key}.path"), (student, "model.student"))
+        own, other = (load_config(name, place).get_text_config().vocab_size for name, place in names)
+        if own != other:
+            problem = f"a strategy compares distributions, and it has {own} logits against the student's {other}"
+            remedy = "choose a teacher with an output layer of the student's size, or strategies that do without"
+            raise UserError(f"{key}.path", self.path, problem, remedy)
+
+    def score_with_distributions(self, rollouts: RolloutBatch, *, entropy: bool) -> tuple[TokenScores, Distributions]:
+        """Score every response token, and keep the last hidden states."""
+        scores = self._score(rollouts, entropy=entropy, keep_states=True)
+        assert self.scorer is not None
+        assert scores.states is not None
+        dtype = scores.states[0].dtype if scores.states else torch.float32
+        head = Head.of(self.scorer.model, dtype, rollouts.tokens.device)
+        return scores, Distributions(scores.states, (head,) * len(scores.states))
+
+    def _score(self, rollouts: RolloutBatch, *, entropy: bool, keep_states: bool) -> TokenScores:
         assert self.scorer is not None, "setup() comes first"
+        settings: dict[str, Any] = {"entropy": entropy, "token_budget": self.token_budget, "keep_states": keep_states}
         if not self.context:
-            return score_rollouts(self.scorer, rollouts, entropy=entropy, token_budget=self.token_budget)
+            return score_rollouts(self.scorer, rollouts, **settings)
         own = after_prompts(rollouts, [self.reads(prompt) for prompt in rollouts.prompts])
-        scores = score_rollouts(self.scorer, own, entropy=entropy, token_budget=self.token_budget)
+        scores = score_rollouts(self.scorer, own, **settings)
         aligned = None if scores.entropy is None else align(scores.entropy, own, rollouts)
-        return TokenScores(align(scores.logprobs, own, rollouts), aligned)
+        # States are those of response tokens alone, row by row: the same whatever stands before them.
+        return replace(scores, logprobs=align(scores.logprobs, own, rollouts), entropy=aligned)
 
 
 def check_scorer(key: str, name: str, scorer: CausalScorer) -> None:
@@ -171,8 +212,8 @@ def share(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
 
 
 def score_by_teachers(
-    teachers: Mapping[str, Teacher], rollouts: RolloutBatch, watch: Stopwatch, *, entropy: bool
-) -> TokenScores:
+    teachers: Mapping[str, Teacher], rollouts: RolloutBatch, watch: Stopwatch, *, entropy: bool, distributions: bool
+) -> tuple[TokenScores, Distributions | None]:
     """Have each teacher score its own rows, and put the answers back in place.
 
     Args:
@@ -180,12 +221,14 @@ def score_by_teachers(
         rollouts: B trajectories.
         watch: takes the seconds of each teacher, as `teacher/<name>`.
         entropy: whether the entropies are wanted.
+        distributions: whether the distributions are wanted.
 
     Returns:
-        Scores of [B, L].
+        Scores of [B, L], and the distributions at the response tokens of the B rows if they are wanted.
     """
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     entropies = torch.zeros_like(logprobs) if entropy else None
+    known: dict[int, tuple[Tensor, Head]] = {}
     for name, teacher in teachers.items():
         rows = [row for row, own in enumerate(rollouts.teachers) if own == name]
         if not rows and collectives.world_size() == 1:
@@ -193,9 +236,16 @@ def score_by_teachers(
         with watch(f"teacher/{name}"):
             index = torch.tensor(rows, dtype=torch.int64, device=logprobs.device)
             part = rollouts.select(index)
-            scores = teacher.score(part, entropy=entropy)
+            if distributions:
+                scores, own_distributions = teacher.score_with_distributions(part, entropy=entropy)
+                pairs = zip(own_distributions.states, own_distributions.heads, strict=True)
+                known |= dict(zip(rows, pairs, strict=True))
+            else:
+                scores = teacher.score(part, entropy=entropy)
             width = part.tokens.shape[1]
             logprobs[index, :width] = scores.logprobs
             if entropies is not None and scores.entropy is not None:
                 entropies[index, :width] = scores.entropy
-    return TokenScores(logprobs, entropies)
+    in_place = [known[row] for row in sorted(known)]
+    found = Distributions(tuple(s for s, _ in in_place), tuple(h for _, h in in_place)) if distributions else None
+    return TokenScores(logprobs, entropies), found

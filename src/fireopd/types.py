@@ -1,4 +1,4 @@
-"""The data of one training step, in the order in which it comes into being.
+"""The data of one training step, in the order in which it comes into being; `targets.py` has the last of it.
 
 One convention holds everywhere: index t of every per-token tensor is about token t (the one shift between logits and
 tokens is in `scoring.py`); nats; float32; 0 off the mask; padding on the right. Dimension letters: B rows on this rank,
@@ -137,11 +137,15 @@ class TokenScores:
     """float32 [B, L]. Log-probability of each response token, nats, 0 elsewhere."""
     entropy: Tensor | None = None
     """float32 [B, L]. Entropy of the distribution that the token was drawn from, nats, where it was asked for."""
+    compared: Mapping[str, Tensor] = field(default_factory=dict)
+    """float32 [B, L] by name. What was measured of this model's distributions and the teachers', where asked for."""
+    states: tuple[Tensor, ...] | None = None
+    """[B]. Last hidden states before the response tokens of each row, [tokens of the row, d], where asked for."""
 
     def named(self, model: str) -> dict[str, Tensor]:
         """Return the scores as signals, for example `teacher_logprobs` and `teacher_entropy`."""
         entropy = {} if self.entropy is None else {f"{model}_entropy": self.entropy}
-        return {f"{model}_logprobs": self.logprobs} | entropy
+        return {f"{model}_logprobs": self.logprobs, **entropy, **self.compared}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +224,21 @@ class ScoredBatch:
         return self._signal("base_logprobs")
 
     @property
+    def reverse_kl(self) -> Tensor:
+        """float32 [N, L]. KL(student || teacher) over the whole vocabulary before each token."""
+        return self._signal("reverse_kl")
+
+    @property
+    def topk_overlap(self) -> Tensor:
+        """float32 [N, L]. Share of the student's likeliest tokens that are among the teacher's, in [0, 1]."""
+        return self._signal("topk_overlap")
+
+    @property
+    def student_topk_mass(self) -> Tensor:
+        """float32 [N, L]. The teacher's probability of the student's likeliest tokens, in [0, 1]."""
+        return self._signal("student_topk_mass")
+
+    @property
     def rewards(self) -> Tensor:
         """float32 [N]. The verifier's grade of each trajectory, in [0, 1]."""
         return self._signal("rewards")
@@ -255,30 +274,4 @@ class ScoredBatch:
             finished=self.finished[index],
             teachers=tuple(self.teachers[row] for row in index),
             signals={name: value[index] for name, value in self.signals.items()},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What the student is asked to do with each token. Constant during the update."""
-
-    keep: Tensor
-    """bool [N]. Trajectories that the filter keeps."""
-    mask: Tensor
-    """bool [N, L]. Response tokens of kept trajectories."""
-    weight: Tensor
-    """float32 [N, L]. Normalised token weights, 0 off `mask`."""
-    advantage: Tensor
-    """float32 [N, L]. Nats; positive raises the token's probability. 0 off `mask`."""
-    importance: Tensor
-    """float32 [N, L]. Truncated importance weight between engine and trainer, 0 off `mask`."""
-
-    def select(self, rows: Tensor, width: int) -> Targets:
-        """Return the rows of an int64 index, cut to `width` tokens."""
-        return Targets(
-            keep=self.keep[rows],
-            mask=self.mask[rows, :width],
-            weight=self.weight[rows, :width],
-            advantage=self.advantage[rows, :width],
-            importance=self.importance[rows, :width],
         )

@@ -1,0 +1,34 @@
+"""Filtering by the length of the response."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fireopd.filters.base import TrajectoryFilter
+from fireopd.types import ScoredBatch
+
+
+@dataclass(frozen=True)
+class LengthFilter(TrajectoryFilter):
+    """Keeps responses of a length, and by choice only those that came to an end."""
+
+    min_tokens: int = 1
+    """Shortest response to keep, tokens."""
+    max_tokens: int | None = None
+    """Longest response to keep, tokens; none for no limit."""
+    only_finished: bool = False
+    """Drop responses that were cut at the length limit."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if self.min_tokens < 0:
+            raise ValueError(f"min_tokens must be at least 0, got {self.min_tokens}")
+        if self.max_tokens is not None and self.max_tokens < self.min_tokens:
+            raise ValueError(f"max_tokens must be at least min_tokens = {self.min_tokens}, got {self.max_tokens}")
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return bool [N]."""
+        keep = batch.lengths >= self.min_tokens
+        if self.max_tokens is not None:
+            keep &= batch.lengths <= self.max_tokens
+        return keep & batch.finished if self.only_finished else keep

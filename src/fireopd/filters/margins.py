@@ -1,0 +1,68 @@
+"""Filtering until teachers rank correct responses above others."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fireopd import reductions
+from fireopd.filters.base import TrajectoryFilter
+from fireopd.types import ScoredBatch
+
+
+@dataclass(frozen=True)
+class MarginFilter(TrajectoryFilter):
+    """Drops the trajectories that stand most against the verifier's order: the mask of Uni-OPD (arXiv 2605.03677).
+
+    While the mean log-ratio of correct responses is not a margin above that of incorrect ones, the least correct or the
+    greatest incorrect one is dropped, whichever widens the gap more; one of each is always left. Where all are correct,
+    or none, all are kept. `MarginReverseKL` shifts log-ratios in its place.
+    """
+
+    margin: float = 0.4
+    """Smallest gap, nats a token; towards minus infinity, everything is kept."""
+    least_kept: float = 0.5
+    """Share of the trajectories of each comparison that is kept whatever the gap, in [0, 1]."""
+    scope: Literal["group", "batch"] = "group"
+    """Compare responses to the same prompt, or all of the batch."""
+    threshold: float = 0.5
+    """Responses of a greater reward count as correct."""
+
+    requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not 0 <= self.least_kept <= 1:
+            raise ValueError(f"least_kept must be in [0, 1], got {self.least_kept}")
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return bool [N]."""
+        returns = reductions.row_mean(batch.teacher_logprobs - batch.student_logprobs, batch.response_mask)
+        correct, keep = batch.rewards > self.threshold, torch.ones_like(batch.finished)
+        groups = batch.groups if self.scope == "group" else torch.zeros_like(batch.groups)
+        for group in groups.unique():
+            rows = (groups == group).nonzero().squeeze(-1)
+            keep[rows[~self._kept(returns[rows].tolist(), correct[rows].tolist())]] = False
+        return keep
+
+    def _kept(self, returns: list[float], correct: list[bool]) -> Tensor:
+        """Return bool [n]: which of the trajectories of one comparison are left."""
+        order = sorted(range(len(returns)), key=lambda row: returns[row])
+        good = [row for row in order if correct[row]]  # the least first
+        bad = [row for row in reversed(order) if not correct[row]]  # the greatest first
+        kept = torch.ones(len(returns), dtype=torch.bool)
+
+        def gap(first_good: int, first_bad: int) -> float:
+            left = [returns[row] for row in good[first_good:]], [returns[row] for row in bad[first_bad:]]
+            return sum(left[0]) / len(left[0]) - sum(left[1]) / len(left[1])
+
+        dropped = [0, 0]
+        while good and bad and gap(*dropped) < self.margin and kept.sum() - 1 >= self.least_kept * len(returns):
+            steps = [(1, 0)] * (len(good) - dropped[0] > 1) + [(0, 1)] * (len(bad) - dropped[1] > 1)
+            if not steps:
+                break
+            g, b = max(steps, key=lambda step: gap(dropped[0] + step[0], dropped[1] + step[1]))
+            kept[good[dropped[0]] if g else bad[dropped[1]]] = False
+            dropped = [dropped[0] + g, dropped[1] + b]
+        return kept

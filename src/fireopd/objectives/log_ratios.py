@@ -1,0 +1,141 @@
+"""Objectives of the log-ratio of teacher to student at the sampled token: plain OPD, and bounded forms of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fireopd.objectives.base import Objective
+from fireopd.types import ScoredBatch
+
+FloorReading = Literal["scaled", "logit"]
+"""How the floor of REOPOLD is read: log(mixing) / (1 - mixing), or log(mixing / (1 - mixing))."""
+
+
+def log_ratio(batch: ScoredBatch) -> Tensor:
+    """Return float32 [N, L]: log teacher - log student of each sampled token, nats."""
+    return batch.teacher_logprobs - batch.student_logprobs
+
+
+@dataclass(frozen=True)
+class ReverseKL(Objective):
+    """Minimises KL(student || teacher) at every state that the student visits: the objective of OPD and of FiRe-OPD.
+
+    A_t = log teacher(y_t) - log student(y_t). Expected gradient: that of the reverse KL at each state, the states held
+    fixed (arXiv 2606.02684, section 3; thinkingmachines.ai, On-Policy Distillation).
+    """
+
+    requires = frozenset({"teacher_logprobs", "student_logprobs"})
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]."""
+        return log_ratio(batch)
+
+
+@dataclass(frozen=True)
+class ClippedReverseKL(ReverseKL):
+    """The reverse KL with the log-ratio of each token clipped on both sides.
+
+    Expected gradient: that of the reverse KL where no token is beyond the limit.
+    """
+
+    limit: float = 5.0
+    """Largest size of an advantage, nats; more than 0."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.limit > 0:
+            raise ValueError(f"limit must be greater than 0, got {self.limit}")
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L], between -limit and limit."""
+        return log_ratio(batch).clamp(-self.limit, self.limit)
+
+
+@dataclass(frozen=True)
+class SoftLogRatio(ReverseKL):
+    """The log-ratio, squeezed: sign(r) log(1 + |r|), which grows slowly where student and teacher are far apart."""
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]."""
+        ratio = log_ratio(batch)
+        return ratio.sign() * ratio.abs().log1p()
+
+
+@dataclass(frozen=True)
+class FlooredReverseKL(ReverseKL):
+    """The reverse KL with a floor under the log-ratio: the objective of REOPOLD (arXiv 2603.11137).
+
+    A_t = max(r_t, floor), the floor being that of a teacher into which a share of the student was mixed. Two readings
+    of it are in use, -2.558 and -2.197 nats for a mixing of 0.1; the first is the default, since
+    log(m + (1 - m) e^r) >= (1 - m) r.
+    """
+
+    mixing: float = 0.1
+    """Share of the student in the mixture, in (0, 1); towards 0, the floor goes away."""
+    floor: FloorReading = "scaled"
+    """`scaled`: log(mixing) / (1 - mixing); `logit`: log(mixing / (1 - mixing))."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not 0 < self.mixing < 1:
+            raise ValueError(f"mixing must be in (0, 1), got {self.mixing}")
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L], at least the floor."""
+        return log_ratio(batch).clamp(min=floor_of(self.mixing, self.floor))
+
+
+def floor_of(mixing: float, reading: FloorReading) -> float:
+    """Return the floor of the log-ratio for a mixing in (0, 1), nats."""
+    return math.log(mixing) / (1 - mixing) if reading == "scaled" else math.log(mixing / (1 - mixing))
+
+
+@dataclass(frozen=True)
+class PowerDifference(ReverseKL):
+    """The difference of powers of the two probabilities, always between -1 and 1: PowerOPD (arXiv 2606.17199).
+
+    A_t = teacher(y_t)^power - student(y_t)^power; divided by the power, it goes to the log-ratio as that goes to 0.
+    Expected gradient: that of sum_v [student_v^(1 + power) / (1 + power) - student_v teacher_v^power].
+    """
+
+    power: float = 1.0
+    """Exponent, more than 0. The paper tunes it for each benchmark, between 0.1 and 500."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.power > 0:
+            raise ValueError(f"power must be greater than 0, got {self.power}")
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]."""
+        return (self.power * batch.teacher_logprobs).exp() - (self.power * batch.student_logprobs).exp()
+
+
+@dataclass(frozen=True)
+class FixedPenalty(Objective):
+    """A control that asks no teacher: the same negative advantage for every token that the student finds unlikely.
+
+    After arXiv 2608.31046, where such a control comes close to distillation; the threshold is our reading. A method has
+    to do better than this to have learnt from its teacher.
+    """
+
+    below: float = 0.1
+    """Tokens of a smaller probability under the student are penalised, in (0, 1]."""
+    penalty: float = 1.0
+    """Size of the negative advantage, nats; more than 0."""
+
+    requires = frozenset({"student_logprobs"})
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not 0 < self.below <= 1:
+            raise ValueError(f"below must be in (0, 1], got {self.below}")
+        if not self.penalty > 0:
+            raise ValueError(f"penalty must be greater than 0, got {self.penalty}")
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: -penalty or 0."""
+        return torch.where(batch.student_logprobs.exp() < self.below, -self.penalty, 0.0)
