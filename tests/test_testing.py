@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -28,7 +29,24 @@ EXAMPLES = {
 @pytest.mark.parametrize("plugin", BUILT_IN, ids=lambda plugin: plugin.strategy.__name__)
 def test_every_built_in_strategy_keeps_its_contract(plugin):
     name = plugin.strategy.__name__
-    CHECKS[plugin.group](EXAMPLES[name] if name in EXAMPLES else plugin.strategy())
+    strategy = EXAMPLES[name] if name in EXAMPLES else plugin.strategy()
+    for variant in (strategy, *switched(strategy)):
+        CHECKS[plugin.group](variant)
+
+
+def switched(strategy):
+    """Yield the strategy with each other value of each switch among its settings."""
+    types = get_type_hints(type(strategy))
+    for setting in fields(strategy):
+        values = (False, True) if types[setting.name] is bool else get_args(types[setting.name])
+        if types[setting.name] is bool or get_origin(types[setting.name]) is Literal:
+            for value in values:
+                if value != getattr(strategy, setting.name):
+                    yield replace(strategy, **{setting.name: value})
+
+
+def test_switches_are_all_tried():
+    assert set(switched(TeacherLikelihoodFilter(0.3))) == {TeacherLikelihoodFilter(0.3, per_teacher=True)}
 
 
 def check(strategy):

@@ -1,6 +1,7 @@
 """The three examinations. A property is a function of the subject; the list is the same for all kinds of strategies."""
 
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -77,30 +78,34 @@ def check_objective(strategy: Objective) -> None:
     report(examine(strategy, ADVANTAGE), strategy)
 
 
-def examine(strategy: Strategy, question: Question) -> list[str]:
-    """Return a paragraph for each property that a strategy lacks when it is asked a question.
+def examine(strategy: Strategy, *questions: Question) -> list[str]:
+    """Return a paragraph for each property that a strategy lacks when it is asked the questions of its kind.
 
     Raises:
-        TypeError: if it is no instance of the question's class.
+        TypeError: if it is no instance of their class.
     """
-    if not isinstance(strategy, question.of):
+    base = questions[0].of
+    if not isinstance(strategy, base):
         made = f": give an instance, {strategy.__name__}(...)" if inspect.isclass(strategy) else ""
-        raise TypeError(f"{strategy!r} is no {question.of.__name__}{made}")
-    subject = _with_undeclared(Subject(strategy, question))
-    broken = wrong(subject, OF_THE_OBJECT)
-    unanswered = wrong(subject, [answers.answers])
-    return broken + (unanswered or wrong(subject, OF_THE_ANSWERS))
+        raise TypeError(f"{strategy!r} is no {base.__name__}{made}")
+    undeclared = undeclared_reads([Subject(strategy, question) for question in questions])
+    subjects = [Subject(strategy, question, undeclared) for question in questions]
+    broken = wrong(subjects[0], OF_THE_OBJECT)
+    for subject in subjects:
+        broken += wrong(subject, [answers.answers]) or wrong(subject, OF_THE_ANSWERS)
+    return broken
 
 
-def _with_undeclared(subject: Subject) -> Subject:
-    """Return the subject with the signals that it reads without declaring them, as far as it can be asked at all."""
-    for version in VERSIONS:
+def undeclared_reads(subjects: Iterable[Subject]) -> frozenset[str]:
+    """Return the signals that a strategy reads without declaring them, as far as it can be asked at all."""
+    undeclared: frozenset[str] = frozenset()
+    for subject, version in itertools.product(subjects, VERSIONS):
         try:
             reads = subject.reads(replace(subject.quiet, policy_version=version))
         except Exception:  # `answers` tells of it
             continue
-        subject = replace(subject, undeclared=subject.undeclared | reads - subject.declared)
-    return subject
+        undeclared |= reads - subject.declared
+    return undeclared
 
 
 def wrong(subject: Subject, properties: Iterable[Property]) -> list[str]:
@@ -111,7 +116,7 @@ def wrong(subject: Subject, properties: Iterable[Property]) -> list[str]:
             problem = holds(subject)
         except NoAnswerError as error:
             problem = str(error)
-        broken += [f"{subject.name} {problem}"] if problem else []
+        broken += [f"{subject.title} {problem}"] if problem else []
     return list(dict.fromkeys(broken))
 
 

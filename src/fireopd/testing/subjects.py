@@ -36,6 +36,8 @@ class Question:
     """Whether the answer is [N, L], one number for each token, rather than [N]."""
     smallest: float
     """The smallest value that an answer may hold."""
+    method: str = ""
+    """The method that is asked, for messages, where there are several."""
 
     def misshapen(self, answer: object, batch: ScoredBatch) -> str:
         """Return what is wrong with shape or type of an answer; empty if nothing is."""
@@ -72,6 +74,11 @@ class Subject:
     def name(self) -> str:
         """The strategy's class."""
         return type(self.strategy).__name__
+
+    @property
+    def title(self) -> str:
+        """What paragraphs begin with: the class, and the method that was asked if there are several."""
+        return f"{self.name}.{self.question.method}" if self.question.method else self.name
 
     @property
     def declared(self) -> frozenset[str]:
