@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from fireopd.filters import TrajectoryFilter
-from fireopd.objectives import Objective
+from fireopd.objectives import DirectObjective, Objective
 from fireopd.signals import Strategy
 from fireopd.testing import answers, invariances, objects
-from fireopd.testing.subjects import ADVANTAGE, KEEP, VERSIONS, WEIGHT, NoAnswerError, Question, Subject
+from fireopd.testing.divergences import wrong_divergence
+from fireopd.testing.subjects import ADVANTAGE, COEFFICIENT, KEEP, VERSIONS, WEIGHT, NoAnswerError, Question, Subject
 from fireopd.weighters import TokenWeighter
 
 Property = Callable[[Subject], str]
@@ -75,6 +76,8 @@ def check_objective(strategy: Objective) -> None:
         AssertionError: that has a paragraph for each property that the objective lacks: what was seen, and how to mend
             it.
     """
+    if isinstance(strategy, DirectObjective):
+        report(examine(strategy, ADVANTAGE, COEFFICIENT) + wrong_divergence(strategy), strategy)
     report(examine(strategy, ADVANTAGE), strategy)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fireopd.objectives import Objective
+from fireopd.objectives import DirectObjective, Objective
 from fireopd.signals import SIGNALS
 from fireopd.types import ScoredBatch
 
@@ -15,7 +15,8 @@ def expected_gradient(
 
     It is the exact sum over the vocabulary of -p_v A(v) grad log p_v: p is the student's distribution, and A(v) the
     advantage of a response that is the one token v, in a batch of its own. For `ReverseKL` it is the gradient of
-    KL(student || teacher). An objective that compares trajectories with one another has another one.
+    KL(student || teacher). The divergence of a direct objective is added, times the mean of its coefficients. An
+    objective that compares trajectories with one another has another gradient.
 
     Args:
         objective: gives the advantages.
@@ -35,9 +36,15 @@ def expected_gradient(
     known = derived_signals(student.detach(), teacher) | signals
     for name in sorted(objective.requires - known.keys()):
         raise LookupError(f"give {name}=..., float [V]: {SIGNALS[name]}; it does not follow from the distributions")
+    batches = [_batch_of(known, token).seen_by(objective) for token in range(len(logits))]
+    mass = student.detach().exp()
     with torch.no_grad():
-        advantages = torch.stack([_advantage(objective, known, token) for token in range(len(logits))])
-    loss = -(student.detach().exp() * advantages * student).sum()
+        advantages = torch.stack([objective.advantage(batch)[0, 1] for batch in batches])
+    loss = -(mass * advantages * student).sum()
+    if isinstance(objective, DirectObjective):
+        with torch.no_grad():
+            coefficients = torch.stack([objective.coefficient(batch)[0, 1] for batch in batches])
+        loss = loss + (mass * coefficients).sum() * objective.divergence(student[None], teacher[None])[0]
     return torch.autograd.grad(loss, logits)[0]
 
 
@@ -52,11 +59,11 @@ def derived_signals(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
     return logprobs | {name: value.expand_as(student) for name, value in entropies.items()}
 
 
-def _advantage(objective: Objective, known: dict[str, Tensor], token: int) -> Tensor:
-    """Return the advantage of a response of one token."""
+def _batch_of(known: dict[str, Tensor], token: int) -> ScoredBatch:
+    """Return a batch of a response of one token."""
     per_token = {name: torch.stack([torch.zeros_like(v[token]), v[token]])[None] for name, v in known.items()}
     signals = per_token | ({"rewards": known["rewards"][token][None]} if "rewards" in known else {})
-    batch = ScoredBatch(
+    return ScoredBatch(
         tokens=torch.tensor([[0, token]]),
         response_mask=torch.tensor([[False, True]]),
         groups=torch.zeros(1, dtype=torch.int64),
@@ -64,4 +71,3 @@ def _advantage(objective: Objective, known: dict[str, Tensor], token: int) -> Te
         teachers=("teacher",),
         signals=signals,
     )
-    return objective.advantage(batch.seen_by(objective))[0, 1]

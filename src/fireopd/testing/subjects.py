@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fireopd.filters import TrajectoryFilter
-from fireopd.objectives import Objective
+from fireopd.objectives import DirectObjective, Objective
 from fireopd.signals import SIGNALS, Strategy
 from fireopd.testing.batches import example_batch
 from fireopd.types import ScoredBatch
@@ -53,6 +53,14 @@ class Question:
 KEEP = Question(TrajectoryFilter, lambda f, batch: f(batch), torch.bool, per_token=False, smallest=0.0)
 WEIGHT = Question(TokenWeighter, lambda w, batch: w(batch), torch.float32, per_token=True, smallest=0.0)
 ADVANTAGE = Question(Objective, lambda o, batch: o.advantage(batch), torch.float32, per_token=True, smallest=-torch.inf)
+COEFFICIENT = Question(
+    DirectObjective,
+    lambda o, batch: o.coefficient(batch),
+    torch.float32,
+    per_token=True,
+    smallest=0.0,
+    method="coefficient",
+)
 
 
 class NoAnswerError(Exception):
