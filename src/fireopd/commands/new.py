@@ -29,7 +29,8 @@ FILES = {
 }
 """What is written, and the template that it is made from."""
 NEXT = """\
-$folder holds $name, $a_kind that works. To make it yours, edit src/$package/$module.py. Then:
+$folder holds $name, $a_kind that works. To make it yours, edit
+$folder/src/$package/$module.py. Then:
 
   pip install -e '$folder[test]'
   pytest $folder
