@@ -1,5 +1,6 @@
 """What a strategy may answer and read, and what its author is told otherwise."""
 
+import pickle
 from dataclasses import dataclass
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from fakes import scored_batch
 
 from fireopd.distributions import Distributions
+from fireopd.errors import UserError
 from fireopd.filters import AllOf, TrajectoryFilter
 from fireopd.methods import Method
 from fireopd.objectives import DirectObjective, Objective
@@ -25,15 +27,21 @@ class Answering(TokenWeighter):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda b: torch.ones(len(b.teachers)), r"returned shape \[6\], expected \[6, 9\] \[N, L\]"),
-        (lambda b: b.response_mask, "returned torch.bool: return a floating-point"),
-        (lambda b: b.response_mask * -1.0, "weight -1.0: weights are finite and >= 0"),
+        (
+            lambda b: torch.ones(len(b.teachers)),
+            r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one for each token",
+        ),
+        (lambda b: b.response_mask, "returned torch.bool. Return a floating-point"),
+        (lambda b: b.response_mask * -1.0, "weight -1.0. Return weights that are finite and >= 0"),
         (lambda b: b.response_mask * torch.nan, "weight nan"),
         (lambda b: b.response_mask * torch.inf, "weight inf"),
+        (lambda b: None, r"returned None. Return a tensor \[N, L\]"),
     ],
 )
 def test_a_weighter_that_answers_wrongly_is_named(answer, message):
-    with pytest.raises(ValueError, match=f"Answering .*{message}"):
+    with pytest.raises(
+        ValueError, match=f"model.token_weighter: 'Answering': .*{message}.*fireopd.testing.check_weighter"
+    ):
         Method(token_weighter=Answering(answer)).targets(scored_batch())
 
 
@@ -42,7 +50,9 @@ def test_a_filter_that_answers_wrongly_is_named():
         def __call__(self, batch):
             return batch.lengths.float()
 
-    with pytest.raises(ValueError, match=r"Scores returned torch.float32: a filter returns torch.bool"):
+    with pytest.raises(
+        ValueError, match=r"model.trajectory_filter: 'Scores': returned torch.float32. Return torch.bool"
+    ):
         Method(Scores()).targets(scored_batch())
 
 
@@ -51,18 +61,18 @@ def test_an_objective_that_answers_wrongly_is_named():
         def advantage(self, batch):
             return torch.ones(())
 
-    with pytest.raises(ValueError, match=r"Scalar returned shape \[\]"):
+    with pytest.raises(ValueError, match=r"model.objective: 'Scalar': returned shape \[\]"):
         Method(objective=Scalar()).targets(scored_batch())
 
 
 @pytest.mark.parametrize(
     ("coefficient", "message"),
     [
-        (lambda b: torch.ones(()), r"Direct returned shape \[\], expected \[6, 9\]"),
-        (lambda b: b.response_mask, "Direct returned torch.bool"),
+        (lambda b: torch.ones(()), r"model.objective: 'Direct': returned shape \[\], expected \[6, 9\]"),
+        (lambda b: b.response_mask, "'Direct': returned torch.bool"),
         (
             lambda b: b.response_mask * -1.0,
-            r"Direct gave token \d of trajectory 0 the coefficient -1.0: coefficients are",
+            r"'Direct': gave token \d of trajectory 0 the coefficient -1.0. Return coefficients",
         ),
     ],
 )
@@ -77,7 +87,7 @@ def test_a_direct_objective_that_answers_wrongly_is_named(coefficient, message):
     with pytest.raises(ValueError, match=message):
         Method(objective=Direct()).targets(scored_batch())
     measure = Method(objective=Direct()).comparison(Distributions((), ())).measure
-    with pytest.raises(ValueError, match=r"Direct returned shape \[3, 8\], expected \[3\] \[T\], one for each"):
+    with pytest.raises(ValueError, match=r"'Direct': returned shape \[3, 8\], expected \[3\]"):
         measure(torch.randn(3, 8), torch.randn(3, 8))
 
 
@@ -96,7 +106,7 @@ class SlyFilter(TrajectoryFilter):
 
 
 def test_reading_an_undeclared_signal_is_an_error_that_names_it():
-    with pytest.raises(UndeclaredSignalError, match="Sly reads 'teacher_entropy' without declaring it"):
+    with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy' without declaring it"):
         Method(token_weighter=Sly()).targets(scored_batch())
 
 
@@ -104,9 +114,9 @@ def test_a_part_of_a_composition_cannot_hide_behind_another():
     from fireopd.filters import TeacherLikelihoodFilter
     from fireopd.weighters import EntropyWeighter
 
-    with pytest.raises(UndeclaredSignalError, match="Sly reads 'teacher_entropy'"):
+    with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy'"):
         Method(token_weighter=ProductOf([EntropyWeighter(), Sly()])).targets(scored_batch())
-    with pytest.raises(UndeclaredSignalError, match="SlyFilter reads 'teacher_logprobs'"):
+    with pytest.raises(UndeclaredSignalError, match="SlyFilter': reads 'teacher_logprobs'"):
         Method(AllOf([TeacherLikelihoodFilter(), SlyFilter()])).targets(scored_batch())
 
 
@@ -126,3 +136,17 @@ def test_a_weighter_gets_no_gradient():
     leaf = batch.student_entropy.clone().requires_grad_()
     targets = Method(token_weighter=Answering(lambda b: leaf.exp())).targets(batch)
     assert not targets.weight.requires_grad
+
+
+def test_a_broken_contract_is_the_same_sentence_in_another_process():
+    error = UndeclaredSignalError.by(Sly(), "reads 'rewards'", "add it")
+    copied = pickle.loads(pickle.dumps(error))
+    assert isinstance(copied, UserError)
+    assert str(copied) == str(error)
+    assert "Add it; fireopd.testing.check_weighter examines all of Sly." in str(error)
+
+
+def test_an_error_of_the_strategy_s_own_is_left_as_it_is():
+    with pytest.raises(AttributeError, match="'ScoredBatch' object has no attribute 'entropy'") as raised:
+        Method(token_weighter=Answering(lambda b: b.entropy)).targets(scored_batch())
+    assert not isinstance(raised.value, UserError)

@@ -16,6 +16,7 @@ COMMANDS = {
     "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
     "export": "write the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
     "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
+    "new": "start a strategy of your own, in a package: fireopd new weighter my_package.MyWeighter",
     "plugins": "list the strategies that are installed",
 }
 """Commands and what they do."""

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from fireopd import collectives, faults, states
@@ -254,7 +254,7 @@ class FiReOPDModule(LightningModule):
         if self.skipped_steps >= self.max_skipped_steps:
             problem = f"{self.skipped_steps} steps in a row came to nothing; of the last: {fault.problem}"
             raise UserError(fault.key, fault.value, problem, fault.remedy)
-        rank_zero_warn(f"Step {self.skipped_steps} in a row that comes to nothing: {fault}")
+        rank_zero_info(f"Step {self.skipped_steps} in a row that comes to nothing: {fault}")
 
     def _log_step(
         self,

@@ -4,6 +4,9 @@ A strategy lists in `requires` the signals that it reads. The loop computes the 
 """
 
 from collections.abc import Iterable
+from typing import ClassVar, Self
+
+from fireopd.errors import UserError
 
 SIGNALS: dict[str, str] = {
     "sampling_logprobs": "float32 [N, L]: log-probability of each token when the engine sampled it",
@@ -25,17 +28,34 @@ JOINT = frozenset({"reverse_kl", "topk_overlap", "student_topk_mass"})
 PER_TRAJECTORY = frozenset({"rewards"})
 
 
-class UndeclaredSignalError(LookupError):
-    """A strategy reads a signal that it does not list in `requires`."""
-
-
 class Strategy:
     """What filters, weighters and objectives have in common: they read signals, and say which."""
+
+    setting: ClassVar[str]
+    """The setting of a run that such a strategy stands in."""
+    check: ClassVar[str]
+    """The function of `fireopd.testing` that examines such a strategy."""
 
     @property
     def requires(self) -> frozenset[str]:
         """The names of the signals that it reads. A subclass may simply assign a frozenset."""
         return frozenset()
+
+
+class ContractError(UserError):
+    """A strategy answers or reads what its contract forbids, which the strategy's author can mend."""
+
+    @classmethod
+    def by(cls, strategy: Strategy, problem: str, remedy: str) -> Self:
+        """Return the error of a strategy; the remedy starts with a verb in the imperative."""
+        name = type(strategy).__name__
+        return cls(
+            strategy.setting, name, problem, f"{remedy}; fireopd.testing.{strategy.check} examines all of {name}"
+        )
+
+
+class UndeclaredSignalError(ContractError):
+    """A strategy reads a signal that it does not list in `requires`."""
 
 
 def union(strategies: Iterable[Strategy]) -> frozenset[str]:

@@ -171,8 +171,8 @@ class ScoredBatch:
     """The distribution that `sampling_logprobs` describe."""
     policy_version: int = 0
     """Optimizer steps that the sampling weights had seen: the clock of schedules."""
-    reader: str | None = None
-    """Class name of the strategy to which this view is restricted."""
+    reader: Strategy | None = None
+    """The strategy to which this view is restricted."""
 
     @classmethod
     def of(cls, rollouts: RolloutBatch, signals: Mapping[str, Tensor]) -> ScoredBatch:
@@ -248,17 +248,15 @@ class ScoredBatch:
             return self.signals[name]
         if self.reader is None:
             raise LookupError(f"this batch holds no {name}; it holds {', '.join(sorted(self.signals))}")
-        raise UndeclaredSignalError(
-            f"{self.reader} reads {name!r} without declaring it: add {name!r} to its 'requires'"
-        )
+        problem, remedy = f"reads {name!r} without declaring it", f"add {name!r} to its 'requires'"
+        raise UndeclaredSignalError.by(self.reader, problem, remedy)
 
     def seen_by(self, strategy: Strategy) -> ScoredBatch:
         """Return the view of a strategy: only the signals that it declares."""
-        name = type(strategy).__name__
         missing = sorted(strategy.requires - self.signals.keys())
         if missing:
-            raise ValueError(f"{name} requires {missing[0]!r}, which this batch does not hold")
-        return replace(self, signals={k: self.signals[k] for k in strategy.requires}, reader=name)
+            raise ValueError(f"{type(strategy).__name__} requires {missing[0]!r}, which this batch does not hold")
+        return replace(self, signals={k: self.signals[k] for k in strategy.requires}, reader=strategy)
 
     def rows_of_each_teacher(self) -> list[Tensor]:
         """Return, for each teacher, the int64 index of its rows."""

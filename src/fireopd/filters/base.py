@@ -16,6 +16,9 @@ from fireopd.types import ScoredBatch
 class TrajectoryFilter(Strategy, ABC):
     """Keeps or drops whole trajectories."""
 
+    setting = "model.trajectory_filter"
+    check = "check_filter"
+
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]: True keeps the trajectory."""

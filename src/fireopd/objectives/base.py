@@ -18,6 +18,9 @@ from fireopd.types import ScoredBatch
 class Objective(Strategy, ABC):
     """Says how good each sampled token was."""
 
+    setting = "model.objective"
+    check = "check_objective"
+
     @abstractmethod
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float [N, L] in nats: positive raises the token's probability."""

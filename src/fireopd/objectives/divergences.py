@@ -9,6 +9,9 @@ from torch import Tensor
 from fireopd.distributions import kl
 from fireopd.objectives.base import DirectObjective
 
+SMALLEST = -1e4
+"""Log-probabilities in a mixture are at least this, nats."""
+
 
 @dataclass(frozen=True)
 class GeneralizedJSD(DirectObjective):
@@ -57,5 +60,9 @@ class SkewKL(DirectObjective):
 
 
 def mix(student: Tensor, teacher: Tensor, share: float) -> Tensor:
-    """Return the log of share x teacher + (1 - share) x student, of log-distributions [T, V], share in (0, 1)."""
+    """Return the log of share x teacher + (1 - share) x student, of log-distributions [T, V], share in (0, 1).
+
+    What both rule out has a log-probability of `SMALLEST`: the gradient between two infinities is not a number.
+    """
+    student, teacher = student.clamp(min=SMALLEST), teacher.clamp(min=SMALLEST)
     return torch.logaddexp(teacher + math.log(share), student + math.log(1 - share))

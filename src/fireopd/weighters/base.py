@@ -17,6 +17,9 @@ from fireopd.types import ScoredBatch
 class TokenWeighter(Strategy, ABC):
     """Gives every response token a weight."""
 
+    setting = "model.token_weighter"
+    check = "check_weighter"
+
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float [N, L] >= 0, on any scale; what stands off the response mask is ignored."""

@@ -1,0 +1,13 @@
+"""For the tests of a strategy's author: one call examines the whole contract and reports all that is broken.
+
+from fireopd.testing import check_weighter
+
+def test_the_contract():
+    check_weighter(MyWeighter(power=2.0))
+"""
+
+from fireopd.testing.batches import example_batch
+from fireopd.testing.checks import check_filter, check_objective, check_weighter
+from fireopd.testing.gradients import expected_gradient
+
+__all__ = ["check_filter", "check_objective", "check_weighter", "example_batch", "expected_gradient"]
