@@ -34,6 +34,7 @@ def refuse(capsys, *arguments):
     [
         (["--model.token_weighter=Nope"], ["model.token_weighter: 'Nope'", "no TokenWeighter", "EntropyWeighter"]),
         (["--model.trajectory_filter=TeacherLikelyhoodFilter"], ["Did you mean TeacherLikelihoodFilter?"]),
+        (["--model.base=HFTeach"], ["model.base: 'HFTeach': no Teacher of that name", "Did you mean HFTeacher?"]),
         (["--model.tokenbudget=3"], ["model.tokenbudget: no such setting", "model.token_budget"]),
         (["--model.trajectory_filter.drop_fractoin=0.1"], ["drop_fractoin", "no such setting"]),
         (["--model.trajectory_filter.drop_fraction=1.0"], ["model.trajectory_filter.drop_fraction", "[0, 1), got 1.0"]),

@@ -20,6 +20,7 @@ STRATEGY_KEYS = {
     "weighters": "fireopd.weighters",
     "objective": "fireopd.objectives",
     "teachers": "fireopd.teachers",
+    "base": "fireopd.teachers",
     "engine": "fireopd.engines",
     "prompts": "fireopd.prompts",
     "verifier": "fireopd.verifiers",
