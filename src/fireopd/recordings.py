@@ -7,7 +7,6 @@ list of N names), `policy_version`, and `sampling` (JSON of temperature, top_p, 
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fireopd.errors import UserError
+from fireopd.files import replacing
 from fireopd.signals import PER_TRAJECTORY, SIGNALS
 from fireopd.types import Sampling, ScoredBatch, Targets
 
@@ -114,14 +114,13 @@ def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside the file first, so that whatever happens there is no half of one. Signals may share memory."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(
-        {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
-        partial,
-        metadata=metadata,
-    )
-    os.replace(partial, path)
+    """Write the file; signals may share memory."""
+    with replacing(path) as partial:
+        save_file(
+            {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
+            partial,
+            metadata=metadata,
+        )
 
 
 def _error(path: Path, problem: str) -> UserError:
