@@ -46,7 +46,7 @@ class PairedDifference:
             return "no difference shown"
         direction = "higher" if self.low > 0 else "lower"
         if self.pairs < ENOUGH_PAIRS:
-            return f"{direction} in all {self.pairs} seeds, which are too few for {CONFIDENCE:.0%}"
+            return f"{direction} in all {self.pairs}"
         return direction
 
 

@@ -84,11 +84,12 @@ def _groups(portraits: Mapping[str, Portrait]) -> list[Table]:
 
 
 def _shares(title: str, group: str, shares: Mapping[str, Mapping[str, Share]]) -> Table:
-    rows = [[n, g, of.kept, of.tokens, of.weight] for n, groups in shares.items() for g, of in groups.items()]
+    rows: list[list[Cell]] = []
+    for method, groups in shares.items():
+        rows += [[method, name, of.kept, of.tokens, of.weight] for name, of in groups.items()]
     columns = ["method", group, "kept", "share of tokens", "share of weight"]
-    return Table(
-        title, columns, rows, "Kept: share of the group's trajectories. The last two: of all, of which it is a part."
-    )
+    note = "Kept: share of the group's trajectories. The last two: the group's part of all."
+    return Table(title, columns, rows, note)
 
 
 def _data(

@@ -27,7 +27,7 @@ class Report:
     facts: Mapping[str, str]
     """Settings, versions, seeds, what is missing."""
     tables: Sequence[Table]
-    """The most important ones first: the first two are shown on the terminal."""
+    """The first two are those that matter: they are shown on the terminal, and above the plots."""
     plots: Sequence[Plot]
     """Likewise."""
     data: Mapping[str, Any]
@@ -54,8 +54,9 @@ class Report:
             title=escape(self.title),
             lead=escape(self.lead),
             facts="\n".join(facts),
-            tables="\n".join(table.to_html() for table in self.tables),
+            tables="\n".join(table.to_html() for table in self.tables[:2]),
             plots="\n".join(_figure(plot) for plot in self.plots),
+            details="\n".join(table.to_html() for table in self.tables[2:]),
         )
 
 

@@ -63,16 +63,19 @@ class Table:
 
 
 def shown(cell: Cell) -> str:
-    """Return a cell as it is read: four significant digits, at most three behind the point."""
+    """Return a cell as it is read: the larger a number, the fewer digits behind the point; an error has its mean's."""
     if cell is None:
         return "-"
-    if isinstance(cell, str):
-        return cell
+    if isinstance(cell, str | int):
+        return str(cell)
     if isinstance(cell, Estimate):
-        return shown(cell.value) + ("" if cell.error is None else f" ± {shown(cell.error)}")
-    if isinstance(cell, int) or abs(cell) >= 100:
-        return f"{cell:.0f}"
-    return f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.3f}"
+        places = _places(cell.value)
+        return f"{cell.value:.{places}f}" + ("" if cell.error is None else f" ± {cell.error:.{places}f}")
+    return f"{cell:.{_places(cell)}f}"
+
+
+def _places(value: float) -> int:
+    return 3 if abs(value) < 10 else 1 if abs(value) < 100 else 0
 
 
 def _html_cell(cell: Cell, kind: str) -> str:

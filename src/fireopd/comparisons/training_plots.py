@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from fireopd.comparisons.plots import Plot, legend, look, panels
 from fireopd.comparisons.results import Result, band
-from fireopd.comparisons.runs import OVERALL, Run
+from fireopd.comparisons.runs import Run
 
 LEARNING = {
     "avg_at_k": "avg@k",
@@ -91,8 +91,7 @@ def forest(found: Sequence[Result], control: str) -> Plot:
             axis.grid(visible=False, axis="y")
             for edge in range(1, len(tasks)):
                 axis.axhline(len(places) - edge * len(methods) + 0.5, color="#808080", linewidth=0.5, alpha=0.5)
-        names = [method if task == OVERALL else f"{task}  {method}" for task, method in places]
-        axes[0, 0].set_yticks(range(len(places), 0, -1), names)
+        axes[0, 0].set_yticks(range(len(places), 0, -1), [f"{task}:  {method}" for task, method in places])
         figure.supxlabel(f"difference to {control}, same seeds", fontsize=9)
     caption = (
         "Dots are means of the differences to the control seed by seed, lines their 95 % intervals, ticks the seeds."
