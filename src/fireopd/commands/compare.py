@@ -43,7 +43,10 @@ def run(arguments: Sequence[str]) -> None:
         raise UserError("FILE", " ".join(map(str, settings.files)), problem, remedy)
     if find_spec("matplotlib") is None:
         raise UserError(
-            "COMMAND", "compare", "needs matplotlib, which is not installed", "pip install 'fireopd[compare]'"
+            "COMMAND",
+            "compare",
+            "needs matplotlib, which is not installed",
+            "install it: pip install 'fireopd[compare]'",
         )
     load_plugins()
     if settings.config:
@@ -83,7 +86,9 @@ def _replay(settings: argparse.Namespace, more: Sequence[str]) -> None:
     for name, path in named(settings.methods).items():
         methods[name], others = read_method(name, path)
         if others:
-            console.print(f"{name}: of no account on recorded rollouts: {', '.join(others)}", highlight=False)
+            console.print(
+                f"{name}: of no account on recorded rollouts: {', '.join(others)}", highlight=False, soft_wrap=True
+            )
     recordings = read_recordings(settings.files, methods)
     gradients = None
     answers = {name: [m.targets(recording.batch) for recording in recordings] for name, m in methods.items()}
@@ -145,13 +150,15 @@ def _finish(report: Any, out: Path, console: Console) -> None:
         console.print(table.to_rich())
     out.mkdir(parents=True, exist_ok=True)
     report.write(out)
-    console.print(f"{out}/index.html shows it all; table.md, comparison.json and plots/ hold it.", highlight=False)
+    console.print(
+        f"{out}/index.html shows it all; table.md, comparison.json and plots/ hold it.", highlight=False, soft_wrap=True
+    )
 
 
 def _say_what_is_missing(failed: Sequence[PlannedRun], stopped: bool, console: Console) -> None:
     """Say why runs failed and how to go on; end with an exit code other than 0 if anything is missing."""
     for planned in failed:
-        console.print(f"\n{planned.name} failed. The end of {planned.log}:", highlight=False)
+        console.print(f"\n{planned.name} failed. The end of {planned.log}:", highlight=False, soft_wrap=True)
         console.print(log_tail(planned), markup=False, highlight=False, soft_wrap=True)
     if stopped:
         console.print("Stopped. The same command goes on where it was.")
