@@ -14,7 +14,7 @@ from fireopd.statistics import CONFIDENCE, ENOUGH_PAIRS
 READING = (
     f"Differences are taken seed by seed, then averaged; low and high are the ends of the {CONFIDENCE:.0%} interval"
     " of that mean, by bootstrap over seeds. A direction is named only where the interval does not contain 0. Each"
-    f" interval stands for itself: of twenty, one is expected to miss. With fewer than {ENOUGH_PAIRS} seeds no interval can"
+    f" interval stands for itself: of twenty, one is expected to miss. With fewer than {ENOUGH_PAIRS} seeds none can"
     f" reach {CONFIDENCE:.0%}: it is the range of the differences, and the reading says only that all have one sign."
 )
 """How a table of differences is read."""
