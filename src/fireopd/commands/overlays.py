@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from fireopd.callbacks import Summary
 from fireopd.commands.fit import FitCLI, FitParser, build
 from fireopd.commands.parsers import Parser, instantiate
+from fireopd.comparisons.plans import OF_A_RUN
 from fireopd.errors import UserError
 from fireopd.methods import Method
 from fireopd.preflight import check_run
@@ -40,7 +41,7 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_method(name: str, path: Path) -> tuple[Method, list[str]]:
-    """Return a method and those settings of its file that say nothing of what it makes of recorded rollouts.
+    """Return a method and those settings of its file that change nothing in what it makes of recorded rollouts.
 
     Raises:
         UserError: if the file holds what is no setting, or what a strategy refuses.
@@ -58,7 +59,7 @@ def read_method(name: str, path: Path) -> tuple[Method, list[str]]:
         settings = instantiate(parser, parser.parse_object({"model": own}))
     except SystemExit as stop:
         raise _refused(name, path) from stop
-    return settings.model, sorted(others)
+    return settings.model, sorted(set(others) - OF_A_RUN)
 
 
 def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fireopd.checkpoints import last_checkpoint
+from fireopd.errors import UserError
 from fireopd.statistics import mean
 
 Curve = dict[int, float]
@@ -86,7 +88,11 @@ def is_finished(folder: Path) -> bool:
 
 def has_checkpoint(folder: Path) -> bool:
     """Return whether a run that was interrupted can go on."""
-    return any((part / "checkpoints" / "last.ckpt").exists() for part in versions(folder))
+    try:
+        last_checkpoint(folder)
+    except UserError:
+        return False
+    return True
 
 
 def read_run(method: str, seed: int, folder: Path) -> Run:

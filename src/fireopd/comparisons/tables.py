@@ -6,6 +6,9 @@ from html import escape
 
 import rich.table
 
+SHOWN = 40
+"""Rows of a table that go on the terminal."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -35,10 +38,11 @@ class Table:
 
     def to_rich(self) -> rich.table.Table:
         """Return it for the terminal."""
-        table = rich.table.Table(title=self.title, caption=self.note or None, title_justify="left")
+        more = f"{len(self.rows) - SHOWN} more rows are in the files. " if len(self.rows) > SHOWN else ""
+        table = rich.table.Table(title=self.title, caption=more + self.note or None, title_justify="left")
         for place, column in enumerate(self.columns):
             table.add_column(column, justify="right" if self._is_number(place) else "left", overflow="fold")
-        for row in self.rows:
+        for row in self.rows[:SHOWN]:
             table.add_row(*(shown(cell) for cell in row))
         return table
 
