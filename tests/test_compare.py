@@ -128,6 +128,15 @@ def test_without_matplotlib_the_extra_is_named_before_anything_is_read(compare, 
     )
 
 
+def test_an_empty_response_and_a_teacher_of_nothing_else(compare, tmp_path):
+    batch = small_batch(("poet", "math", "code", "code"))
+    mask = batch.response_mask.clone()
+    mask[0] = False
+    compare({"opd": OPD, "fire": RANKED}, batch=replace(batch, response_mask=mask))
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert found["methods"]["opd"]["by_teacher"]["poet"] == {"kept": 1.0, "tokens": 0.0, "weight": 0.0}
+
+
 def test_a_file_without_a_response_is_refused(compare):
     batch = small_batch()
     empty = replace(batch, response_mask=torch.zeros_like(batch.response_mask))

@@ -44,7 +44,7 @@ def plots(runs: Sequence[Run], found: Sequence[Result], control: str) -> list[Pl
 def learning_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
     """Draw held-out metrics over steps."""
     tasks = sorted({task for own in runs.values() for run in own for task in run.tasks})
-    with panels(len(tasks), len(LEARNING)) as (figure, axes):
+    with panels(len(tasks), len(LEARNING), entries=len(runs)) as (figure, axes):
         for row, task in enumerate(tasks):
             for column, (metric, label) in enumerate(LEARNING.items()):
                 axis = axes[row, column]
@@ -52,20 +52,20 @@ def learning_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
                 axis.set_title(f"{task}: {label}")
         for axis in axes[-1]:
             axis.set_xlabel("optimizer steps")
-        legend(figure, axes[0, 0], len(runs))
+        legend(figure, axes[0, 0])
     caption = "Held-out problems. Lines are means over seeds; bands reach from the lowest to the highest seed."
     return Plot("learning_curves", "Learning curves", caption, figure)
 
 
 def training_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
     """Draw what training steps looked like."""
-    with panels(2, 3, width=4.1) as (figure, axes):
+    with panels(2, 3, width=4.1, entries=len(runs)) as (figure, axes):
         for axis, (tag, label) in zip(axes.flat, TRAINING.items(), strict=True):
             _curves(axis, runs, tag, SMOOTH)
             axis.set_title(label)
         for axis in axes[-1]:
             axis.set_xlabel("optimizer steps")
-        legend(figure, axes[0, 0], len(runs))
+        legend(figure, axes[0, 0])
     caption = (
         f"Batches of training, running means over {SMOOTH} steps. Lines are means over seeds; bands reach from the"
     )
