@@ -24,7 +24,7 @@ def test_accuracy_given_finish_is_not_taken_from_an_earlier_validation():
 
 
 def test_a_run_in_parts_is_read_as_one(tmp_path):
-    write_curves(tmp_path / "version_0", {"train/loss": {1: 1.0, 2: 2.0, 3: 3.0}, "val/math/avg_at_k": {0: 0.25}})
+    write_curves(tmp_path / "version_0", {"train/loss": {1: 1.0, 2: 2.0, 9: 9.0}, "val/math/avg_at_k": {0: 0.25}})
     write_curves(tmp_path / "version_1", {"train/loss": {2: 20.0, 3: 30.0, 4: 40.0}})
     (tmp_path / "version_10").mkdir()
     write_curves(tmp_path / "version_10", {"train/loss": {4: 400.0}})

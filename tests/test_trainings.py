@@ -47,6 +47,12 @@ def test_runs_go_on_at_a_time_and_share_the_threads(tmp_path, console, monkeypat
     assert [log_tail(run) for run in runs] == ["2", "2"]
 
 
+def test_ctrl_c_does_not_reach_the_runs_by_itself(tmp_path, console):
+    run = stub(tmp_path, "a", code=f"print(os.getpgrp() == os.getpid()); {FINISH}")
+    RunQueue(1, console).train([run], tmp_path)
+    assert log_tail(run) == "True"
+
+
 def test_an_interrupt_stops_the_runs_and_waits_for_them(tmp_path, console):
     code = (
         "import signal; signal.signal(signal.SIGTERM, lambda *a: (open('saved', 'w').close(), os._exit(1))); "
