@@ -115,6 +115,8 @@ def test_importance_weights_to_a_truncated_distribution_are_refused(compare):
     [
         (["--config", "configs/opd.yaml"], "either recorded files or a base configuration"),
         (["--", "--trainer.max_epochs=2"], "no run is started on recorded rollouts"),
+        (["--control", "opd"], "--control: 'opd': no run is started on recorded rollouts"),
+        (["--seeds", "1"], "--seeds: [1]: no run is started on recorded rollouts"),
     ],
 )
 def test_forms_are_not_mixed(compare, arguments, part):

@@ -32,6 +32,8 @@ from fireopd.scoring import CausalScorer
 
 OURS = ("--seed_everything", "--trainer.default_root_dir", "--ckpt_path", "--config")
 """Arguments of a run that the comparison sets."""
+SEEDS = (1, 2, 3, 4, 5)
+"""Seeds of the runs where none are named."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -64,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--student", help="a model, to compare gradients at; on recorded rollouts")
     parser.add_argument("--token_budget", type=int, default=16384, help="tokens that go through it at once: 16384")
     parser.add_argument("--config", action="append", metavar="YAML", help="what all runs share; may be repeated")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5], help="of the runs: 1 2 3 4 5")
+    parser.add_argument("--seeds", nargs="+", type=int, help="of the runs: 1 2 3 4 5")
     parser.add_argument("--control", help="the method that others are compared with: the first")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time: 1")
+    parser.add_argument("--jobs", type=int, help="runs at a time: 1")
     return parser
 
 
@@ -79,8 +81,14 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _replay(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods on recorded rollouts."""
-    if more:
-        raise UserError("--", " ".join(more), "no run is started on recorded rollouts", "leave it out")
+    for option, value in {
+        "": more,
+        "seeds": settings.seeds,
+        "jobs": settings.jobs,
+        "control": settings.control,
+    }.items():
+        if value:
+            raise UserError(f"--{option}", value, "no run is started on recorded rollouts", "leave it out")
     console = Console()
     methods = {}
     for name, path in named(settings.methods).items():
@@ -113,9 +121,9 @@ def _train(settings: argparse.Namespace, more: Sequence[str]) -> None:
     fits = {name: fit_arguments(base, path, more) for name, path in methods.items()}
     with _silence():
         checked = {name: check_training(name, path, fits[name]) for name, path in methods.items()}
-    runs = plan(settings.out, fits, checked, settings.seeds)
+    runs = plan(settings.out, fits, checked, settings.seeds or SEEDS)
     console = Console()
-    queue = RunQueue(settings.jobs, console)
+    queue = RunQueue(settings.jobs or 1, console)
     stopped = False
     try:
         queue.train(runs, settings.out)
@@ -131,9 +139,9 @@ def _train(settings: argparse.Namespace, more: Sequence[str]) -> None:
 def _check_options(settings: argparse.Namespace, methods: dict[str, Path], more: Sequence[str]) -> None:
     if settings.control is not None and settings.control not in methods:
         raise UserError("--control", settings.control, "no such method", f"the methods are {', '.join(methods)}")
-    if settings.jobs < 1:
+    if settings.jobs is not None and settings.jobs < 1:
         raise UserError("--jobs", settings.jobs, "not a number of runs", "give 1 or more")
-    if len(set(settings.seeds)) < len(settings.seeds):
+    if settings.seeds is not None and len(set(settings.seeds)) < len(settings.seeds):
         raise UserError("--seeds", settings.seeds, "a seed stands there twice", "name each once: same seed, same run")
     if settings.student:
         raise UserError("--student", settings.student, "gradients are compared on recorded rollouts", "leave it out")
