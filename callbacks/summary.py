@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fireopd.callbacks.run_folder import run_folder
 from fireopd.engines import RolloutEngine
+from fireopd.files import write_text
 from fireopd.metrics import ValidationMetrics
 from fireopd.teachers import HFTeacher
 from fireopd.types import Prompt
@@ -65,7 +66,7 @@ class Summary(Callback):
         self.seconds = self.earlier + time.perf_counter() - self.began
         summary = {"tasks": self.tasks, "seconds": round(self.seconds, 1)}
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+        write_text(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Print the table, below all progress bars."""

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from fireopd.data import RolloutDataModule
+from fireopd.models import load_causal_lm
 from fireopd.prompts import TinyPrompts
+from fireopd.scoring import CausalScorer
 
 torch.set_num_threads(1)
 
@@ -21,3 +23,9 @@ def tiny_data():
 def tiny_prompts(tiny_data):
     """Tokenized prompts of both embedded tasks."""
     return tiny_data.training_prompts
+
+
+@pytest.fixture(scope="session")
+def scorer():
+    """The embedded student, ready to score."""
+    return CausalScorer(load_causal_lm("tiny/student", "student", "float32").eval())

@@ -97,3 +97,24 @@ def full_batch(rows=8, width=12, seed=0, **settings) -> ScoredBatch:
         signals[name] = random_signal("entropy", batch.response_mask, generator, dtype) / 3
     signals["rewards"] = torch.randint(0, 2, (rows,), generator=generator).to(dtype)
     return replace(batch, groups=torch.arange(rows) // 2, signals=dict(batch.signals) | signals)
+
+
+LENGTHS = (1, 2, 3, 4)
+
+
+def small_batch(teachers=("math", "math", "code", "code"), policy_version=0):
+    """Return four rows with responses of one to four tokens after a prompt of one."""
+    place = torch.arange(5)
+    mask = (place >= 1) & (place < 1 + torch.tensor(LENGTHS)[:, None])
+    signals = {name: torch.where(mask, torch.full((4, 5), -1.0), 0.0) for name in scored_batch().signals}
+    signals["teacher_logprobs"] = signals["teacher_logprobs"] * torch.tensor([1.0, 2.0, 3.0, 4.0])[:, None]
+    signals |= {name: signals[name].abs() for name in ("student_entropy", "teacher_entropy")}
+    batch = scored_batch(4, 5, teachers=teachers)
+    return replace(batch, response_mask=mask, signals=signals, policy_version=policy_version)
+
+
+def at_student(scorer, batch):
+    """Return the batch as if this student had been recorded."""
+    with torch.no_grad():
+        logprobs = scorer(batch.tokens, batch.response_mask).logprobs
+    return replace(batch, signals=batch.signals | {"student_logprobs": logprobs, "sampling_logprobs": logprobs})

@@ -157,9 +157,8 @@ def test_tensorboard_holds_the_promised_tags(run_folder):
     promised |= {"fire/weight_ess", "fire/threshold", "kl/math", "kl/code", "entropy/student", "entropy/teacher"}
     promised |= {"rollout/length", "rollout/finished", "rollout/sampler_gap", "time/rollout", "time/teacher/math"}
     promised |= {"time/student", "time/update", "time/sync", "train/loss", "train/reverse_kl", "train/grad_norm"}
-    promised |= {
-        f"val/{t}/{m}" for t in ("math", "code") for m in ("avg_at_k", "pass_at_k", "maj_at_k", "finished", "length")
-    }
+    metrics = ("avg_at_k", "pass_at_k", "maj_at_k", "finished", "accuracy_given_finish", "length")
+    promised |= {f"val/{task}/{metric}" for task in ("math", "code") for metric in metrics}
     assert promised <= set(tags["scalars"])
     assert {"tokens/weight", "tokens/student_entropy", "tokens/teacher_entropy"} <= set(tags["histograms"])
     assert events.Scalars("val/math/avg_at_k")[0].step == 0, "the student before the first step"

@@ -1,5 +1,6 @@
 """avg@k, pass@k, maj@k against definitions and combinatorics."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -44,8 +45,6 @@ def test_majority_takes_the_most_frequent_answer():
 
 
 def test_tasks_are_kept_apart():
-    from dataclasses import replace
-
     batch = rollouts_of(scored_batch(4, 8))
     batch = replace(
         batch,
@@ -63,3 +62,21 @@ def test_tasks_are_kept_apart():
     assert values["code/avg_at_k"] == values["code/maj_at_k"] == 0
     assert values["code/finished"] == 0.5
     assert values["math/length"] == batch.response_mask[:2].sum() / 2
+
+
+def test_accuracy_of_finished_responses_and_its_absence_where_none_finished():
+    batch = rollouts_of(scored_batch(4, 8))
+    batch = replace(
+        batch,
+        prompts=tuple(replace(p, task=t) for p, t in zip(batch.prompts, ("math", "math", "math", "code"), strict=True)),
+        groups=torch.tensor([0, 0, 0, 1]),
+        rewards=torch.tensor([1.0, 0.0, 1.0, 1.0]),
+        votes=torch.zeros(4, dtype=torch.int64),
+        finished=torch.tensor([True, True, False, False]),
+    )
+    metrics = ValidationMetrics(["math", "code"])
+    metrics.update(batch)
+    values = metrics.compute()
+    assert values["math/accuracy_given_finish"] == 0.5
+    assert "code/accuracy_given_finish" not in values
+    assert values["code/avg_at_k"] == 1, "a right answer that did not come to its end counts all the same"

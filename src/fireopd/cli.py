@@ -14,6 +14,7 @@ from fireopd.errors import UserError
 COMMANDS = {
     "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
     "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
+    "compare": "methods side by side, over seeds or on recorded rollouts: fireopd compare --help",
     "export": "write the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
     "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
     "new": "start a strategy of your own, in a package: fireopd new weighter my_package.MyWeighter",

@@ -1,7 +1,7 @@
-"""Metrics over groups of responses to one prompt: avg@k, pass@k, maj@k, finish rate and length, for each task."""
+"""Metrics of each task: avg@k, pass@k, maj@k over the responses to a prompt; finish rate, accuracy of those, length."""
 
 from collections.abc import Iterable
-from math import comb
+from math import comb, isnan
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class TaskMetrics(nn.Module):
         """Make the metrics."""
         super().__init__()
         self.avg_at_k, self.pass_at_k, self.maj_at_k = AverageAtK(), PassAtK(), MajorityAtK()
-        self.finished, self.length = MeanMetric(), MeanMetric()
+        self.finished, self.length, self.accuracy_given_finish = MeanMetric(), MeanMetric(), MeanMetric()
 
     def update(self, batch: RolloutBatch) -> None:
         """Take in graded rollouts of this task."""
@@ -81,13 +81,16 @@ class TaskMetrics(nn.Module):
         for metric in (self.avg_at_k, self.pass_at_k, self.maj_at_k):
             metric.update_groups(batch.rewards, batch.votes, batch.groups)
         self.finished.update(batch.finished.float())
+        self.accuracy_given_finish.update(batch.rewards, weight=batch.finished.float())
         self.length.update(batch.response_mask.sum(-1).float())
 
     def compute(self) -> dict[str, float]:
-        """Return the values by name."""
+        """Return the values by name; `accuracy_given_finish` only where a response was finished."""
         metrics: dict[str, MeanMetric] = {"avg_at_k": self.avg_at_k, "pass_at_k": self.pass_at_k}
         metrics |= {"maj_at_k": self.maj_at_k, "finished": self.finished, "length": self.length}
-        return {name: metric.compute().item() for name, metric in metrics.items()}
+        metrics["accuracy_given_finish"] = self.accuracy_given_finish
+        values = {name: metric.compute().item() for name, metric in metrics.items()}
+        return {name: value for name, value in values.items() if not isnan(value)}
 
 
 class ValidationMetrics(nn.Module):

@@ -8,7 +8,6 @@ temperature, top_p, top_k; 1, 1, 0 where it is missing).
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fireopd.errors import UserError
+from fireopd.files import replacing
 from fireopd.signals import JOINT, PER_TRAJECTORY, SIGNALS
 from fireopd.targets import Targets
 from fireopd.types import Sampling, ScoredBatch
@@ -121,14 +121,13 @@ def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside the file first, so that whatever happens there is no half of one. Signals may share memory."""
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(
-        {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
-        partial,
-        metadata=metadata,
-    )
-    os.replace(partial, path)
+    """Write the file; signals may share memory."""
+    with replacing(path) as partial:
+        save_file(
+            {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
+            partial,
+            metadata=metadata,
+        )
 
 
 def _error(path: Path, problem: str) -> UserError:
