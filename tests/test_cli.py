@@ -224,7 +224,7 @@ def test_a_checkpoint_that_is_not_there(capsys, tmp_path):
     message = refuse(
         capsys, "fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=no.ckpt"
     )
-    assert "--ckpt_path: 'no.ckpt': no such file" in message
+    assert "--ckpt_path: 'no.ckpt': no such checkpoint" in message
 
 
 def test_checkpoints_hold_the_student_and_no_teacher(run_folder):

@@ -1,6 +1,7 @@
 """What is checked before anything is loaded: that student, teachers, prompts and strategies fit together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fireopd.data import RolloutDataModule
@@ -19,20 +20,42 @@ def check_run(module: "FiReOPDModule", data: RolloutDataModule) -> None:
     Raises:
         UserError: that says what does not fit, and how to mend it.
     """
-    if module.trainer.precision == "16-mixed":
-        remedy = "use bf16-mixed, or 32-true with model.dtype"
-        raise UserError("trainer.precision", "16-mixed", "gradients are clipped without a loss scale", remedy)
-    check_routing(module.teachers, data)
-    check_sampling(data.engine.sampling, module.method.importance_cap)
-    check_signals(module.requires)
+    for check in checks(module, data):
+        check()
+    data.grade_training = "rewards" in module.requires
+
+
+def problems(module: "FiReOPDModule", data: RolloutDataModule) -> list[UserError]:
+    """Return all that does not fit, instead of the first."""
+    found = []
+    for check in checks(module, data):
+        try:
+            check()
+        except UserError as problem:
+            found.append(problem)
+    return found
+
+
+def checks(module: "FiReOPDModule", data: RolloutDataModule) -> Iterator[Callable[[], None]]:
+    """Yield the checks of a run: each raises `UserError`, and loads no weights."""
+    yield partial(check_precision, str(module.trainer.precision))
+    yield partial(check_routing, module.teachers, data)
+    yield partial(check_sampling, data.engine.sampling, module.method.importance_cap)
+    yield partial(check_signals, module.requires)
     for name, teacher in module.teachers.items():
         prompts = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher == name]
-        teacher.check(f"model.teachers.{name}", data.student, prompts, data.engine.max_response_length)
+        yield partial(teacher.check, f"model.teachers.{name}", data.student, prompts, data.engine.max_response_length)
         if module.compares:
-            teacher.check_distributions(f"model.teachers.{name}", data.student)
-    check_base(module, data)
-    data.engine.check("data.engine", data.student)
-    data.grade_training = "rewards" in module.requires
+            yield partial(teacher.check_distributions, f"model.teachers.{name}", data.student)
+    yield partial(check_base, module, data)
+    yield partial(data.engine.check, "data.engine", data.student)
+
+
+def check_precision(precision: str) -> None:
+    """Raise `UserError` if gradients would have to be scaled."""
+    if precision == "16-mixed":
+        remedy = "use bf16-mixed, or 32-true with model.dtype"
+        raise UserError("trainer.precision", "16-mixed", "gradients are clipped without a loss scale", remedy)
 
 
 def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> None:

@@ -10,13 +10,14 @@ from typing import Any, cast
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.callbacks.run_folder import RunLock
 from fireopd.checkpoints import check, last_checkpoint, standing
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
+from fireopd.errors import UserError
 from fireopd.module import FiReOPDModule
 from fireopd.plugins import load_plugins
 from fireopd.sharding import FSDP2Strategy
@@ -124,4 +125,15 @@ class FitCLI(LightningCLI):
             settings["logger"] = TensorBoardLogger(trainer["default_root_dir"] or ".", name=None)
         # First of all, before the settings are written there.
         trainer["callbacks"] = [RunLock(), *(trainer["callbacks"] or [])]
-        return super().instantiate_trainer(**settings)
+        try:
+            return super().instantiate_trainer(**settings)
+        except MisconfigurationException as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            remedy = "mend the trainer's settings; --trainer.accelerator cpu runs where there is no GPU"
+            raise UserError("trainer", str(trainer["accelerator"]), reason, remedy) from error
+
+    def prepare(self) -> None:
+        """Let module and data module know the trainer, and read the prompts: what checks need. No model is loaded."""
+        self.model.trainer = self.trainer
+        self.datamodule.trainer = self.trainer
+        self.datamodule.setup("fit")

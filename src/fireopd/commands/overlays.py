@@ -9,7 +9,7 @@ import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd.callbacks import Summary
-from fireopd.commands.fit import FitCLI, FitParser, build
+from fireopd.commands.fit import FitParser, build
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.comparisons.plans import OF_A_RUN
 from fireopd.errors import UserError
@@ -77,7 +77,8 @@ def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str,
         raise UserError("trainer.callbacks", name, "there is no Summary, whose file is read", "add Summary")
     if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
         raise UserError("trainer.logger", name, "there is no TensorBoardLogger, whose curves are read", "leave it out")
-    _check_run(cli)
+    cli.prepare()
+    check_run(cli.model, cli.datamodule)
     if not cli.datamodule.tasks:
         raise UserError("data.prompts", name, "there are no validation prompts", "give some: they are what is compared")
     return flat(json.loads(cli.parser.dump(cli.config, format="json")))
@@ -89,13 +90,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return found
-
-
-def _check_run(cli: FitCLI) -> None:
-    cli.model.trainer = cli.trainer
-    cli.datamodule.trainer = cli.trainer
-    cli.datamodule.setup("fit")
-    check_run(cli.model, cli.datamodule)
 
 
 def _read(path: Path) -> dict[str, Any]:

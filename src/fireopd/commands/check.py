@@ -1,0 +1,93 @@
+"""`fireopd check --config FILE`: what will run, all that is wrong with it, and the memory that it takes.
+
+The arguments are those of `fireopd fit`. Nothing is loaded and nothing is written; the exit code is 2 if anything is
+wrong. Say how many GPUs there will be with --trainer.devices and --trainer.num_nodes.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from fireopd.commands.fit import FitCLI, build
+from fireopd.errors import UserError
+from fireopd.memory import Part, available, estimate
+from fireopd.preflight import problems
+
+GIB = 2**30
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Check a run."""
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+    cli = build(arguments, train=False)
+    if rank_zero_only.rank > 0:
+        return
+    console = Console()
+    wrong = find(cli)
+    if cli.datamodule.training_prompts:
+        say_what_runs(cli, console)
+    for problem in wrong:
+        console.print(f"wrong: {problem}", markup=False, highlight=False, soft_wrap=True)
+    if not any(problem.key == "model.student" for problem in wrong) and cli.datamodule.training_prompts:
+        say_memory(cli, console)
+    if wrong:
+        console.print(f"{len(wrong)} to mend before fireopd fit can run.", highlight=False)
+        sys.exit(2)
+    console.print("Nothing found wrong.")
+
+
+def find(cli: FitCLI) -> list[UserError]:
+    """Return all that is wrong with a run; what prevents reading the prompts comes alone."""
+    try:
+        cli.prepare()
+    except UserError as problem:
+        return [problem]
+    return problems(cli.model, cli.datamodule)
+
+
+def say_what_runs(cli: FitCLI, console: Console) -> None:
+    """Print what will run, a line for each thing."""
+    module, data, trainer = cli.model, cli.datamodule, cli.trainer
+    rows = data.batch_size * data.responses_per_prompt
+    steps = len(data.training_prompts) // data.batch_size * (trainer.max_epochs or 1)
+    steps = min(steps, trainer.max_steps) if 0 < trainer.max_steps else steps
+    lines = {
+        "student": module.student_name,
+        "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in module.teachers.items()),
+        "method": " · ".join(str(part) for part in module.method.strategies.values()),
+        "engine": str(data.engine),
+        "prompts": f"{len(data.training_prompts)} for training, {len(data.validation_prompts)} held out",
+        "a step": f"{rows} trajectories of at most {data.engine.max_response_length} tokens after the prompt",
+        "steps": str(steps) if steps >= 0 else "until it is stopped",
+        "processes": f"{trainer.world_size} ({type(trainer.strategy).__name__}, {trainer.strategy.root_device.type})",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def say_memory(cli: FitCLI, console: Console) -> None:
+    """Print what a process will hold, and whether its device can."""
+    parts = estimate(cli.model, cli.datamodule)
+    device = cli.trainer.strategy.root_device
+    limit = available(device)
+    total = sum(part.size for part in parts)
+    console.print(table(parts, total, limit, f"memory of a process, estimated ({device.type})"))
+    if total > limit:
+        remedy = "shard over more processes, lower model.token_budget, or set model.gradient_checkpointing"
+        console.print(f"More than the {device.type} has: {remedy}.", highlight=False, soft_wrap=True)
+
+
+def table(parts: Sequence[Part], total: int, limit: int, title: str) -> Table:
+    """Return the table of the parts, GiB."""
+    result = Table(title=title)
+    for column in ("part", "GiB", "from"):
+        result.add_column(column, justify="right" if column == "GiB" else "left")
+    for part in parts:
+        result.add_row(part.name, f"{part.size / GIB:.3f}", part.made_of)
+    result.add_section()
+    result.add_row("together", f"{total / GIB:.3f}", f"of {limit / GIB:.1f} that there are")
+    return result
