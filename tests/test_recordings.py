@@ -107,3 +107,14 @@ def test_a_file_that_is_no_safetensors(tmp_path):
         read_scored(tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="cannot be read as safetensors"):
         read_scored(tmp_path / "nowhere.safetensors")
+
+
+def test_a_file_that_is_a_pickle_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "mark"), "w"))
+
+    torch.save({"tokens": Evil()}, tmp_path / "rollouts.safetensors")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        read_scored(tmp_path / "rollouts.safetensors")
+    assert not (tmp_path / "mark").exists()

@@ -84,10 +84,13 @@ def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | Non
 
 def _from_pretrained(factory: Any, name: str, key: str, **settings: Any) -> Any:
     try:
-        return factory.from_pretrained(resolve(name, key), **settings)
+        return factory.from_pretrained(resolve(name, key), trust_remote_code=False, **settings)
     except UserError:
         raise
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            remedy = "give a model whose architecture transformers itself has"
+            raise UserError(key, name, "it brings code of its own, which is not run", remedy) from error
         problem = f"could not be loaded ({str(error).splitlines()[0]})"
         remedy = "give a folder written by save_pretrained, or a hub name while the hub can be reached"
         raise UserError(key, name, problem, remedy) from error

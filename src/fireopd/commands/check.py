@@ -7,7 +7,6 @@ wrong. Say how many GPUs there will be with --trainer.devices and --trainer.num_
 import sys
 from collections.abc import Sequence
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -24,19 +23,16 @@ def run(arguments: Sequence[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
     cli = build(arguments, train=False)
-    if rank_zero_only.rank > 0:
-        return
     console = Console()
     wrong = find(cli)
     if cli.datamodule.training_prompts:
         say_what_runs(cli, console)
     for problem in wrong:
         console.print(f"wrong: {problem}", markup=False, highlight=False, soft_wrap=True)
-    if not any(problem.key == "model.student" for problem in wrong) and cli.datamodule.training_prompts:
-        say_memory(cli, console)
     if wrong:
         console.print(f"{len(wrong)} to mend before fireopd fit can run.", highlight=False)
         sys.exit(2)
+    say_memory(cli, console)
     console.print("Nothing found wrong.")
 
 
@@ -54,7 +50,7 @@ def say_what_runs(cli: FitCLI, console: Console) -> None:
     module, data, trainer = cli.model, cli.datamodule, cli.trainer
     rows = data.batch_size * data.responses_per_prompt
     steps = len(data.training_prompts) // data.batch_size * (trainer.max_epochs or 1)
-    steps = min(steps, trainer.max_steps) if 0 < trainer.max_steps else steps
+    steps = min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
     lines = {
         "student": module.student_name,
         "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in module.teachers.items()),

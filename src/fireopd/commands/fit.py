@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.callbacks.run_folder import RunLock
