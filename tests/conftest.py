@@ -1,5 +1,9 @@
 """Fixtures that several test files use. The tests are made for few cores: one thread is faster than two that wait."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
+
 import pytest
 import torch
 
