@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from fakes import scored_batch
+from fakes import full_batch, scored_batch
 from lightning import Trainer
 from test_module import TEACHERS, fit, make_data, make_module, sgd
 
@@ -101,7 +101,7 @@ def test_what_a_teacher_holds_impossible_is_dropped_and_the_rest_is_learnt_from(
 
 
 def test_one_bad_step_is_passed_over_with_all_callbacks_at_work(tmp_path):
-    class OnlyOnce(HFTeacher):
+    class FirstTime(HFTeacher):
         calls = 0
 
         def score(self, rollouts, *, entropy):
@@ -109,7 +109,7 @@ def test_one_bad_step_is_passed_over_with_all_callbacks_at_work(tmp_path):
             scores = super().score(rollouts, entropy=entropy)
             return TokenScores(scores.logprobs * (math.nan if self.calls == 1 else 1.0), scores.entropy)
 
-    module = make_module(teachers={**TEACHERS, "code": OnlyOnce("tiny/code")}, max_skipped_steps=2)
+    module = make_module(teachers={**TEACHERS, "code": FirstTime("tiny/code")}, max_skipped_steps=2)
     data = make_data(24, num_validation=2, validation_responses=1)
     trainer = Trainer(
         default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", enable_progress_bar=False, num_sanity_val_steps=0,
@@ -136,6 +136,21 @@ def test_scores_off_the_response_mask_are_nobodys_fault():
     batch = scored_batch()
     for values in batch.signals.values():
         values[~batch.response_mask] = math.nan
-    assert faults.unusable_signal(batch) is None
-    batch.signals["student_entropy"][batch.response_mask] = math.inf
-    assert "model.student: 'student_entropy': its student_entropy is inf" in str(faults.unusable_signal(batch))
+    assert faults.unusable_signal(batch, frozenset(batch.signals)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "culprit"),
+    [
+        ("student_entropy", "model.student: 'student_entropy'"),
+        ("teacher_entropy", "model.teachers: 'math'"),
+        ("reverse_kl", "model.teachers: 'math'"),
+        ("base_logprobs", "model.base: 'base_logprobs'"),
+        ("rewards", "data.prompts.verifier: 'rewards'"),
+    ],
+)
+def test_whose_signal_it_is_is_named_and_what_nobody_reads_is_let_be(name, culprit):
+    batch = full_batch()
+    batch.signals[name][0] = math.nan
+    assert str(faults.unusable_signal(batch, frozenset(batch.signals))).startswith(f"{culprit}: its {name} is nan")
+    assert faults.unusable_signal(batch, frozenset(batch.signals) - {name}) is None

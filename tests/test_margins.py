@@ -59,3 +59,15 @@ def test_groups_are_compared_apart():
 def test_least_kept_has_a_range():
     with pytest.raises(ValueError, match=r"least_kept must be in \[0, 1\], got 2"):
         MarginFilter(least_kept=2)
+
+
+def test_what_a_teacher_holds_impossible_is_dropped_and_decides_nothing():
+    returns, rewards = [-torch.inf, 0.0, 1.0, -torch.inf, 2.0], [1, 1, 1, 0, 0]
+    kept = MarginFilter(least_kept=0.0)(one_token_each(returns, rewards))
+    assert kept.tolist() == [False, False, True, False, True], "of the others, the greater correct one is left"
+
+
+def test_an_empty_response_is_dropped():
+    batch = one_token_each([0.0, 1.0, 2.0], [1, 1, 0])
+    batch.response_mask[1] = False
+    assert not MarginFilter(least_kept=0.0)(batch)[1]

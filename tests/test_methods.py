@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from fireopd import filters, objectives, weighters
 from fireopd.filters import TrajectoryFilter
 from fireopd.methods import Method
-from fireopd.objectives import DirectObjective, Objective
+from fireopd.objectives import DirectObjective, GroupRewardReverseKL, Objective
 from fireopd.signals import PER_TRAJECTORY
 from fireopd.weighters import TokenWeighter
 
@@ -95,3 +95,13 @@ def test_the_same_batch_gives_the_same_targets_and_no_gradient(method):
     for name, value in one.tensors.items():
         assert torch.equal(two.tensors[name], value)
         assert not two.tensors[name].requires_grad
+
+
+def test_a_micro_batch_of_one_is_for_filter_and_weights_and_leaves_the_objective_its_groups():
+    batch = full_batch()
+    whole, alone = (
+        Method(objective=GroupRewardReverseKL(0.0), population=population).targets(batch)
+        for population in ("rollout_batch", "micro_batch_of_one")
+    )
+    assert whole.advantage.abs().max() > 0.5
+    torch.testing.assert_close(alone.advantage, whole.advantage)

@@ -86,7 +86,7 @@ def test_likelier_trajectories_weigh_more_unless_each_is_brought_to_mean_one():
     for temperature in (1.0, 3.0):
         weight = TeacherLikelihoodWeighter(temperature)(batch)
         for row, mean in zip(rows_of(batch, weight), means, strict=True):
-            assert row == pytest.approx([math.exp(mean / temperature)] * len(row), rel=1e-5)
+            assert row == pytest.approx([math.exp((mean - max(means)) / temperature)] * len(row), rel=1e-5)
     undone = Method(token_weighter=TeacherLikelihoodWeighter()).targets(batch)
     torch.testing.assert_close(undone.weight, undone.mask.float())
     kept = Method(token_weighter=TeacherLikelihoodWeighter(), normalization="batch").targets(batch)
@@ -95,8 +95,17 @@ def test_likelier_trajectories_weigh_more_unless_each_is_brought_to_mean_one():
 
 def test_a_trajectory_that_the_teacher_rules_out_weighs_nothing():
     batch = full_batch()
-    impossible = torch.where(batch.response_mask, -torch.inf, 0.0)
-    assert TeacherLikelihoodWeighter()(with_signals(batch, teacher_logprobs=impossible)).abs().max() == 0
+    impossible = batch.teacher_logprobs.clone()
+    impossible[3] = torch.where(batch.response_mask[3], -torch.inf, 0.0)
+    weight = TeacherLikelihoodWeighter()(with_signals(batch, teacher_logprobs=impossible))
+    assert weight[3].abs().max() == 0
+    assert weight.max() == 1
+
+
+def test_a_low_temperature_leaves_the_likeliest_trajectory():
+    weight = TeacherLikelihoodWeighter(1e-3)(full_batch())
+    assert weight.max() == 1
+    assert (weight[:, 0] > 0.5).sum() == 1
 
 
 @pytest.mark.parametrize(

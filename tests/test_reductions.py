@@ -55,3 +55,15 @@ def test_standardized_over_groups():
     expected = [(x - mean) / (deviation + 1e-6) for x in (1, 2, 4)]
     assert [found[0], found[5], found[6]] == pytest.approx(expected, abs=1e-5)
     assert found[1:5] == pytest.approx([0.0] * 4, abs=0.05), "one alone, and equal ones, are not away from their mean"
+
+
+@pytest.mark.parametrize(("value", "number"), [(0.6, 8), (0.7, 15), (0.9, 3), (0.1, 8)])
+def test_equal_values_have_the_score_0_whatever_their_rounding(value, number):
+    scores = reductions.standardized(torch.full((number,), value), torch.zeros(number, dtype=torch.int64))
+    assert scores.abs().max() == 0
+
+
+def test_what_is_not_finite_has_no_part_in_the_scores_of_others():
+    values, groups = torch.tensor([-torch.inf, 1.0, 2.0, torch.nan]), torch.zeros(4, dtype=torch.int64)
+    scores = reductions.standardized(values, groups)
+    torch.testing.assert_close(scores, torch.tensor([0.0, -0.7071, 0.7071, 0.0]), rtol=0, atol=1e-4)

@@ -127,3 +127,11 @@ def test_normalised_over_the_batch_the_loss_is_a_mean_over_the_chosen_tokens():
 def test_settings_have_a_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_where_one_of_the_two_does_not_differ_the_other_chooses():
+    batch = with_signals(full_batch(), student_topk_mass=torch.ones_like(full_batch().student_topk_mass))
+    chosen = TeachabilityWeighter(share=0.25, tail=0.0)(batch)[batch.response_mask]
+    divergence = batch.reverse_kl[batch.response_mask]
+    assert 0.2 < chosen.mean() < 0.35
+    assert divergence[chosen == 1].min() > divergence[chosen == 0].max()

@@ -96,3 +96,16 @@ def test_an_empty_intersection_is_finite_with_a_gradient(mass):
 def test_top_k_has_a_range():
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         TopKDivergence(0)
+
+
+def test_a_student_that_is_sure_of_something_else_still_learns():
+    """Its mass on the teacher's tokens is far below float32's; brought to 1 it is a distribution all the same."""
+    student = torch.tensor([[30.0, 1.0, 0.0, -1.0]], requires_grad=True)
+    teacher = torch.tensor([[-5.0, 3.0, 0.0, 2.0]]).log_softmax(-1)
+    divergence = TopKDivergence(top_k=2).divergence(student.log_softmax(-1), teacher)
+    own, other = (x[:, [1, 3]].double().log_softmax(-1) for x in (student, teacher))
+    expected = (own.exp() * (own - other)).sum()
+    assert divergence.item() == pytest.approx(expected.item(), rel=1e-4)
+    (gradient,) = torch.autograd.grad(divergence.sum(), student)
+    (reference,) = torch.autograd.grad(expected, student)
+    torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-6)

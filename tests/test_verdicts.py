@@ -180,3 +180,18 @@ def test_a_batch_of_one_kind_is_kept():
 def test_strengths_have_a_range(make):
     with pytest.raises(ValueError, match="strength must be at least 0, got -1"):
         make(-1)
+
+
+@pytest.mark.parametrize("objective", [MarginReverseKL(), CreditedReverseKL()])
+def test_a_token_that_a_teacher_holds_impossible_spoils_no_other_trajectory(objective):
+    batch = full_batch()
+    impossible = batch.teacher_logprobs.clone()
+    row = 2
+    first = int(batch.response_mask[row].int().argmax())
+    impossible[row, first] = -torch.inf
+    batch = replace(
+        batch, groups=torch.zeros_like(batch.groups), signals=batch.signals | {"teacher_logprobs": impossible}
+    )
+    advantage = objective.advantage(batch)
+    others = [other for other in range(len(batch.teachers)) if other != row]
+    assert advantage[others][batch.response_mask[others]].isfinite().all()

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from fireopd.errors import UserError
+from fireopd.signals import JOINT, SIGNALS
 from fireopd.targets import Targets
 from fireopd.types import ScoredBatch
 
 
-def unusable_signal(batch: ScoredBatch) -> UserError | None:
-    """Return what is wrong with the scores, if anything is, naming the teacher.
+def unusable_signal(batch: ScoredBatch, read: frozenset[str]) -> UserError | None:
+    """Return what is wrong with the signals that are read, if anything is, naming whose they are.
 
     Only a log-probability may be infinite, that of a token that a model holds impossible; it is for the filter to drop.
     """
-    for name, values in batch.signals.items():
+    for name in sorted(read & batch.signals.keys(), key=list(SIGNALS).index):
+        values = batch.signals[name]
         wrong = values.isnan() | (values == torch.inf) | (values.isinf() & (not name.endswith("logprobs")))
         if wrong.ndim == 2:
             wrong &= batch.response_mask
@@ -32,8 +34,12 @@ def _signal(batch: ScoredBatch, name: str, values: Tensor, wrong: Tensor) -> Use
     value, teacher = values[place].item(), batch.teachers[place[0]]
     rows = int(wrong.reshape(len(wrong), -1).any(-1).sum())
     problem = f"its {name} is {value} on {int(wrong.sum())} tokens of {rows} trajectories"
-    if name.startswith("teacher"):
+    if name in JOINT or name.startswith("teacher"):
         return UserError("model.teachers", teacher, problem, "check this teacher's weights and its dtype")
+    if name == "base_logprobs":
+        return UserError("model.base", name, problem, "check the base model's weights and its dtype")
+    if name == "rewards":
+        return UserError("data.prompts.verifier", name, problem, "mend the verifier: rewards are in [0, 1]")
     return UserError("model.student", name, problem, "go on from an earlier checkpoint, with a lower learning rate")
 
 

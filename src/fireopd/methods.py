@@ -1,8 +1,9 @@
 """A method: one choice of filter, weighter and objective with the way they are put together."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from fireopd import contracts, signals
@@ -71,7 +72,11 @@ class Method:
         """Return the targets of a global batch."""
         if self.population == "rollout_batch":
             return self._targets(batch)
-        return Targets.of_rows([self._targets(batch.select([row])) for row in range(len(batch.teachers))])
+        alone = Targets.of_rows([self._targets(batch.select([row])) for row in range(len(batch.teachers))])
+        whole = replace(self, trajectory_filter=KeepAll(), token_weighter=UniformWeighter())._targets(batch)
+        # The released code has its advantages from the whole batch, before it is cut.
+        of_objective = {name: torch.where(alone.mask, value, 0.0) for name, value in whole.of_objective.items()}
+        return replace(alone, **of_objective)
 
     def comparison(self, distributions: Distributions | None) -> Comparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""

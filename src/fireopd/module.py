@@ -184,7 +184,7 @@ class FiReOPDModule(LightningModule):
         watch = Stopwatch()
         scored, distributions = self.score(rollouts, watch)
         batch, own = collectives.gather_batch(scored)
-        fault = faults.unusable_signal(batch)
+        fault = faults.unusable_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
         targets = Targets.nothing(batch) if fault else self.method.targets(batch)
         with watch("update"):
             self.interrupts.postpone()

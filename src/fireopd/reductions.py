@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_DEVIATION = 1e-6
-"""Added to standard deviations, so that equal values have the score 0, whatever their rounding."""
+"""Added to standard deviations, so that values which hardly differ do not have great scores."""
 
 
 def total(values: Tensor, mask: Tensor) -> Tensor:
@@ -54,10 +54,14 @@ def min_max(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def standardized(values: Tensor, groups: Tensor) -> Tensor:
-    """Return float [N]: (value - mean) / standard deviation over each group of int64 [N] `groups`; 0 for one alone."""
+    """Return float [N]: (value - mean) / standard deviation over each group of int64 [N] `groups`.
+
+    0 where all of a group are equal, and for values that are not finite, which have no part in the statistics.
+    """
     scores = torch.zeros_like(values)
     for group in groups.unique():
-        rows = groups == group
-        if rows.sum() > 1:
-            scores[rows] = (values[rows] - values[rows].mean()) / (values[rows].std() + SMALLEST_DEVIATION)
+        rows = (groups == group) & values.isfinite()
+        own = values[rows].double()
+        if len(own) > 1 and own.max() > own.min():
+            scores[rows] = ((own - own.mean()) / (own.std() + SMALLEST_DEVIATION)).to(values.dtype)
     return scores

@@ -40,6 +40,11 @@ class Targets:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
+    @property
+    def of_objective(self) -> dict[str, Tensor]:
+        """Those that an objective decides, by name."""
+        return {name: value for name, value in self.tensors.items() if name in ("advantage", "coefficient")}
+
     def select(self, rows: Tensor, width: int) -> Targets:
         """Return the rows of an int64 index, cut to `width` tokens."""
         rowwise = {name: value[rows] for name, value in self.tensors.items()}

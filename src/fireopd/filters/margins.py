@@ -17,7 +17,8 @@ class MarginFilter(TrajectoryFilter):
 
     While the mean log-ratio of correct responses is not a margin above that of incorrect ones, the least correct or the
     greatest incorrect one is dropped, whichever widens the gap more; one of each is always left. Where all are correct,
-    or none, all are kept. `MarginReverseKL` shifts log-ratios in its place.
+    or none, all are kept. Empty responses are dropped, and those with a token that a model holds impossible.
+    `MarginReverseKL` shifts log-ratios in its place.
     """
 
     margin: float = 0.4
@@ -39,10 +40,10 @@ class MarginFilter(TrajectoryFilter):
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]."""
         returns = reductions.row_mean(batch.teacher_logprobs - batch.student_logprobs, batch.response_mask)
-        correct, keep = batch.rewards > self.threshold, torch.ones_like(batch.finished)
+        correct, keep = batch.rewards > self.threshold, returns.isfinite() & (batch.lengths > 0)
         groups = batch.groups if self.scope == "group" else torch.zeros_like(batch.groups)
         for group in groups.unique():
-            rows = (groups == group).nonzero().squeeze(-1)
+            rows = (keep & (groups == group)).nonzero().squeeze(-1)
             keep[rows[~self._kept(returns[rows].tolist(), correct[rows].tolist())]] = False
         return keep
 

@@ -73,7 +73,7 @@ class BalanceFilter(TrajectoryFilter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]; responses that are alike token for token are kept or dropped together."""
-        correct, drawn = batch.rewards > self.threshold, row_uniforms(batch, self.seed)
+        correct, drawn = batch.rewards > self.threshold, row_uniforms(batch, self, self.seed)
         keep = torch.ones_like(batch.finished)
         groups = batch.groups if self.scope == "group" else torch.zeros_like(batch.groups)
         for group in groups.unique():

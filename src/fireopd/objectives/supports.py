@@ -17,6 +17,8 @@ as it is with all other tokens as one more."""
 
 SMALLEST_TAIL = 1e-8
 """Probability of the other tokens together, at least."""
+SMALLEST = -1e4
+"""Log-probability of a token in the mass of several, at least, nats."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,16 @@ def on_support(student: Tensor, teacher: Tensor, chosen: Tensor, mass: Mass) -> 
     if mass == "tail":
         tails = [torch.where(chosen, 0.0, x.exp()).sum(-1, keepdim=True) for x in (student, teacher)]
         kept = [torch.cat([x, tail.clamp(min=SMALLEST_TAIL).log()], -1) for x, tail in zip(kept, tails, strict=True)]
-    # An empty intersection has no mass to be brought to 1.
-    masses = [
-        torch.where(chosen, x.exp(), 0.0).sum(-1, keepdim=True).clamp(min=SMALLEST_TAIL) for x in (student, teacher)
-    ]
     if mass == "both":
-        kept[0] = kept[0] - masses[0].log()
+        kept[0] = kept[0] - log_mass(student, chosen)
     if mass in ("both", "teacher"):
-        kept[1] = kept[1] - masses[1].log()
+        kept[1] = kept[1] - log_mass(teacher, chosen)
     return kept[0], kept[1]
+
+
+def log_mass(log_distribution: Tensor, chosen: Tensor) -> Tensor:
+    """Return float [T, 1]: the log of the probability of bool [T, V] `chosen` together; 0 where nothing is chosen."""
+    kept = torch.where(chosen, log_distribution.clamp(min=SMALLEST), -torch.inf)
+    return torch.where(chosen.any(-1, keepdim=True), kept, 0.0).logsumexp(-1, keepdim=True) * chosen.any(
+        -1, keepdim=True
+    )

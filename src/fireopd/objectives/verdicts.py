@@ -116,9 +116,10 @@ class MarginReverseKL(Objective):
         ratio, correct = log_ratio(batch), batch.rewards > self.threshold
         returns, shifts = reductions.row_mean(ratio, batch.response_mask), torch.zeros_like(batch.rewards)
         groups = batch.groups if self.scope == "group" else torch.zeros_like(batch.groups)
+        usable = returns.isfinite() & (batch.lengths > 0)
         up = {"correct_up": 1.0, "incorrect_down": 0.0, "both": 0.5}[self.shift]
         for group in groups.unique():
-            good, bad = correct & (groups == group), ~correct & (groups == group)
+            good, bad = (kind & usable & (groups == group) for kind in (correct, ~correct))
             if good.any() and bad.any():
                 lacking = (self.margin - gap_between(returns[good], returns[bad], self.gap)).clamp(min=0)
                 shifts[good], shifts[bad] = up * lacking, (up - 1) * lacking

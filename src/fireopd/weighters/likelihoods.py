@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fireopd import reductions
@@ -13,10 +14,10 @@ from fireopd.weighters.base import TokenWeighter
 class TeacherLikelihoodWeighter(TokenWeighter):
     """Less weight for trajectories that their teacher finds unlikely: the soft form of FiRe-OPD's filter.
 
-    exp(s / temperature) for every token of a trajectory, s being the mean log-probability of the response under its
-    teacher: with a temperature of 1, the geometric mean of the tokens' probabilities. The paper compares its filter
-    with a soft one (arXiv 2606.02684, ablations); this form of it is ours. Weights that are brought to mean 1 over each
-    trajectory would undo it: use `normalization: batch`.
+    exp((s - max s) / temperature) for every token of a trajectory, s being the mean log-probability of the response
+    under its teacher and max s that of the likeliest response of the batch, which has the weight 1. The paper compares
+    its filter with a soft one (arXiv 2606.02684, ablations); this form of it is ours. Weights that are brought to mean
+    1 over each trajectory would undo it: use `normalization: batch`.
     """
 
     temperature: float = 1.0
@@ -31,5 +32,6 @@ class TeacherLikelihoodWeighter(TokenWeighter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L], between 0 and 1, the same for all tokens of a trajectory."""
-        score = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
-        return (score / self.temperature).exp()[:, None].expand(batch.response_mask.shape)
+        score = reductions.row_mean(batch.teacher_logprobs, batch.response_mask).nan_to_num(neginf=-1e30)
+        score = torch.where(batch.lengths > 0, score, -1e30)
+        return ((score - score.max()) / self.temperature).exp()[:, None].expand(batch.response_mask.shape)

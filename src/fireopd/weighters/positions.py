@@ -69,6 +69,6 @@ class WindowWeighter(TokenWeighter):
         starts = torch.zeros_like(batch.lengths)
         if self.place == "random":
             choices = (batch.lengths - self.size).clamp(min=0) + 1
-            starts = (row_uniforms(batch, self.seed) * choices).long()
+            starts = (row_uniforms(batch, self, self.seed) * choices).long()
         place = places(batch) - starts[:, None]
         return ((place >= 1) & (place <= self.size)).float()

@@ -1,8 +1,8 @@
 """Weighters that choose: weight 1 for some tokens of the batch, 0 for all others."""
 
-import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fireopd import reductions
@@ -92,8 +92,8 @@ class TeachabilityWeighter(TokenWeighter):
     """The tokens with something to learn that the student can take up: TA-OPD (arXiv 2605.26844).
 
     d c, d being KL(student || teacher) and c the teacher's mass on the student's `model.top_k` likeliest tokens, each
-    scaled so that its 5 % and 95 % quantiles over the batch become 0 and 1, and cut there. The loss of the paper is a
-    mean over the chosen tokens: use `normalization: batch`.
+    scaled so that its 5 % and 95 % quantiles over the batch become 0 and 1, and cut there; 1 where both are equal. The
+    loss of the paper is a mean over the chosen tokens: use `normalization: batch`.
     """
 
     share: float = 0.05
@@ -116,7 +116,7 @@ class TeachabilityWeighter(TokenWeighter):
 
     def _scaled(self, values: Tensor, batch: ScoredBatch) -> Tensor:
         low, high = (reductions.quantile(values, batch.response_mask, q) for q in (self.tail, 1 - self.tail))
-        return ((values - low) / (high - low).clamp(min=math.ulp(1))).clamp(0, 1)
+        return torch.where(high > low, ((values - low) / (high - low)).clamp(0, 1), 1.0)
 
 
 def check_share(share: float) -> None:
