@@ -44,19 +44,25 @@ def test_majority_takes_the_most_frequent_answer():
     assert of(MajorityAtK(), [0, 0], votes=[-1, -1]) == 0
 
 
-def test_tasks_are_kept_apart():
+def measured(tasks, groups, rewards, votes, finished):
+    """Return a batch of graded rows, and what is measured of it."""
     batch = rollouts_of(scored_batch(4, 8))
     batch = replace(
         batch,
-        prompts=tuple(replace(p, task=t) for p, t in zip(batch.prompts, ("math", "math", "code", "code"), strict=True)),
-        groups=torch.tensor([0, 0, 1, 1]),
-        rewards=torch.tensor([1.0, 0.0, 0.0, 0.0]),
-        votes=torch.tensor([0, 1, 1, 1]),
-        finished=torch.tensor([True, True, True, False]),
+        prompts=tuple(replace(prompt, task=task) for prompt, task in zip(batch.prompts, tasks, strict=True)),
+        groups=torch.tensor(groups),
+        rewards=torch.tensor(rewards),
+        votes=torch.tensor(votes),
+        finished=torch.tensor(finished),
     )
     metrics = ValidationMetrics(["math", "code"])
     metrics.update(batch)
-    values = metrics.compute()
+    return batch, metrics.compute()
+
+
+def test_tasks_are_kept_apart():
+    tasks, finished = ("math", "math", "code", "code"), [True, True, True, False]
+    batch, values = measured(tasks, [0, 0, 1, 1], [1.0, 0.0, 0.0, 0.0], [0, 1, 1, 1], finished)
     assert values["math/avg_at_k"] == 0.5
     assert values["math/pass_at_k"] == 1
     assert values["code/avg_at_k"] == values["code/maj_at_k"] == 0
@@ -65,18 +71,8 @@ def test_tasks_are_kept_apart():
 
 
 def test_accuracy_of_finished_responses_and_its_absence_where_none_finished():
-    batch = rollouts_of(scored_batch(4, 8))
-    batch = replace(
-        batch,
-        prompts=tuple(replace(p, task=t) for p, t in zip(batch.prompts, ("math", "math", "math", "code"), strict=True)),
-        groups=torch.tensor([0, 0, 0, 1]),
-        rewards=torch.tensor([1.0, 0.0, 1.0, 1.0]),
-        votes=torch.zeros(4, dtype=torch.int64),
-        finished=torch.tensor([True, True, False, False]),
-    )
-    metrics = ValidationMetrics(["math", "code"])
-    metrics.update(batch)
-    values = metrics.compute()
+    tasks, finished = ("math", "math", "math", "code"), [True, True, False, False]
+    _, values = measured(tasks, [0, 0, 0, 1], [1.0, 0.0, 1.0, 1.0], [0, 0, 0, 0], finished)
     assert values["math/accuracy_given_finish"] == 0.5
     assert "code/accuracy_given_finish" not in values
     assert values["code/avg_at_k"] == 1, "a right answer that did not come to its end counts all the same"

@@ -124,6 +124,7 @@ def joint_signals(names: frozenset[str], top_k: int) -> Measure:
     """
 
     def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """Return float [T] by name, of log-distributions [T, V]."""
         size = min(top_k, student.shape[-1])
         top = student.topk(size).indices
         values = {}

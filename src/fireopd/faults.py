@@ -3,9 +3,11 @@
 Each is said as the error that ends the run when it comes too many times in a row; a single one is passed over.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from fireopd.errors import UserError
@@ -46,14 +48,16 @@ def _signal(batch: ScoredBatch, name: str, values: Tensor, wrong: Tensor) -> Use
 def fruitless(
     batch: ScoredBatch, targets: Targets, steps: Sequence[Mapping[str, float]], strategies: Mapping[str, object]
 ) -> UserError | None:
-    """Return why no update came of a batch, if none did.
+    """Return why a batch came to nothing, if no update of it was finite.
 
     Args:
         batch: N trajectories.
         targets: what was made of them.
-        steps: loss and gradient norm of each update, of which none came to anything.
+        steps: loss and gradient norm of each update.
         strategies: the parts of the method, by their names.
     """
+    if any(all(math.isfinite(value) for value in step.values()) for step in steps):
+        return None
     if not steps:
         remedy = "loosen it, or look at what it drops with the Trajectories callback"
         name = strategies["trajectory_filter"]
@@ -68,3 +72,20 @@ def fruitless(
     worst = max(steps, key=lambda step: step["train/grad_norm"] != step["train/grad_norm"])
     problem = f"loss or gradient was not finite (loss {worst['train/loss']}, norm {worst['train/grad_norm']})"
     return UserError("model.optimizer", "step", problem, "lower the learning rate, or use a dtype of greater range")
+
+
+def pass_over(fault: UserError, in_a_row: int, at_most: int) -> None:
+    """Say that a step came to nothing.
+
+    Args:
+        fault: of the step.
+        in_a_row: steps up to this one that came to nothing, one after the other.
+        at_most: how many of them end the run.
+
+    Raises:
+        UserError: if it was one too many.
+    """
+    if in_a_row >= at_most:
+        problem = f"{in_a_row} steps in a row came to nothing; of the last: {fault.problem}"
+        raise UserError(fault.key, fault.value, problem, fault.remedy)
+    rank_zero_info(f"Step {in_a_row} in a row that comes to nothing: {fault}")

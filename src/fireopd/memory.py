@@ -101,6 +101,7 @@ def activations_per_token(config: PreTrainedConfig) -> int:
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
+        """Take down the storage of what is kept, parameters left out."""
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()

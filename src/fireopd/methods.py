@@ -85,6 +85,7 @@ class Method:
             return None
 
         def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+            """Return float [T] as `divergence`, of log-distributions [T, V], with its gradient."""
             divergence = objective.divergence(student, teacher)
             return {"divergence": contracts.checked_divergence(objective, divergence, student)}
 

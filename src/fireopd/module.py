@@ -1,6 +1,5 @@
 """The training step: rollouts -> scores -> targets -> loss -> step, on any device and any number of processes."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,6 @@ from fireopd.callbacks.weight_sync import WeightSync
 from fireopd.data import RolloutDataModule
 from fireopd.diagnostics import speed, step_diagnostics
 from fireopd.distributions import Comparison, Distributions
-from fireopd.errors import UserError
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.methods import Method, Population
 from fireopd.metrics import ValidationMetrics
@@ -191,9 +189,10 @@ class FiReOPDModule(LightningModule):
             cuts = updates(targets.keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
             comparison = self.method.comparison(distributions)
             steps = [self._update(rollouts, batch, targets, own, rows, comparison) for rows in cuts]
-        if not any(all(math.isfinite(value) for value in step.values()) for step in steps):
-            fault = fault or faults.fruitless(batch, targets, steps, self.method.strategies)
-        self._count_skipped(fault)
+        fault = fault or faults.fruitless(batch, targets, steps, self.method.strategies)
+        self.skipped_steps = self.skipped_steps + 1 if fault else 0
+        if fault:
+            faults.pass_over(fault, self.skipped_steps, self.max_skipped_steps)
         self._log_step(rollouts, batch, targets, steps, watch)
         return {"batch": batch, "targets": targets}
 
@@ -245,16 +244,6 @@ class FiReOPDModule(LightningModule):
                 scheduler.step()
         optimizer.zero_grad()  # the memory is wanted for the next rollout
         return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
-
-    def _count_skipped(self, fault: UserError | None) -> None:
-        """Count the steps in a row that came to nothing, and stop the run when there are too many."""
-        self.skipped_steps = self.skipped_steps + 1 if fault else 0
-        if fault is None:
-            return
-        if self.skipped_steps >= self.max_skipped_steps:
-            problem = f"{self.skipped_steps} steps in a row came to nothing; of the last: {fault.problem}"
-            raise UserError(fault.key, fault.value, problem, fault.remedy)
-        rank_zero_info(f"Step {self.skipped_steps} in a row that comes to nothing: {fault}")
 
     def _log_step(
         self,
