@@ -1,12 +1,14 @@
 """The rollout data module: prompts go in, batches of the student's own trajectories come out."""
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, cast
+from math import inf
+from typing import Any, Literal, cast
 
-import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 
 from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
@@ -33,6 +35,7 @@ class RolloutDataModule(LightningDataModule):
         validation_batch_size: int = 128,
         validation_responses: int = 4,
         chat_template_options: dict[str, Any] | None = None,
+        overlong_prompts: Literal["refuse", "drop"] = "refuse",
         seed: int = 0,
     ) -> None:
         """Store the settings.
@@ -46,6 +49,7 @@ class RolloutDataModule(LightningDataModule):
             validation_batch_size: prompts that are rolled out together in validation.
             validation_responses: responses to each validation prompt: the k of avg@k.
             chat_template_options: passed to the chat template, for example {enable_thinking: false}.
+            overlong_prompts: what is done about prompts that do not fit into the context with their responses.
             seed: of the order of prompts and of all rollouts; follows seed_everything.
 
         Raises:
@@ -61,62 +65,84 @@ class RolloutDataModule(LightningDataModule):
         self.batch_size, self.responses_per_prompt = batch_size, responses_per_prompt
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
+        self.overlong_prompts = overlong_prompts
         self.seed = seed
         self.grade_training = False
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
+        self.prompts_per_epoch = 0
 
     def setup(self, stage: str) -> None:
         """Read and tokenize the prompts; no model is loaded.
 
         Raises:
-            UserError: if there are none, or if one does not fit into the context with its response.
+            UserError: if there are none, if two have one id, or if one does not fit into the context with its response.
         """
         if self.training_prompts:
             return
         self.tokenizer = load_tokenizer(self.student, "model.student")
-        self.training_prompts = [self._tokenize(text) for text in self.source.training(self.seed)]
-        self.validation_prompts = [self._tokenize(text) for text in self.source.validation()]
-        if not self.training_prompts:
+        training = self._tokenize("training", self.source.training(self.seed))
+        self.validation_prompts = self._tokenize("validation", self.source.validation())
+        if not training:
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
+        self.prompts_per_epoch = len(self.source.order(training, self.seed, 0))
         self._check_sizes()
-        self._check_lengths()
+        self.training_prompts = training
 
     @property
     def tasks(self) -> list[str]:
         """The tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
 
-    def _tokenize(self, text: PromptText) -> Prompt:
+    def _tokenize(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
+        """Return the prompts that fit, ready for the engine; kind says which they are."""
+        places = Counter(text.id for text in texts)
+        for place, number in places.items():
+            if number > 1:
+                problem = f"{number} {kind} prompts have this id"
+                raise UserError("data.prompts", place, problem, "give each an id of its own")
+        prompts = [self._encode(text) for text in texts]
+        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
+        limit = min((limit for limit in limits if limit is not None), default=inf)
+        fitting = [p for p in prompts if len(p.tokens) + self.engine.max_response_length <= limit]
+        if len(fitting) < len(prompts) and self.overlong_prompts == "refuse":
+            longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
+            problem += f" do not fit into a context of {limit}"
+            remedy = "shorten the prompt, or data.engine.max_response_length, or set data.overlong_prompts to drop"
+            raise UserError("data.prompts", longest.id, problem, remedy)
+        if len(fitting) < len(prompts):
+            rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
+        return fitting
+
+    def _encode(self, text: PromptText) -> Prompt:
         if isinstance(text.content, str):
             tokens = self.tokenizer.encode(text.content)
         else:
             if self.tokenizer.chat_template is None:
                 remedy = 'write rows with "prompt": text, or use a student with a chat template'
-                raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
+                raise UserError("data.prompts", text.id, "the student's tokenizer has no chat template", remedy)
             tokens = list(encode_chat(self.tokenizer, text.content, self.chat_template_options))
-        options = self.chat_template_options
-        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin, text.content, options)
+        return Prompt(
+            tokens=tuple(tokens),
+            teacher=text.teacher,
+            task=text.task,
+            answer=text.answer,
+            id=text.id,
+            content=text.content,
+            template_options=self.chat_template_options,
+            verifier=text.verifier,
+            details=text.details,
+            source=text.source,
+        )
 
     def _check_sizes(self) -> None:
-        if len(self.training_prompts) < self.batch_size:
-            problem = f"only {len(self.training_prompts)} training prompts"
+        if self.prompts_per_epoch < self.batch_size:
+            problem = f"only {self.prompts_per_epoch} training prompts an epoch"
             raise UserError("data.batch_size", self.batch_size, problem, "lower it, or give more prompts")
         ranks = self.trainer.world_size if self.trainer else 1
         if self.batch_size < ranks:
             raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
-
-    def _check_lengths(self) -> None:
-        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
-        limit = min((limit for limit in limits if limit is not None), default=None)
-        longest = max((*self.training_prompts, *self.validation_prompts), key=lambda p: len(p.tokens))
-        needed = len(longest.tokens) + self.engine.max_response_length
-        if limit is not None and needed > limit:
-            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
-            problem += f" do not fit into a context of {limit}"
-            raise UserError(
-                "data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length"
-            )
 
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""
@@ -149,7 +175,9 @@ class RolloutLoader:
 
     def __len__(self) -> int:
         """Return the number of batches, the same on every process; training leaves out a last one that is not full."""
-        return len(self.prompts) // self.size if self.training else -(-len(self.prompts) // (self.size * self.ranks))
+        if self.training:
+            return self.data.prompts_per_epoch // self.size
+        return -(-len(self.prompts) // (self.size * self.ranks))
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         """Roll out batch after batch, each when it is asked for."""
@@ -168,8 +196,7 @@ class RolloutLoader:
 
     def _train(self) -> Iterator[RolloutBatch]:
         epoch = self.position // len(self)
-        generator = torch.Generator().manual_seed(self.data.seed + epoch)
-        order = torch.randperm(len(self.prompts), generator=generator).tolist()
+        order = self.data.source.order(self.prompts, self.data.seed, epoch)
         while self.position < (epoch + 1) * len(self):
             start = (self.position % len(self)) * self.size
             chosen = [self.prompts[i] for i in order[start : start + self.size]]
@@ -202,5 +229,5 @@ class RolloutLoader:
         )
         if self.training and not data.grade_training:
             return batch
-        rewards, votes = grade(data.source.verifier, data.tokenizer, rows, responses)
+        rewards, votes = grade(data.tokenizer, rows, responses)
         return replace(batch, rewards=rewards, votes=votes)

@@ -10,7 +10,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import RolloutEngine
 from fireopd.types import Prompt, Response, RolloutBatch, Sampling
-from fireopd.verifiers import Verifier
 
 
 def roll_out(
@@ -80,15 +79,23 @@ def collate(
 
 
 def grade(
-    verifier: Verifier,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[Response]
 ) -> tuple[Tensor, Tensor]:
-    """Return the rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none."""
-    texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
-    rewards = [verifier(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    """Have each prompt's verifier grade its response.
+
+    Returns:
+        The rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none.
+
+    Raises:
+        ValueError: if a prompt has no verifier.
+    """
+    rewards, answers = [], []
+    for prompt, response in zip(prompts, responses, strict=True):
+        if prompt.verifier is None:
+            raise ValueError(f"the prompt {prompt.id} has no verifier, and its response is to be graded")
+        text = str(tokenizer.decode(list(response.tokens), skip_special_tokens=True))
+        rewards.append(prompt.verifier(prompt, text))
+        answers.append(prompt.verifier.final_answer(text))
     numbers: dict[str, int] = {}
-    answers = [verifier.final_answer(text) for text in texts]
     votes = [-1 if answer is None else numbers.setdefault(answer, len(numbers)) for answer in answers]
     return torch.tensor(rewards, dtype=torch.float32), torch.tensor(votes, dtype=torch.int64)

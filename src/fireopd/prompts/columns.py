@@ -1,0 +1,64 @@
+"""Which column of a row holds what, and how a row becomes a prompt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns. A dotted path goes into nested ones: `extra_info.opd_teacher`.
+
+    Of the usual names a table may lack any; other ones must be there.
+    """
+
+    question: str | None = "problem"
+    """Text that becomes a user's message; null to look for none."""
+    prompt: str | None = "prompt"
+    """Text that is taken as it is, or chat messages, where there is no question; null to look for none."""
+    answer: str | None = "answer"
+    """Reference answer: text or a whole number; null for none."""
+    teacher: str | None = "teacher"
+    """Name of the row's teacher; null for the same teacher for all."""
+    task: str | None = "task"
+    """Name under which the row is reported; null for the same name for all."""
+    id: str | None = None
+    """What tells the row from all others, and seeds its rollouts; null for its number."""
+    details: str | None = None
+    """Nested columns that a verifier may read as `prompt.details`; null for none."""
+
+    def __post_init__(self) -> None:
+        """Check that there is something to ask."""
+        if self.question is None and self.prompt is None:
+            raise ValueError("question and prompt must not both be null, got null and null")
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The columns by what they hold."""
+        return {name: path for name in vars(self) if (path := vars(self)[name]) is not None}
+
+    @property
+    def must_be_there(self) -> dict[str, str]:
+        """Those of them that are not the usual ones."""
+        usual = {f.name: f.default for f in fields(self)}
+        return {name: path for name, path in self.paths.items() if path != usual[name]}
+
+    def needed(self, names: list[str]) -> list[str]:
+        """Return those of a table's columns that have to be read."""
+        tops = {top for path in self.paths.values() for top in (path, path.partition(".")[0])}
+        return [name for name in names if name in tops]
+
+    def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a row holds, by what it is; what it lacks is left out, and so is null."""
+        found = {name: lookup(row, path) for name, path in self.paths.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def lookup(row: Any, path: str) -> Any:
+    """Return what stands at a dotted path, None if nothing does; a column whose own name has dots comes first."""
+    if not isinstance(row, Mapping):
+        return None
+    if path in row:
+        return row[path]
+    first, dot, rest = path.partition(".")
+    return lookup(row.get(first), rest) if dot else None
