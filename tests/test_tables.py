@@ -61,12 +61,12 @@ def test_a_column_that_is_named_must_be_there(tmp_path):
         source(tmp_path, rows, columns=Columns(details="solution")).training(0)
 
 
-def test_a_null_column_is_not_looked_for(tmp_path):
+def test_an_empty_name_is_not_looked_for(tmp_path):
     rows = [{"problem": "a", "prompt": "b", "teacher": "y", "answer": 1.5}]
-    (text,) = source(tmp_path, rows, columns=Columns(question=None, teacher=None, answer=None)).training(0)
+    (text,) = source(tmp_path, rows, columns=Columns(question="", teacher="", answer="")).training(0)
     assert (text.content, text.teacher, text.answer) == ("b", "x", None)
-    with pytest.raises(ValueError, match="must not both be null"):
-        Columns(question=None, prompt=None)
+    with pytest.raises(ValueError, match="must not both be empty"):
+        Columns(question="", prompt="")
 
 
 def test_a_held_out_prompt_is_not_trained_on_and_is_the_same_in_any_order(tmp_path):

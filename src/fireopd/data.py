@@ -2,24 +2,27 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 from typing import Any, Literal, cast
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
-from fireopd.models import context_length, encode_chat, load_tokenizer
+from fireopd.models import context_length, encode_chats, load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.rollouts import grade, roll_out
 from fireopd.types import Prompt, RolloutBatch
 
 VALIDATION_SEED = 0
 """Validation rollouts have a seed of their own, so that two runs, or two moments of one, are compared in pairs."""
+TOKENIZED_AT_ONCE = 1024
+"""Prompts that the tokenizer gets together, to work on them in parallel; all at once would take much memory."""
 
 
 class RolloutDataModule(LightningDataModule):
@@ -81,8 +84,8 @@ class RolloutDataModule(LightningDataModule):
         if self.training_prompts:
             return
         self.tokenizer = load_tokenizer(self.student, "model.student")
-        training = self._tokenize("training", self.source.training(self.seed))
-        self.validation_prompts = self._tokenize("validation", self.source.validation())
+        training = self._read("training", self.source.training(self.seed))
+        self.validation_prompts = self._read("validation", self.source.validation())
         if not training:
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
         self.prompts_per_epoch = len(self.source.order(training, self.seed, 0))
@@ -94,14 +97,13 @@ class RolloutDataModule(LightningDataModule):
         """The tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
 
-    def _tokenize(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
-        """Return the prompts that fit, ready for the engine; kind says which they are."""
-        places = Counter(text.id for text in texts)
-        for place, number in places.items():
+    def _read(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
+        """Return the prompts that fit into the context, ready for the engine; kind says which they are."""
+        for place, number in Counter(text.id for text in texts).most_common(1):
             if number > 1:
                 problem = f"{number} {kind} prompts have this id"
                 raise UserError("data.prompts", place, problem, "give each an id of its own")
-        prompts = [self._encode(text) for text in texts]
+        prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
         limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
         limit = min((limit for limit in limits if limit is not None), default=inf)
         fitting = [p for p in prompts if len(p.tokens) + self.engine.max_response_length <= limit]
@@ -114,27 +116,6 @@ class RolloutDataModule(LightningDataModule):
         if len(fitting) < len(prompts):
             rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
         return fitting
-
-    def _encode(self, text: PromptText) -> Prompt:
-        if isinstance(text.content, str):
-            tokens = self.tokenizer.encode(text.content)
-        else:
-            if self.tokenizer.chat_template is None:
-                remedy = 'write rows with "prompt": text, or use a student with a chat template'
-                raise UserError("data.prompts", text.id, "the student's tokenizer has no chat template", remedy)
-            tokens = list(encode_chat(self.tokenizer, text.content, self.chat_template_options))
-        return Prompt(
-            tokens=tuple(tokens),
-            teacher=text.teacher,
-            task=text.task,
-            answer=text.answer,
-            id=text.id,
-            content=text.content,
-            template_options=self.chat_template_options,
-            verifier=text.verifier,
-            details=text.details,
-            source=text.source,
-        )
 
     def _check_sizes(self) -> None:
         if self.prompts_per_epoch < self.batch_size:
@@ -155,6 +136,51 @@ class RolloutDataModule(LightningDataModule):
     def validation_loader(self, engine: RolloutEngine, prompts: list[Prompt] | None = None) -> "RolloutLoader":
         """Return a loader of validation rollouts from any engine, of all validation prompts or of those given."""
         return RolloutLoader(self, engine, self.validation_prompts if prompts is None else prompts, training=False)
+
+
+def tokenize(
+    texts: Sequence[PromptText], tokenizer: PreTrainedTokenizerBase, chat_template_options: dict[str, Any], key: str
+) -> list[Prompt]:
+    """Return prompts as the tokenizer and its chat template have them.
+
+    Args:
+        texts: what is asked.
+        tokenizer: of the model.
+        chat_template_options: passed to the chat template.
+        key: the setting that the prompts come from, for error messages.
+
+    Raises:
+        UserError: if there are chat messages and no chat template.
+    """
+    prompts = []
+    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
+        part = texts[start : start + TOKENIZED_AT_ONCE]
+        plain = [text.content for text in part if isinstance(text.content, str)]
+        chats = {text.id: text.content for text in part if not isinstance(text.content, str)}
+        if chats and tokenizer.chat_template is None:
+            remedy = 'write rows with "prompt": text, or use a student with a chat template'
+            raise UserError(key, next(iter(chats)), "the student's tokenizer has no chat template", remedy)
+        of_plain = iter(tokenizer(plain)["input_ids"] if plain else [])
+        of_chats = iter(encode_chats(tokenizer, list(chats.values()), chat_template_options) if chats else [])
+        for text in part:
+            tokens = next(of_plain if isinstance(text.content, str) else of_chats)
+            prompts.append(_prompt(text, tuple(tokens), chat_template_options))
+    return prompts
+
+
+def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:
+    return Prompt(
+        tokens=tokens,
+        teacher=text.teacher,
+        task=text.task,
+        answer=text.answer,
+        id=text.id,
+        content=text.content,
+        template_options=chat_template_options,
+        verifier=text.verifier,
+        details=text.details,
+        source=text.source,
+    )
 
 
 class RolloutLoader:

@@ -12,30 +12,30 @@ class Columns:
     Of the usual names a table may lack any; other ones must be there.
     """
 
-    question: str | None = "problem"
-    """Text that becomes a user's message; null to look for none."""
-    prompt: str | None = "prompt"
-    """Text that is taken as it is, or chat messages, where there is no question; null to look for none."""
-    answer: str | None = "answer"
-    """Reference answer: text or a whole number; null for none."""
-    teacher: str | None = "teacher"
-    """Name of the row's teacher; null for the same teacher for all."""
-    task: str | None = "task"
-    """Name under which the row is reported; null for the same name for all."""
-    id: str | None = None
-    """What tells the row from all others, and seeds its rollouts; null for its number."""
-    details: str | None = None
-    """Nested columns that a verifier may read as `prompt.details`; null for none."""
+    question: str = "problem"
+    """Text that becomes a user's message; empty to look for none."""
+    prompt: str = "prompt"
+    """Text that is taken as it is, or chat messages, where there is no question; empty to look for none."""
+    answer: str = "answer"
+    """Reference answer: text or a whole number; empty for none."""
+    teacher: str = "teacher"
+    """Name of the row's teacher; empty for the same teacher for all."""
+    task: str = "task"
+    """Name under which the row is reported; empty for the same name for all."""
+    id: str = ""
+    """What tells the row from all others, and seeds its rollouts; empty for its number."""
+    details: str = ""
+    """Nested columns that a verifier may read as `prompt.details`; empty for none."""
 
     def __post_init__(self) -> None:
         """Check that there is something to ask."""
-        if self.question is None and self.prompt is None:
-            raise ValueError("question and prompt must not both be null, got null and null")
+        if not self.question and not self.prompt:
+            raise ValueError("question and prompt must not both be empty, got '' and ''")
 
     @property
     def paths(self) -> dict[str, str]:
         """The columns by what they hold."""
-        return {name: path for name in vars(self) if (path := vars(self)[name]) is not None}
+        return {name: path for name, path in vars(self).items() if path}
 
     @property
     def must_be_there(self) -> dict[str, str]:

@@ -104,7 +104,7 @@ class TablePrompts(PromptSource):
             texts.append(self._text(read, table, place))
         for name in missing.keys() - found if texts else ():
             problem = f"no row holds anything at {missing[name]}"
-            remedy = f"mend {settings}.columns.{name}, or set it to null"
+            remedy = f"mend {settings}.columns.{name}, or set it to ''"
             raise table.complain(table.name, problem, remedy)
         return texts
 

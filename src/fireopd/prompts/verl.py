@@ -13,18 +13,18 @@ from fireopd.prompts.tables import FilePrompts, Table
 class VerlColumns(Columns):
     """The columns of verl's layout; the routing to teachers is G-OPD's (arXiv 2602.12125)."""
 
-    question: str | None = None
-    """Text that becomes a user's message; null to look for none."""
-    prompt: str | None = "prompt"
+    question: str = ""
+    """Text that becomes a user's message; empty to look for none."""
+    prompt: str = "prompt"
     """Chat messages."""
-    answer: str | None = "reward_model.ground_truth"
-    """Reference answer: text or a whole number; null for none."""
-    teacher: str | None = "extra_info.opd_teacher"
-    """Name of the row's teacher; null for the same teacher for all."""
-    task: str | None = "data_source"
-    """Name under which the row is reported; null for the same name for all."""
-    details: str | None = "extra_info"
-    """Nested columns that a verifier may read as `prompt.details`; null for none."""
+    answer: str = "reward_model.ground_truth"
+    """Reference answer: text or a whole number; empty for none."""
+    teacher: str = "extra_info.opd_teacher"
+    """Name of the row's teacher; empty for the same teacher for all."""
+    task: str = "data_source"
+    """Name under which the row is reported; empty for the same name for all."""
+    details: str = "extra_info"
+    """Nested columns that a verifier may read as `prompt.details`; empty for none."""
 
 
 @dataclass(frozen=True)
