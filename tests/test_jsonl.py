@@ -44,7 +44,11 @@ def test_a_line_ends_at_a_newline_only_and_a_byte_order_mark_is_no_part_of_it(tm
     [
         ('{"problem": "a"}\n{"problem": ', r"data.prompts.train: .*train.jsonl:2.*not JSON"),
         ('{"problem": "a"}\n[1, 2]', r"train.jsonl:2.*not an object"),
-        ('{"question": "a"}', r'train.jsonl:1.*no "problem" and no "prompt".*data.prompts.columns'),
+        (
+            '{"question": "a"}',
+            r"train.jsonl.*no column problem and no column prompt.*columns question\. Set data.prompts.col",
+        ),
+        ('{"problem": "a"}\n{"question": "b"}', r"train.jsonl:2.*the row has no problem and no prompt"),
         ('{"problem": ""}', r"train.jsonl:1.*empty"),
         ('{"problem": " \\n"}', r"train.jsonl:1.*empty"),
         ('{"problem": 3}', r"train.jsonl:1.*neither text nor chat messages"),

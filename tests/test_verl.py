@@ -78,7 +78,7 @@ def test_rows_without_a_teacher_have_that_of_the_source(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": None}, r"train.jsonl:2.*the row has no \"prompt\""),
+        ({"prompt": None}, r"train.jsonl:2.*the row has no prompt"),
         ({"prompt": []}, r"train.jsonl:2.*empty"),
         ({"prompt": [{"role": "user", "content": None}]}, r"train.jsonl:2.*neither text nor chat messages"),
         ({"reward_model": {"ground_truth": {"target": 3}}}, r"train.jsonl:2.*the answer is {'target': 3}"),

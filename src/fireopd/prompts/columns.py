@@ -1,4 +1,4 @@
-"""Which column of a row holds what, and how a row becomes a prompt."""
+"""Which column of a table holds what."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -38,6 +38,11 @@ class Columns:
         return {name: path for name, path in vars(self).items() if path}
 
     @property
+    def asked(self) -> list[str]:
+        """The columns one of which says what is asked."""
+        return [path for path in (self.question, self.prompt) if path]
+
+    @property
     def must_be_there(self) -> dict[str, str]:
         """Those of them that are not the usual ones."""
         usual = {f.name: f.default for f in fields(self)}
@@ -45,8 +50,13 @@ class Columns:
 
     def needed(self, names: list[str]) -> list[str]:
         """Return those of a table's columns that have to be read."""
-        tops = {top for path in self.paths.values() for top in (path, path.partition(".")[0])}
+        tops = set[str]().union(*(self.tops(path) for path in self.paths.values()))
         return [name for name in names if name in tops]
+
+    @staticmethod
+    def tops(path: str) -> set[str]:
+        """Return the names of the columns in which a path may begin."""
+        return {path, path.partition(".")[0]}
 
     def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a row holds, by what it is; what it lacks is left out, and so is null."""

@@ -2,7 +2,7 @@
 
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from fireopd.errors import UserError
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.prompts.columns import Columns
+from fireopd.prompts.rows import Row
 from fireopd.verifiers import FinalAnswer, Verifier
 
 
@@ -27,9 +28,25 @@ class Table:
     rows: Iterable[tuple[str, Any]]
     """Where each row stands, for example `train.jsonl:12`, and its columns that were asked for."""
 
-    def complain(self, place: str, problem: str, remedy: str) -> UserError:
-        """Return what to raise about a row."""
-        return UserError(self.key, place, problem, remedy)
+    @property
+    def settings(self) -> str:
+        """The settings that the table belongs to, for example `data.prompts`."""
+        return self.key.rpartition(".")[0]
+
+    def check(self, columns: Columns) -> None:
+        """Raise `UserError` if there are rows, and a column that must be there is not, or none that asks anything."""
+        if not self.columns:
+            return
+        known = f"there are the columns {', '.join(self.columns)}"
+        for name, path in columns.must_be_there.items():
+            if not columns.tops(path) & set(self.columns):
+                close = get_close_matches(path, self.columns, n=1)
+                remedy = f"set {self.settings}.columns.{name} to {close[0] if close else 'one of those'}"
+                raise UserError(self.key, self.name, f"no column {path}; {known}", remedy)
+        if not any(columns.tops(path) & set(self.columns) for path in columns.asked):
+            problem = f"no column {' and no column '.join(columns.asked)}; {known}"
+            remedy = f"set {self.settings}.columns.question to one of those"
+            raise UserError(self.key, self.name, problem, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,57 +106,29 @@ class TablePrompts(PromptSource):
         return sorted(texts, key=checksum)[: self.held_out]
 
     def _read(self, table: Table) -> list[PromptText]:
-        settings, _, _ = table.key.rpartition(".")
-        columns = f"there are the columns {', '.join(table.columns)}" if table.columns else "there are no rows"
-        missing = self.columns.must_be_there
-        for name, path in missing.items():
-            if not {path, path.partition(".")[0]} & set(table.columns) and table.columns:
-                close = get_close_matches(path, table.columns, n=1)
-                remedy = f"set {settings}.columns.{name} to {close[0] if close else 'one of those'}"
-                raise table.complain(table.name, f"no column {path}; {columns}", remedy)
+        table.check(self.columns)
         texts, found = [], set[str]()
-        for place, row in table.rows:
-            read = self.columns.read(row)
-            found |= read.keys()
-            texts.append(self._text(read, table, place))
-        for name in missing.keys() - found if texts else ():
-            problem = f"no row holds anything at {missing[name]}"
-            remedy = f"mend {settings}.columns.{name}, or set it to ''"
-            raise table.complain(table.name, problem, remedy)
+        for place, values in table.rows:
+            row = Row(table.key, place, self.columns, self.columns.read(values))
+            texts.append(self._text(row, table.name))
+            found |= row.values.keys()
+        for name, path in self.columns.must_be_there.items():
+            if texts and name not in found:
+                remedy = f"mend {table.settings}.columns.{name}, or set it to ''"
+                raise UserError(table.key, table.name, f"no row holds anything at {path}", remedy)
         return texts
 
-    def _text(self, read: Mapping[str, Any], table: Table, place: str) -> PromptText:
-        content = self._content(read, table, place)
-        teacher = read.get("teacher", self.teacher)
-        if not isinstance(teacher, str) or not teacher:
-            settings, _, _ = table.key.rpartition(".")
-            remedy = f'add "{self.columns.teacher or "teacher"}" to the row, or set {settings}.teacher'
-            raise table.complain(place, "the row names no teacher", remedy)
-        answer, task, own = (_plain(read.get(name), name, table, place) for name in ("answer", "task", "id"))
-        details = read.get("details", {})
-        if not isinstance(details, Mapping):
-            problem = f"what is at {self.columns.details} has no columns of its own"
-            raise table.complain(place, problem, "name a column with nested ones, or none")
-        place = place if own is None else f"{table.name}:{own}"
-        return PromptText(content, teacher, task or self.task, answer, place, self.verifier, details)
-
-    def _content(self, read: Mapping[str, Any], table: Table, place: str) -> str | list[dict[str, str]]:
-        question, prompt = read.get("question"), read.get("prompt")
-        if isinstance(question, str) and question.strip():
-            return [{"role": "user", "content": question}]
-        if isinstance(prompt, str) and prompt.strip():
-            return prompt
-        messages = [_message(message) for message in prompt] if isinstance(prompt, list) else []
-        if messages and all(messages):
-            return [message for message in messages if message is not None]
-        if question is None and prompt is None:
-            paths = [f'"{path}"' for path in (self.columns.question, self.columns.prompt) if path]
-            problem = f"the row has no {' and no '.join(paths)}"
-            remedy = f"name the column of the question in {table.key.rpartition('.')[0]}.columns"
-        else:
-            problem = "the prompt is empty, or neither text nor chat messages"
-            remedy = 'write text, or [{"role": "user", "content": text}]'
-        raise table.complain(place, problem, remedy)
+    def _text(self, row: Row, table: str) -> PromptText:
+        own = row.text("id")
+        return PromptText(
+            content=row.content(),
+            teacher=row.teacher(self.teacher),
+            task=row.text("task") or self.task,
+            answer=row.text("answer"),
+            id=row.place if own is None else f"{table}:{own}",
+            verifier=self.verifier,
+            details=row.details(),
+        )
 
 
 @dataclass(frozen=True)
@@ -171,21 +160,3 @@ class FilePrompts(TablePrompts):
 def checksum(text: PromptText) -> int:
     """Return 32 bits of what is asked, the same on every machine."""
     return zlib.crc32(str(text.content).encode())
-
-
-def _message(message: Any) -> dict[str, str] | None:
-    """Return a chat message without the empty columns that a table gives it, None if it is none."""
-    if not isinstance(message, Mapping):
-        return None
-    filled = {name: value for name, value in message.items() if value is not None}
-    is_text = isinstance(filled.get("role"), str) and isinstance(filled.get("content"), str)
-    return filled if is_text and filled["content"].strip() else None
-
-
-def _plain(value: Any, what: str, table: Table, place: str) -> str | None:
-    """Return a value as text; a float is refused, since 72 and 72.0 are two texts, and so is what has parts."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise table.complain(place, f"the {what} is {value!r}, neither text nor a whole number", "write it as text")
