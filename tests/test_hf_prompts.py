@@ -59,6 +59,12 @@ def test_a_part_of_a_split_may_be_for_validation(files):
     assert not {t.answer for t in source.training(0)} & {t.answer for t in source.validation()}
 
 
+def test_some_of_the_files_of_a_folder(files):
+    (files / "notes.jsonl").write_text('{"other": 1}')
+    texts = HFPrompts(str(files), data_files="t*.jsonl", teacher="x", columns=COLUMNS).training(0)
+    assert sorted(int(t.answer) for t in texts) == list(range(30))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

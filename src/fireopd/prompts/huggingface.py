@@ -22,6 +22,8 @@ class HFPrompts(TablePrompts):
     """Split of the validation prompts; none to do without validation."""
     subset: str | None = None
     """Subset (`name` on the hub), where the dataset has several."""
+    data_files: str | None = None
+    """Pattern of the files to read, where there are others too; together they are the split `train`."""
     revision: str | None = None
     """Branch, tag or commit on the hub; none for the newest."""
 
@@ -42,7 +44,8 @@ class HFPrompts(TablePrompts):
                 dataset = _split(datasets.load_from_disk(str(folder)), split, key)
             else:
                 where = str(folder) if folder.is_dir() else self.path
-                dataset = datasets.load_dataset(where, self.subset, split=split, revision=self.revision)
+                part = {"name": self.subset, "data_files": self.data_files, "revision": self.revision}
+                dataset = datasets.load_dataset(where, split=split, **part)
         except UserError:
             raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
