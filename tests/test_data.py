@@ -205,3 +205,12 @@ def test_texts_are_taken_as_they_are_and_problems_through_the_template(tmp_path)
 def test_sizes_have_a_range(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         RolloutDataModule(**{name: 0})
+
+
+def test_chat_messages_need_a_chat_template(tmp_path, monkeypatch):
+    source = jsonl(tmp_path, [{"prompt": "1;+1"}, {"problem": "1;+1"}])
+    tokenizer = make().tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    monkeypatch.setattr("fireopd.data.load_tokenizer", lambda *arguments: tokenizer)
+    with pytest.raises(UserError, match=r"data.prompts: .*prompts.jsonl:2.*no chat template"):
+        make(prompts=source, batch_size=1)

@@ -69,7 +69,7 @@ def test_some_of_the_files_of_a_folder(files):
     ("settings", "message"),
     [
         ({"train": "dev"}, r"data.prompts.train: 'dev': there is no such split\. The splits are train, test"),
-        ({"columns": Columns(question="qestion")}, r"no column qestion; there are the columns .*to question"),
+        ({"columns": Columns(question="questions")}, r"no column questions; there are the columns .*to question"),
         ({"columns": Columns()}, r"saved/train.*no column problem and no column prompt"),
     ],
 )

@@ -56,7 +56,11 @@ def test_a_table_without_rows_has_no_prompts(tmp_path):
     ("rows", "settings", "message"),
     [
         ([{"problem": "a"}], {}, r"train.parquet\[0\].*names no teacher"),
-        ([{"problem": "a"}, {"problem": None}], {"teacher": "x"}, r"train.parquet\[1\].*the row has no problem and no prompt"),
+        (
+            [{"problem": "a"}, {"problem": None}],
+            {"teacher": "x"},
+            r"train.parquet\[1\].*the row has no problem and no prompt",
+        ),
         ([{"question": "a"}], {"teacher": "x"}, r"train.parquet.*no column problem and no column prompt; .* question"),
         ([{"problem": "a", "answer": 0.5}], {"teacher": "x"}, r"train.parquet\[0\].*the answer is 0.5"),
         (

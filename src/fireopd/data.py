@@ -84,13 +84,12 @@ class RolloutDataModule(LightningDataModule):
         if self.training_prompts:
             return
         self.tokenizer = load_tokenizer(self.student, "model.student")
-        training = self._read("training", self.source.training(self.seed))
+        self.training_prompts = self._read("training", self.source.training(self.seed))
         self.validation_prompts = self._read("validation", self.source.validation())
-        if not training:
+        if not self.training_prompts:
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
-        self.prompts_per_epoch = len(self.source.order(training, self.seed, 0))
+        self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
         self._check_sizes()
-        self.training_prompts = training
 
     @property
     def tasks(self) -> list[str]:
@@ -156,12 +155,13 @@ def tokenize(
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
         part = texts[start : start + TOKENIZED_AT_ONCE]
         plain = [text.content for text in part if isinstance(text.content, str)]
-        chats = {text.id: text.content for text in part if not isinstance(text.content, str)}
+        chats = [text.content for text in part if not isinstance(text.content, str)]
         if chats and tokenizer.chat_template is None:
-            remedy = 'write rows with "prompt": text, or use a student with a chat template'
-            raise UserError(key, next(iter(chats)), "the student's tokenizer has no chat template", remedy)
+            place = next(text.id for text in part if not isinstance(text.content, str))
+            remedy = 'write rows with "prompt": text, or use a model with a chat template'
+            raise UserError(key, place, "the model's tokenizer has no chat template", remedy)
         of_plain = iter(tokenizer(plain)["input_ids"] if plain else [])
-        of_chats = iter(encode_chats(tokenizer, list(chats.values()), chat_template_options) if chats else [])
+        of_chats = iter(encode_chats(tokenizer, chats, chat_template_options) if chats else [])
         for text in part:
             tokens = next(of_plain if isinstance(text.content, str) else of_chats)
             prompts.append(_prompt(text, tuple(tokens), chat_template_options))
