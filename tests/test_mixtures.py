@@ -65,8 +65,10 @@ def test_the_order_is_that_of_the_seed_and_anew_in_each_epoch():
 
 
 def test_sources_of_one_size_are_not_shuffled_alike():
-    (epoch,) = epochs(None, 1, a=30, b=30)
-    assert [row[2:] for row in epoch if row[0] == "a"] != [row[2:] for row in epoch if row[0] == "b"]
+    (epoch,) = epochs({"a": 1, "b": 1, "c": 1}, 1, a=30, b=30, c=10)
+    a, b = ([row[2:] for row in epoch if row[0] == name] for name in "ab")
+    assert len(a) == len(b) == 10
+    assert set(a) != set(b)
 
 
 @pytest.mark.parametrize("weights", [{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": 1.4}, {"a": 1e6, "b": 2e6}])
