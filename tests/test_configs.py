@@ -16,8 +16,11 @@ from fireopd.sharding import FSDP2Strategy
 from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-EXPERIMENTS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods"))
+EXPERIMENTS = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods", "data")
+)
 OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
+DATA = sorted(CONFIGS.glob("data/*.yaml"))
 METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
 
 
@@ -51,6 +54,17 @@ def test_an_overlay_changes_the_hardware_and_nothing_else(path, overlay):
     assert engine.sampling == plain.datamodule.engine.sampling
     assert engine.max_response_length == plain.datamodule.engine.max_response_length
     assert cli.model.method == plain.model.method
+
+
+@pytest.mark.parametrize("overlay", DATA, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_an_overlay_changes_the_prompts_and_nothing_else(path, overlay):
+    cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
+    assert type(cli.datamodule.source).__name__ == {"verl": "VerlPrompts"}[overlay.stem]
+    for config in (cli.config, plain.config):
+        config["data"].pop("prompts")
+        config.pop("config")
+    assert cli.config == plain.config
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*.yaml")), ids=lambda path: path.stem)

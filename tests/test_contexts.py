@@ -9,7 +9,7 @@ from fakes import rollouts_of, scored_batch
 from fireopd.contexts import after_prompts, align
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
-from fireopd.models import encode_chat, load_causal_lm, load_tokenizer
+from fireopd.models import encode_chats, load_causal_lm, load_tokenizer
 from fireopd.rollouts import collate
 from fireopd.teachers import HFTeacher
 from fireopd.types import Prompt
@@ -27,7 +27,7 @@ def rollouts(tiny_prompts):
 def naive(messages, response):
     """Log-probability and entropy of each response token after some messages, with plain logits."""
     tokenizer, model = load_tokenizer("tiny/math", "x"), load_causal_lm("tiny/math", "x", "float32").eval()
-    prompt = list(encode_chat(tokenizer, messages, {}))
+    prompt = list(encode_chats(tokenizer, [messages], {})[0])
     with torch.no_grad():
         logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
     return logits.gather(-1, torch.tensor(response)[:, None])[:, 0], -(logits.exp() * logits).sum(-1)
@@ -52,13 +52,13 @@ def test_a_context_stands_behind_the_prompts_own_system_message():
     teacher = HFTeacher("tiny/math", context=EXAMPLES)
     own = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1;+1"}]
     tokenizer = load_tokenizer("tiny/math", "x")
-    expected = encode_chat(tokenizer, [own[0], *EXAMPLES, own[1]], {})
+    (expected,) = encode_chats(tokenizer, [[own[0], *EXAMPLES, own[1]]], {})
     assert teacher.reads(Prompt((), "math", "math", None, "p", own)) == expected
 
 
 def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch):
     seen = []
-    monkeypatch.setattr("fireopd.teachers.encode_chat", lambda *arguments: seen.append(arguments[2]) or (1,))
+    monkeypatch.setattr("fireopd.teachers.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)])
     prompt = replace(tiny_prompts[0], template_options={"enable_thinking": False})
     HFTeacher("tiny/math", context=EXAMPLES).reads(prompt)
     assert seen == [{"enable_thinking": False}]

@@ -9,7 +9,11 @@ from fakes import ScriptedEngine
 from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
-from fireopd.prompts import JSONLPrompts, TinyPrompts
+from fireopd.models import encode_chats
+from fireopd.prompts import Columns, JSONLPrompts, TinyPrompts
+from fireopd.rollouts import grade
+from fireopd.types import Prompt, Response
+from fireopd.verifiers import FinalAnswer, Verifier
 
 
 def make(engine=None, **settings):
@@ -126,6 +130,58 @@ def test_a_prompt_that_does_not_fit_is_named(tmp_path):
         make(HFEngine(64), prompts=source)
 
 
+def test_prompts_that_do_not_fit_are_dropped_by_choice_and_counted(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("fireopd.data.rank_zero_info", said.append)
+    source = jsonl(tmp_path, [{"problem": "1;+1"}] * 8 + [{"problem": "1" * length} for length in (190, 191, 230)])
+    source = JSONLPrompts(source.train, source.train, teacher="math")
+    data = make(HFEngine(64), prompts=source, overlong_prompts="drop")
+    lengths = [len(prompt.tokens) for prompt in data.training_prompts]
+    assert (len(lengths), max(lengths)) == (9, 192), "190 digits, two tokens around them and a response of 64: 256"
+    assert said == [f"2 of 11 {kind} prompts are too long, and dropped" for kind in ("training", "validation")]
+    assert len(data.validation_prompts) == 9
+
+
+def test_two_rows_with_one_id_are_refused(tmp_path):
+    rows = [{"problem": f"1;+{n}", "uid": n % 3} for n in range(4)]
+    source = JSONLPrompts(jsonl(tmp_path, rows).train, teacher="math", columns=Columns(id="uid"))
+    with pytest.raises(UserError, match=r"prompts.jsonl:0.*2 training prompts have this id\. Give each"):
+        make(prompts=source, batch_size=2)
+
+
+def test_many_prompts_are_tokenized_as_each_alone(tmp_path):
+    problems = [f"{n};+1" for n in range(1500)]
+    data = make(prompts=jsonl(tmp_path, [{"prompt" if n % 3 else "problem": p} for n, p in enumerate(problems)]))
+    for n, (prompt, problem) in enumerate(zip(data.training_prompts, problems, strict=True)):
+        chat = [{"role": "user", "content": problem}]
+        alone = encode_chats(data.tokenizer, [chat], {})[0] if n % 3 == 0 else tuple(data.tokenizer.encode(problem))
+        assert prompt.tokens == alone
+
+
+def test_each_response_is_graded_by_the_verifier_of_its_prompt():
+    class Length(Verifier):
+        def __call__(self, prompt, response):
+            return len(response) / 10
+
+        def final_answer(self, response):
+            return response[0]
+
+    tokenizer = make().tokenizer
+    length = Length()
+    rows = [("1;#2", FinalAnswer()), ("1;#2", length), ("1;#3", FinalAnswer()), ("12", length), ("12", FinalAnswer())]
+    prompts = [Prompt((), "t", "t", "2", str(n), verifier=verifier) for n, (_, verifier) in enumerate(rows)]
+    responses = [Response(tuple(tokenizer.encode(text)), (), True) for text, _ in rows]
+    rewards, votes = grade(tokenizer, prompts, responses)
+    torch.testing.assert_close(rewards, torch.tensor([1.0, 0.4, 0.0, 0.2, 0.0]))
+    assert votes.dtype == torch.int64
+    assert votes[1] == votes[3] >= 0, "both begin with 1"
+    assert 0 <= votes[0] != votes[2] >= 0
+    assert votes[4] == -1
+    with pytest.raises(ValueError, match="the prompt p has no verifier"):
+        grade(tokenizer, [Prompt((), "t", "t", None, "p")], responses[:1])
+    assert [part.tolist() for part in grade(tokenizer, [], [])] == [[], []]
+
+
 def test_too_few_prompts_for_a_batch(tmp_path):
     with pytest.raises(UserError, match=r"data.batch_size: 8: only 3 training prompts"):
         make(prompts=jsonl(tmp_path, [{"problem": "1;+1"}] * 3))
@@ -149,3 +205,12 @@ def test_texts_are_taken_as_they_are_and_problems_through_the_template(tmp_path)
 def test_sizes_have_a_range(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         RolloutDataModule(**{name: 0})
+
+
+def test_chat_messages_need_a_chat_template(tmp_path, monkeypatch):
+    source = jsonl(tmp_path, [{"prompt": "1;+1"}, {"problem": "1;+1"}])
+    tokenizer = make().tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    monkeypatch.setattr("fireopd.data.load_tokenizer", lambda *arguments: tokenizer)
+    with pytest.raises(UserError, match=r"data.prompts: .*prompts.jsonl:2.*no chat template"):
+        make(prompts=source, batch_size=1)

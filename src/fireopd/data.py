@@ -1,23 +1,28 @@
 """The rollout data module: prompts go in, batches of the student's own trajectories come out."""
 
 import copy
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from math import inf
+from typing import Any, Literal, cast
 
-import torch
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
-from fireopd.models import context_length, encode_chat, load_tokenizer
+from fireopd.models import context_length, encode_chats, load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.rollouts import grade, roll_out
 from fireopd.types import Prompt, RolloutBatch
 
 VALIDATION_SEED = 0
 """Validation rollouts have a seed of their own, so that two runs, or two moments of one, are compared in pairs."""
+TOKENIZED_AT_ONCE = 1024
+"""Prompts that the tokenizer gets together, to work on them in parallel; all at once would take much memory."""
 
 
 class RolloutDataModule(LightningDataModule):
@@ -33,6 +38,7 @@ class RolloutDataModule(LightningDataModule):
         validation_batch_size: int = 128,
         validation_responses: int = 4,
         chat_template_options: dict[str, Any] | None = None,
+        overlong_prompts: Literal["refuse", "drop"] = "refuse",
         seed: int = 0,
     ) -> None:
         """Store the settings.
@@ -46,6 +52,7 @@ class RolloutDataModule(LightningDataModule):
             validation_batch_size: prompts that are rolled out together in validation.
             validation_responses: responses to each validation prompt: the k of avg@k.
             chat_template_options: passed to the chat template, for example {enable_thinking: false}.
+            overlong_prompts: what is done about prompts that do not fit into the context with their responses.
             seed: of the order of prompts and of all rollouts; follows seed_everything.
 
         Raises:
@@ -61,62 +68,61 @@ class RolloutDataModule(LightningDataModule):
         self.batch_size, self.responses_per_prompt = batch_size, responses_per_prompt
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
+        self.overlong_prompts = overlong_prompts
         self.seed = seed
         self.grade_training = False
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
+        self.prompts_per_epoch = 0
 
     def setup(self, stage: str) -> None:
         """Read and tokenize the prompts; no model is loaded.
 
         Raises:
-            UserError: if there are none, or if one does not fit into the context with its response.
+            UserError: if there are none, if two have one id, or if one does not fit into the context with its response.
         """
         if self.training_prompts:
             return
         self.tokenizer = load_tokenizer(self.student, "model.student")
-        self.training_prompts = [self._tokenize(text) for text in self.source.training(self.seed)]
-        self.validation_prompts = [self._tokenize(text) for text in self.source.validation()]
+        self.training_prompts = self._read("training", self.source.training(self.seed))
+        self.validation_prompts = self._read("validation", self.source.validation())
         if not self.training_prompts:
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
+        self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
         self._check_sizes()
-        self._check_lengths()
 
     @property
     def tasks(self) -> list[str]:
         """The tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
 
-    def _tokenize(self, text: PromptText) -> Prompt:
-        if isinstance(text.content, str):
-            tokens = self.tokenizer.encode(text.content)
-        else:
-            if self.tokenizer.chat_template is None:
-                remedy = 'write rows with "prompt": text, or use a student with a chat template'
-                raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
-            tokens = list(encode_chat(self.tokenizer, text.content, self.chat_template_options))
-        options = self.chat_template_options
-        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin, text.content, options)
+    def _read(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
+        """Return the prompts that fit into the context, ready for the engine; kind says which they are."""
+        for place, number in Counter(text.id for text in texts).most_common(1):
+            if number > 1:
+                problem = f"{number} {kind} prompts have this id"
+                raise UserError("data.prompts", place, problem, "give each an id of its own")
+        prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
+        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
+        limit = min((limit for limit in limits if limit is not None), default=inf)
+        fitting = [p for p in prompts if len(p.tokens) + self.engine.max_response_length <= limit]
+        if len(fitting) < len(prompts) and self.overlong_prompts == "refuse":
+            longest = max(prompts, key=lambda prompt: len(prompt.tokens))
+            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
+            problem += f" do not fit into a context of {limit}"
+            remedy = "shorten the prompt, or data.engine.max_response_length, or set data.overlong_prompts to drop"
+            raise UserError("data.prompts", longest.id, problem, remedy)
+        if len(fitting) < len(prompts):
+            rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
+        return fitting
 
     def _check_sizes(self) -> None:
-        if len(self.training_prompts) < self.batch_size:
-            problem = f"only {len(self.training_prompts)} training prompts"
+        if self.prompts_per_epoch < self.batch_size:
+            problem = f"only {self.prompts_per_epoch} training prompts an epoch"
             raise UserError("data.batch_size", self.batch_size, problem, "lower it, or give more prompts")
         ranks = self.trainer.world_size if self.trainer else 1
         if self.batch_size < ranks:
             raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
-
-    def _check_lengths(self) -> None:
-        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
-        limit = min((limit for limit in limits if limit is not None), default=None)
-        longest = max((*self.training_prompts, *self.validation_prompts), key=lambda p: len(p.tokens))
-        needed = len(longest.tokens) + self.engine.max_response_length
-        if limit is not None and needed > limit:
-            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
-            problem += f" do not fit into a context of {limit}"
-            raise UserError(
-                "data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length"
-            )
 
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""
@@ -129,6 +135,52 @@ class RolloutDataModule(LightningDataModule):
     def validation_loader(self, engine: RolloutEngine, prompts: list[Prompt] | None = None) -> "RolloutLoader":
         """Return a loader of validation rollouts from any engine, of all validation prompts or of those given."""
         return RolloutLoader(self, engine, self.validation_prompts if prompts is None else prompts, training=False)
+
+
+def tokenize(
+    texts: Sequence[PromptText], tokenizer: PreTrainedTokenizerBase, chat_template_options: dict[str, Any], key: str
+) -> list[Prompt]:
+    """Return prompts as the tokenizer and its chat template have them.
+
+    Args:
+        texts: what is asked.
+        tokenizer: of the model.
+        chat_template_options: passed to the chat template.
+        key: the setting that the prompts come from, for error messages.
+
+    Raises:
+        UserError: if there are chat messages and no chat template.
+    """
+    prompts = []
+    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
+        part = texts[start : start + TOKENIZED_AT_ONCE]
+        plain = [text.content for text in part if isinstance(text.content, str)]
+        chats = [text.content for text in part if not isinstance(text.content, str)]
+        if chats and tokenizer.chat_template is None:
+            place = next(text.id for text in part if not isinstance(text.content, str))
+            remedy = 'write rows with "prompt": text, or use a model with a chat template'
+            raise UserError(key, place, "the model's tokenizer has no chat template", remedy)
+        of_plain = iter(tokenizer(plain)["input_ids"] if plain else [])
+        of_chats = iter(encode_chats(tokenizer, chats, chat_template_options) if chats else [])
+        for text in part:
+            tokens = next(of_plain if isinstance(text.content, str) else of_chats)
+            prompts.append(_prompt(text, tuple(tokens), chat_template_options))
+    return prompts
+
+
+def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:
+    return Prompt(
+        tokens=tokens,
+        teacher=text.teacher,
+        task=text.task,
+        answer=text.answer,
+        id=text.id,
+        content=text.content,
+        template_options=chat_template_options,
+        verifier=text.verifier,
+        details=text.details,
+        source=text.source,
+    )
 
 
 class RolloutLoader:
@@ -149,7 +201,9 @@ class RolloutLoader:
 
     def __len__(self) -> int:
         """Return the number of batches, the same on every process; training leaves out a last one that is not full."""
-        return len(self.prompts) // self.size if self.training else -(-len(self.prompts) // (self.size * self.ranks))
+        if self.training:
+            return self.data.prompts_per_epoch // self.size
+        return -(-len(self.prompts) // (self.size * self.ranks))
 
     def __iter__(self) -> Iterator[RolloutBatch]:
         """Roll out batch after batch, each when it is asked for."""
@@ -168,8 +222,7 @@ class RolloutLoader:
 
     def _train(self) -> Iterator[RolloutBatch]:
         epoch = self.position // len(self)
-        generator = torch.Generator().manual_seed(self.data.seed + epoch)
-        order = torch.randperm(len(self.prompts), generator=generator).tolist()
+        order = self.data.source.order(self.prompts, self.data.seed, epoch)
         while self.position < (epoch + 1) * len(self):
             start = (self.position % len(self)) * self.size
             chosen = [self.prompts[i] for i in order[start : start + self.size]]
@@ -202,5 +255,5 @@ class RolloutLoader:
         )
         if self.training and not data.grade_training:
             return batch
-        rewards, votes = grade(data.source.verifier, data.tokenizer, rows, responses)
+        rewards, votes = grade(data.tokenizer, rows, responses)
         return replace(batch, rewards=rewards, votes=votes)

@@ -64,12 +64,12 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def encode_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], options: dict[str, Any]
-) -> tuple[int, ...]:
-    """Return the token ids of chat messages and of what opens the answer, as the tokenizer's chat template has it."""
-    encoded: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, **options)
-    return tuple(encoded["input_ids"])
+def encode_chats(
+    tokenizer: PreTrainedTokenizerBase, chats: list[list[dict[str, str]]], options: dict[str, Any]
+) -> list[tuple[int, ...]]:
+    """Return the token ids of each chat and of what opens the answer, as the tokenizer's chat template has it."""
+    encoded: Any = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True, **options)
+    return [tuple(tokens) for tokens in encoded["input_ids"]]
 
 
 def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | None = None) -> PreTrainedModel:

@@ -60,13 +60,12 @@ def check_precision(precision: str) -> None:
 
 def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> None:
     """Raise `UserError` if a prompt names a teacher that there is not."""
-    for prompt in (*data.training_prompts, *data.validation_prompts):
-        if prompt.teacher not in teachers:
-            problem = (
-                f"asked for by the prompt {prompt.id}, but the teachers are {', '.join(sorted(teachers)) or 'none'}"
-            )
-            remedy = f"add model.teachers.{prompt.teacher}, or mend the prompt"
-            raise UserError("model.teachers", prompt.teacher, problem, remedy)
+    astray = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher not in teachers]
+    if astray:
+        name, others = astray[0].teacher, len(astray) - 1
+        asked = f"asked for by the prompt {astray[0].id}{f' (and {others} others go astray)' if others else ''}"
+        problem = f"{asked}, but the teachers are {', '.join(sorted(teachers)) or 'none'}"
+        raise UserError("model.teachers", name, problem, f"add model.teachers.{name}, or mend the prompt")
 
 
 def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:

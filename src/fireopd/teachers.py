@@ -14,7 +14,7 @@ from fireopd import collectives
 from fireopd.contexts import after_prompts, align
 from fireopd.distributions import Distributions, Head
 from fireopd.errors import UserError
-from fireopd.models import Dtype, context_length, encode_chat, load_causal_lm, load_config, load_tokenizer, stop_tokens
+from fireopd.models import Dtype, context_length, encode_chats, load_causal_lm, load_config, load_tokenizer, stop_tokens
 from fireopd.scoring import CausalScorer, score_rollouts
 from fireopd.stopwatches import Stopwatch
 from fireopd.types import Prompt, RolloutBatch, TokenScores
@@ -139,7 +139,7 @@ class HFTeacher(Teacher):
             first = 1 if own[0]["role"] == "system" else 0
             messages = [*own[:first], *self.context, *own[first:]]
             self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
-            self.readings[prompt.id] = encode_chat(self.tokenizer, messages, prompt.template_options)
+            (self.readings[prompt.id],) = encode_chats(self.tokenizer, [messages], prompt.template_options)
         return self.readings[prompt.id]
 
     def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = unsharded) -> None:

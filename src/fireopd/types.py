@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fireopd.signals import Strategy, UndeclaredSignalError
+
+if TYPE_CHECKING:
+    from fireopd.verifiers import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,12 @@ class Prompt:
     """What the tokens say: text, or chat messages before the template was applied."""
     template_options: dict[str, Any] = field(default_factory=dict)
     """What the chat template was given beside the messages."""
+    verifier: Verifier | None = None
+    """Grades the responses; None where nobody asks for grades."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else a verifier may want to know."""
+    source: str = ""
+    """Name of the source in a mixture."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def say_what_runs(cli: FitCLI, console: Console) -> None:
     """Print what will run, a line for each thing."""
     module, data, trainer = cli.model, cli.datamodule, cli.trainer
     rows = data.batch_size * data.responses_per_prompt
-    steps = len(data.training_prompts) // data.batch_size * (trainer.max_epochs or 1)
+    steps = len(data.train_dataloader()) * (trainer.max_epochs or 1)
     steps = min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
     lines = {
         "student": module.student_name,

@@ -23,6 +23,7 @@ STRATEGY_KEYS = {
     "base": "fireopd.teachers",
     "engine": "fireopd.engines",
     "prompts": "fireopd.prompts",
+    "sources": "fireopd.prompts",
     "verifier": "fireopd.verifiers",
 }
 """The settings that hold a strategy, and the group that it comes from."""

@@ -1,0 +1,30 @@
+"""Prompt sources: where the prompts of training and validation come from. Entry-point group: `fireopd.prompts`."""
+
+from fireopd.prompts.base import PromptSource, PromptText
+from fireopd.prompts.columns import Columns
+from fireopd.prompts.huggingface import HFPrompts
+from fireopd.prompts.jsonl import JSONLPrompts
+from fireopd.prompts.mixtures import MixedPrompts
+from fireopd.prompts.parquet import ParquetPrompts
+from fireopd.prompts.reasoning_gym import ReasoningGymPrompts, ReasoningGymVerifier
+from fireopd.prompts.tables import FilePrompts, Table, TablePrompts
+from fireopd.prompts.tiny import TinyPrompts
+from fireopd.prompts.verl import VerlColumns, VerlPrompts
+
+__all__ = [
+    "Columns",
+    "FilePrompts",
+    "HFPrompts",
+    "JSONLPrompts",
+    "MixedPrompts",
+    "ParquetPrompts",
+    "PromptSource",
+    "PromptText",
+    "ReasoningGymPrompts",
+    "ReasoningGymVerifier",
+    "Table",
+    "TablePrompts",
+    "TinyPrompts",
+    "VerlColumns",
+    "VerlPrompts",
+]

@@ -1,0 +1,63 @@
+"""What every prompt source is and does."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fireopd.types import Prompt
+from fireopd.verifiers import Verifier
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """A prompt before the tokenizer has seen it."""
+
+    content: str | list[dict[str, str]]
+    """Text to go on from as it is, or chat messages for the chat template."""
+    teacher: str
+    """Name of the teacher that judges the trajectory."""
+    task: str
+    """Name under which the row is reported."""
+    answer: str | None
+    """Reference answer, if there is one."""
+    id: str
+    """Where it stands, for example `train.jsonl:12`: unique in its source, shown in messages, seeds the rollouts."""
+    verifier: Verifier
+    """Grades the responses."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else a verifier may want to know."""
+    source: str = ""
+    """Name of the source in a mixture."""
+
+
+class PromptSource(ABC):
+    """Gives the prompts of a run."""
+
+    @abstractmethod
+    def training(self, seed: int) -> list[PromptText]:
+        """Return the training prompts; a source that draws them draws with this seed.
+
+        Raises:
+            UserError: if they cannot be had, or one of them is no prompt.
+        """
+
+    @abstractmethod
+    def validation(self) -> list[PromptText]:
+        """Return the validation prompts: the same whatever the run's seed. May be empty.
+
+        Raises:
+            UserError: as in `training`.
+        """
+
+    def order(self, prompts: Sequence[Prompt], seed: int, epoch: int) -> list[int]:
+        """Return the order of an epoch: indices of training prompts, as many in every epoch. Here: all, shuffled.
+
+        Args:
+            prompts: those of `training` that fit into the context.
+            seed: of the run.
+            epoch: its number, from 0.
+        """
+        return torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed + epoch)).tolist()

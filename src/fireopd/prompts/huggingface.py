@@ -1,0 +1,73 @@
+"""Prompts from Hugging Face datasets; their library comes with the extra `data`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fireopd.errors import UserError
+from fireopd.prompts.extras import import_extra
+from fireopd.prompts.tables import Table, TablePrompts
+
+
+@dataclass(frozen=True)
+class HFPrompts(TablePrompts):
+    """Prompts from a Hugging Face dataset. Rows are as in `JSONLPrompts`, and numbered from 0."""
+
+    path: str
+    """A name on the hub, a folder written by save_to_disk, or a folder of data files."""
+    train: str = "train"
+    """Split of the training prompts; of what is not written by save_to_disk also a part, as in `train[:90%]`."""
+    val: str | None = None
+    """Split of the validation prompts; none to do without validation."""
+    subset: str | None = None
+    """Subset (`name` on the hub), where the dataset has several."""
+    data_files: str | None = None
+    """Pattern of the files to read, where there are others too; together they are the split `train`."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; none for the newest."""
+
+    def training_table(self) -> Table:
+        """Open the training split."""
+        return self._open(self.train, "data.prompts.train")
+
+    def validation_table(self) -> Table | None:
+        """Open the validation split."""
+        return None if self.val is None else self._open(self.val, "data.prompts.val")
+
+    def _open(self, split: str, key: str) -> Table:
+        datasets = import_extra("datasets", "data", "data.prompts.path", self.path)
+        folder = Path(self.path).expanduser()
+        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        try:
+            if saved:
+                dataset = _split(datasets.load_from_disk(str(folder)), split, key)
+            else:
+                where = str(folder) if folder.is_dir() else self.path
+                part = {"name": self.subset, "data_files": self.data_files, "revision": self.revision}
+                dataset = datasets.load_dataset(where, split=split, **part)
+        except UserError:
+            raise
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            problem = f"split {split} cannot be read ({str(error).splitlines()[0].rstrip('.')})"
+            remedy = "give a folder, or a hub name while the hub can be reached, and a split and subset that it has"
+            raise UserError("data.prompts.path", self.path, problem, remedy) from error
+        name = f"{self.path}/{split}"
+        return Table(key, name, dataset.column_names, _rows(dataset, self.columns.needed(dataset.column_names), name))
+
+
+def _split(dataset: Any, split: str, key: str) -> Any:
+    """Return a split of what save_to_disk wrote: several of them, or the rows of one."""
+    if not isinstance(dataset, dict):
+        return dataset
+    if split not in dataset:
+        raise UserError(key, split, "there is no such split", f"the splits are {', '.join(dataset)}")
+    return dataset[split]
+
+
+def _rows(dataset: Any, names: list[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    for batch in dataset.select_columns(names).with_format("arrow").iter(batch_size=1024):
+        for row in batch.to_pylist():
+            yield f"{name}[{number}]", row
+            number += 1

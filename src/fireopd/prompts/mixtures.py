@@ -1,0 +1,89 @@
+"""Several sources at once, in proportions that hold in every batch as nearly as they can."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from fireopd.errors import UserError
+from fireopd.prompts.base import PromptSource, PromptText
+from fireopd.types import Prompt
+
+
+@dataclass(frozen=True)
+class MixedPrompts(PromptSource):
+    """Prompts of several sources, each with teachers, tasks and a verifier of its own.
+
+    The sources are spread evenly over an epoch, so that each batch has about the shares of the whole. An epoch ends
+    when the first source is exhausted; the others go on in the next epoch where they stopped, so that each prompt of a
+    source comes once before any comes again.
+    """
+
+    sources: dict[str, PromptSource]
+    """The sources by name."""
+    weights: dict[str, float] | None = None
+    """How many prompts of each source come for one of another; none to take all of each source in every epoch."""
+
+    def __post_init__(self) -> None:
+        """Check names and weights."""
+        if not self.sources:
+            raise ValueError("sources must not be empty, got {}")
+        if any(isinstance(source, MixedPrompts) for source in self.sources.values()):
+            raise ValueError("sources must not be mixtures themselves, got one in another; name all in one mixture")
+        if self.weights is None:
+            return
+        if self.weights.keys() != self.sources.keys():
+            raise ValueError(f"weights must name the sources {', '.join(self.sources)}, got {self.weights}")
+        if not all(0 < weight < float("inf") for weight in self.weights.values()):
+            raise ValueError(f"weights must be greater than 0, got {self.weights}")
+
+    def training(self, seed: int) -> list[PromptText]:
+        """Return the training prompts of all sources."""
+        return [text for name in self.sources for text in self._of(name, lambda source: source.training(seed))]
+
+    def validation(self) -> list[PromptText]:
+        """Return the validation prompts of all sources."""
+        return [text for name in self.sources for text in self._of(name, lambda source: source.validation())]
+
+    def order(self, prompts: Sequence[Prompt], seed: int, epoch: int) -> list[int]:
+        """Return the order of an epoch, each source's next prompts spread over it evenly, with some jitter.
+
+        Raises:
+            UserError: if a source gives an epoch no prompt.
+        """
+        rows: dict[str, list[int]] = {name: [] for name in self.sources}
+        for row, prompt in enumerate(prompts):
+            rows[prompt.source].append(row)
+        drawn: list[tuple[float, int]] = []
+        for name, size in self._sizes({name: len(own) for name, own in rows.items()}).items():
+            shuffled = list(rows[name])
+            random.Random(f"{seed}/{name}").shuffle(shuffled)
+            chosen = [shuffled[(epoch * size + place) % len(shuffled)] for place in range(size)]
+            generator = random.Random(f"{seed}/{name}/{epoch}")
+            generator.shuffle(chosen)
+            drawn += [((place + generator.random()) / size, row) for place, row in enumerate(chosen)]
+        return [row for _, row in sorted(drawn)]
+
+    def _sizes(self, available: dict[str, int]) -> dict[str, int]:
+        """Return how many prompts of each source an epoch has."""
+        for name, number in available.items():
+            if not number:
+                raise UserError(f"data.prompts.sources.{name}", name, "no training prompts", "give some, or drop it")
+        if self.weights is None:
+            return available
+        scale = min(available[name] / weight for name, weight in self.weights.items())
+        sizes = {name: int(scale * weight + 1e-9) for name, weight in self.weights.items()}  # whole numbers stay whole
+        for name, size in sizes.items():
+            if not size:
+                problem = f"an epoch of {sum(sizes.values())} prompts has room for less than one of this source"
+                raise UserError("data.prompts.weights", self.weights[name], problem, f"raise the weight of {name}")
+        return sizes
+
+    def _of(self, name: str, read: Callable[[PromptSource], list[PromptText]]) -> list[PromptText]:
+        """Return a source's prompts under its name, and its errors with the place of the setting in the mixture."""
+        try:
+            texts = read(self.sources[name])
+        except UserError as error:
+            own, mixed = "data.prompts.", f"data.prompts.sources.{name}."
+            key, remedy = (text.replace(own, mixed) for text in (error.key, error.remedy))
+            raise UserError(key, error.value, error.problem, remedy) from error
+        return [replace(text, id=f"{name}/{text.id}", source=name) for text in texts]

@@ -1,0 +1,44 @@
+"""Prompts from Parquet files; the reader is pyarrow, which comes with the extra `data`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fireopd.errors import UserError
+from fireopd.prompts.columns import Columns
+from fireopd.prompts.extras import import_extra
+from fireopd.prompts.tables import FilePrompts, Table
+
+
+@dataclass(frozen=True)
+class ParquetPrompts(FilePrompts):
+    """Prompts from Parquet files. Rows are as in `JSONLPrompts`, and numbered from 0."""
+
+    def open(self, path: Path, key: str) -> Table:
+        """Open a Parquet file."""
+        return read_parquet(path, key, self.columns)
+
+
+def read_parquet(path: Path, key: str, columns: Columns) -> Table:
+    """Return the rows of a Parquet file; only the columns that are needed are read.
+
+    Raises:
+        UserError: that names the setting `key`, if the file cannot be read or pyarrow is not there.
+    """
+    parquet = import_extra("pyarrow.parquet", "data", key, str(path))
+    try:
+        file: Any = parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read ({str(error).splitlines()[0]})"
+        raise UserError(key, str(path), problem, "give the path of a Parquet file") from error
+    names = list(file.schema_arrow.names)
+    return Table(key, str(path), names, _rows(file, columns.needed(names), str(path)))
+
+
+def _rows(file: Any, names: list[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    number = 0
+    for batch in file.iter_batches(batch_size=1024, columns=names):
+        for row in batch.to_pylist():
+            yield f"{name}[{number}]", row
+            number += 1

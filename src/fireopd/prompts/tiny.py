@@ -1,0 +1,47 @@
+"""Prompts of the embedded tasks."""
+
+from dataclasses import dataclass, field
+from itertools import islice
+
+from fireopd import tasks
+from fireopd.prompts.base import PromptSource, PromptText
+from fireopd.verifiers import FinalAnswer, Verifier
+
+
+@dataclass(frozen=True)
+class TinyPrompts(PromptSource):
+    """The embedded tasks `math` and `code`, drawn from a seeded generator, the held-out problems apart."""
+
+    teachers: dict[str, str] = field(default_factory=lambda: {"math": "math", "code": "code"})
+    """Name of the teacher that judges each task; the keys choose the tasks."""
+    num_training: int = 9600
+    """Training prompts, shared out evenly among the tasks."""
+    num_validation: int = 128
+    """Validation prompts of each task."""
+    verifier: Verifier = field(default_factory=FinalAnswer)
+    """Grades the responses."""
+
+    def __post_init__(self) -> None:
+        """Check the names and numbers."""
+        for task in self.teachers:
+            if task not in tasks.TASKS:
+                raise ValueError(f"teachers: no embedded task {task!r}; the tasks are {', '.join(tasks.TASKS)}")
+        if not self.teachers or self.num_training < 1 or self.num_validation < 0:
+            raise ValueError("TinyPrompts needs a task, num_training of at least 1 and num_validation of at least 0")
+
+    def training(self, seed: int) -> list[PromptText]:
+        """Draw the training prompts, the tasks taking turns."""
+        drawn = {task: tasks.problems(task, seed, held_out=False) for task in self.teachers}
+        names = list(drawn)
+        return [self._text(next(drawn[names[i % len(names)]])) for i in range(self.num_training)]
+
+    def validation(self) -> list[PromptText]:
+        """Draw the validation prompts from the held-out problems."""
+        drawn = [islice(tasks.problems(task, 0, held_out=True), self.num_validation) for task in self.teachers]
+        return [self._text(problem) for task in drawn for problem in task]
+
+    def _text(self, problem: tasks.Problem) -> PromptText:
+        messages = [{"role": "user", "content": problem.text}]
+        place = f"{problem.task}:{problem.text}"
+        teacher = self.teachers[problem.task]
+        return PromptText(messages, teacher, problem.task, problem.answer, place, self.verifier)

@@ -1,0 +1,81 @@
+"""Prompts from JSONL files, and what is said of a malformed one."""
+
+import json
+
+import pytest
+
+from fireopd.errors import UserError
+from fireopd.prompts import JSONLPrompts
+
+
+def read(tmp_path, text, **settings):
+    path = tmp_path / "train.jsonl"
+    path.write_text(text, encoding="utf-8")
+    return JSONLPrompts(path, **settings).training(0)
+
+
+def test_rows_may_name_teacher_and_task(tmp_path):
+    texts = read(
+        tmp_path, '{"problem": "a", "answer": 0, "teacher": "x", "task": "t"}\n\n{"problem": "b"}\n', teacher="y"
+    )
+    assert [(t.teacher, t.task, t.answer) for t in texts] == [("x", "t", "0"), ("y", "prompts", None)]
+    assert texts[1].id.endswith("train.jsonl:3")
+
+
+def test_a_problem_becomes_a_message_and_a_prompt_is_taken_as_it_is(tmp_path):
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    rows = [{"problem": "a"}, {"prompt": "b"}, {"prompt": messages}, {"problem": "c", "prompt": "d"}]
+    texts = read(tmp_path, "\n".join(json.dumps(row) for row in rows), teacher="x")
+    assert [t.content for t in texts] == [
+        [{"role": "user", "content": "a"}],
+        "b",
+        messages,
+        [{"role": "user", "content": "c"}],
+    ]
+
+
+def test_a_line_ends_at_a_newline_only_and_a_byte_order_mark_is_no_part_of_it(tmp_path):
+    text = '\ufeff{"problem": "a\u2028b\u0085c"}\r\n{"problem": "d"}'
+    assert [t.content[0]["content"] for t in read(tmp_path, text, teacher="x")] == ["a\u2028b\u0085c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"problem": "a"}\n{"problem": ', r"data.prompts.train: .*train.jsonl:2.*not JSON"),
+        ('{"problem": "a"}\n[1, 2]', r"train.jsonl:2.*not an object"),
+        (
+            '{"question": "a"}',
+            r"train.jsonl.*no column problem and no column prompt.*columns question\. Set data.prompts.col",
+        ),
+        ('{"problem": "a"}\n{"question": "b"}', r"train.jsonl:2.*the row has no problem and no prompt"),
+        ('{"problem": ""}', r"train.jsonl:1.*empty"),
+        ('{"problem": " \\n"}', r"train.jsonl:1.*empty"),
+        ('{"problem": 3}', r"train.jsonl:1.*neither text nor chat messages"),
+        ('{"prompt": []}', r"train.jsonl:1.*empty"),
+        ('{"prompt": [{"role": "user"}]}', r"train.jsonl:1.*neither text nor chat messages"),
+        ('{"prompt": [{"role": "user", "content": "a"}, {"role": "user", "content": ""}]}', r"train.jsonl:1.*empty"),
+        ('{"prompt": [{"role": "user", "content": "a"}], "teacher": 3}', r"train.jsonl:1.*names no teacher"),
+        ('{"problem": "a", "teacher": ""}', r"train.jsonl:1.*names no teacher"),
+        ('{"problem": "a", "answer": 72.0}', r"train.jsonl:1.*the answer is 72.0, neither text nor a whole number"),
+        ('{"problem": "a", "answer": ["1"]}', r"train.jsonl:1.*the answer is \['1'\]"),
+        ('{"problem": "a", "answer": true}', r"train.jsonl:1.*the answer is True"),
+        ('{"problem": "a", "task": {}}', r"train.jsonl:1.*the task is {}"),
+    ],
+)
+def test_a_malformed_row_is_named_by_file_and_line(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text, teacher="x")
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"data.prompts.val: .*nowhere.jsonl.*cannot be read"):
+        JSONLPrompts(tmp_path, val=tmp_path / "nowhere.jsonl").validation()
+    with pytest.raises(UserError, match="cannot be read"):
+        JSONLPrompts(tmp_path).training(0)
+    assert JSONLPrompts(tmp_path).validation() == []
+
+
+def test_rows_without_a_teacher_and_no_default(tmp_path):
+    with pytest.raises(UserError, match=r"names no teacher\. Add \"teacher\" to the row, or set data.prompts.teacher"):
+        read(tmp_path, '{"problem": "a"}')
