@@ -49,6 +49,7 @@ def checks(module: "FiReOPDModule", data: RolloutDataModule) -> Iterator[Callabl
             yield partial(teacher.check_distributions, f"model.teachers.{name}", data.student)
     yield partial(check_base, module, data)
     yield partial(data.engine.check, "data.engine", data.student)
+    yield partial(data.source.verifier.check, "data.prompts.verifier", data.training_prompts + data.validation_prompts)
 
 
 def check_precision(precision: str) -> None:

@@ -87,8 +87,8 @@ def grade(
 ) -> tuple[Tensor, Tensor]:
     """Return the rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none."""
     texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
-    rewards = [verifier(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    verdicts = verifier.grade(prompts, texts)
     numbers: dict[str, int] = {}
-    answers = [verifier.final_answer(text) for text in texts]
-    votes = [-1 if answer is None else numbers.setdefault(answer, len(numbers)) for answer in answers]
-    return torch.tensor(rewards, dtype=torch.float32), torch.tensor(votes, dtype=torch.int64)
+    votes = [-1 if v.answer is None else numbers.setdefault(v.answer, len(numbers)) for v in verdicts]
+    rewards = torch.tensor([verdict.reward for verdict in verdicts], dtype=torch.float32)
+    return rewards, torch.tensor(votes, dtype=torch.int64)

@@ -1,0 +1,8 @@
+"""Verifiers: grade a response without a model. Entry-point group: `fireopd.verifiers`."""
+
+from fireopd.verifiers.base import Verdict, Verifier
+from fireopd.verifiers.exact_match import ExactMatch
+from fireopd.verifiers.final_answer import FinalAnswer
+from fireopd.verifiers.math_verify import MathVerify
+
+__all__ = ["ExactMatch", "FinalAnswer", "MathVerify", "Verdict", "Verifier"]
