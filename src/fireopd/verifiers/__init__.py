@@ -4,5 +4,6 @@ from fireopd.verifiers.base import Verdict, Verifier
 from fireopd.verifiers.exact_match import ExactMatch
 from fireopd.verifiers.final_answer import FinalAnswer
 from fireopd.verifiers.math_verify import MathVerify
+from fireopd.verifiers.unit_tests import UnitTests
 
-__all__ = ["ExactMatch", "FinalAnswer", "MathVerify", "Verdict", "Verifier"]
+__all__ = ["ExactMatch", "FinalAnswer", "MathVerify", "UnitTests", "Verdict", "Verifier"]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fireopd.types import Prompt
-from fireopd.verifiers import workers
 from fireopd.verifiers.base import Verdict, Verifier
+from fireopd.verifiers.workers import pool
 
 SLACK = 10.0
 """Wall-clock seconds that a worker has for each second of `timeout`: it may have to wait for a core."""
@@ -44,7 +44,7 @@ class MathVerify(Verifier):
         return self._judge([prompt.answer for prompt in prompts], responses)
 
     def _judge(self, references: Sequence[str | None], responses: Sequence[str]) -> list[Verdict]:
-        pool = workers.pool("fireopd.verifiers.math_worker", (str(self.timeout),), self.workers)
+        workers = pool("fireopd.verifiers.math_worker", (str(self.timeout),), self.workers)
         jobs = [[pair] for pair in zip(references, responses, strict=True)]
-        answers = pool.ask_all(jobs, self.timeout * SLACK)
+        answers = workers.ask_all(jobs, self.timeout * SLACK)
         return [Verdict(0.0, None) if answer is None else Verdict(*answer) for answer in answers]
