@@ -92,7 +92,7 @@ def keep(channel: socket.socket, job: dict[str, Any], isolation: str, user_map: 
     if isolation == "namespaces":
         user = namespaces.spare_user(user_map, os.getpid())
         namespaces.part()
-    else:
+    elif isolation == "none":  # by Landlock, a program can write in no folder
         folder = tempfile.mkdtemp(prefix="fireopd-")
         os.chdir(folder)
     process = os.fork()
