@@ -16,8 +16,8 @@ from fireopd.verifiers import MathVerify, workers
 ANSWERS = [
     json.loads(line) for line in (Path(__file__).parent / "golden" / "math_answers.jsonl").read_text().splitlines()
 ]
-"""Reference answers that are hard to read, as they stand in the files of MATH-500, Minerva Math, OlympiadBench, AMC 2023
-and HMMT 2025 (February, November) that evaluations of language models use; `source` names file and line."""
+"""Reference answers that are hard to read, as they stand in the files of MATH-500, Minerva Math, OlympiadBench, AMC
+2023 and HMMT 2025 (February, November) that evaluations of language models use; `source` names file and line."""
 BENCHMARKS = os.environ.get("FIREOPD_BENCHMARKS")
 """A folder of JSONL files with "answer", all of which are to verify against themselves."""
 

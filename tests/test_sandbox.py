@@ -88,11 +88,13 @@ FORGERIES = {
     "def f(x):\n    return 0",
     "patch the harness": "import sys\nfor name, module in list(sys.modules.items()):\n"
     "    if 'sandbox' in name or name == 'json':\n        for key, value in list(vars(module).items()):\n"
-    "            if callable(value):\n                setattr(module, key, lambda *a, **k: True)\ndef f(x):\n    return 0",
-    "write answers": "import os, struct\nfor kind in (b'{\"answer\": true}', b'true', b'\"ready\"', b'{\"value\": 4}'):\n"
+    "            if callable(value):\n                setattr(module, key, lambda *a, **k: True)\n"
+    "def f(x):\n    return 0",
+    "write answers": "import os, struct\n"
+    "for kind in (b'{\"answer\": true}', b'true', b'\"ready\"', b'{\"value\": 4}'):\n"
     "    for fd in range(256):\n        for text in (kind, struct.pack('!I', len(kind)) + kind):\n"
     "            try:\n                os.write(fd, text)\n            except OSError:\n                pass\n",
-    "answer before the question": "import os, struct\nkind = b'{\"value\": 4, \"after\": [2]}'\n"
+    "answer before the question": 'import os, struct\nkind = b\'{"value": 4, "after": [2]}\'\n'
     "for fd in range(3, 256):\n    try:\n        os.write(fd, (struct.pack('!I', 7) + b'\"ready\"') +"
     " (struct.pack('!I', len(kind)) + kind) * 9)\n    except OSError:\n        pass\nimport time\ntime.sleep(60)",
     "answer too much": "def f(x):\n    return 'a' * 2**25",
@@ -154,7 +156,8 @@ def attempt(body, **names):
     """Return a program that writes "done" if a body of code raises nothing, and else the kind of error."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     settings = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-    return f"import os, socket, sys\n{settings}try:\n{lines}\n    print('done')\nexcept Exception as e:\n    print('refused')"
+    end = "    print('done')\nexcept Exception:\n    print('refused')"
+    return f"import os, socket, sys\n{settings}try:\n{lines}\n{end}"
 
 
 PROCESSES = {
@@ -306,7 +309,8 @@ def test_a_programs_own_folder_is_small_and_empty(jailer):
         output = jailer.output(f"EMPTY = {writable}\n{fill}").split()
         assert output[:-1] == ["[]"] * writable
         assert int(output[-1]) == (LIMITS["disk_mib"] + 1 if writable else 1)
-    many = "n = 0\ntry:\n    while True:\n        n += 1\n        open(f'{n}', 'w').close()\nexcept OSError:\n    print(n)"
+    many = "n = 0\ntry:\n    while n < 10000:\n        n += 1\n        open(str(n), 'w').close()\nexcept OSError:\n"
+    many += "    print(n)"
     assert int(jailer.output(many)) <= 4096
 
 

@@ -33,7 +33,7 @@ def test_a_program_is_right_if_it_passes_all_tests():
 
 
 def test_humaneval_style():
-    test = "METADATA = {}\ndef check(candidate):\n    assert candidate(2) == 4\n    assert abs(candidate(.5) - 1) < 1e-6\n"
+    test = "METADATA = {}\ndef check(f):\n    assert f(2) == 4\n    assert abs(f(0.5) - 1) < 1e-6\n"
     assert grade(DOUBLE, entry_point="double", test=test) == 1.0
     assert grade("def double(x):\n    return 4", entry_point="double", test=test) == 0.0
 
@@ -84,11 +84,13 @@ def test_both_kinds_of_tests_have_to_pass():
         ("from collections import Counter\ndef f(x):\n    return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
         ("import numpy\ndef f():\n    return numpy.arange(3).sum(), numpy.ones(2)", "assert f() == (3, [1.0, 1.0])"),
         ("def f(x):\n    return x", "assert math.isclose(f(0.1) + 0.2, 0.3)"),
-        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: 'int'\ndef f():\n    return P(3)", "assert f().x == 3"),
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: 'int'\ndef f():\n    return P(3)",
+         "assert f().x == 3"),
         ("import threading\ndef f():\n    out = []\n    t = threading.Thread(target=out.append, args=[1])\n"
          "    t.start()\n    t.join()\n    return out", "assert f() == [1]"),
         ("import asyncio\nasync def g():\n    return 3\ndef f():\n    return asyncio.run(g())", "assert f() == 3"),
-        ("from pathlib import Path\ndef f():\n    Path('x').write_text('a')\n    return Path.home().joinpath('x').read_text()",
+        ("from pathlib import Path\ndef f():\n    Path('x').write_text('a')\n"
+         "    return Path.home().joinpath('x').read_text()",
          "assert f() == 'a'"),
         ("value = 3", "assert value == 3"),
         ("def f(x):\n    return x == 'print(1)'", "assert f('print(1)')"),
@@ -99,6 +101,21 @@ def test_what_right_programs_do(code, test):
     broken = test.replace("assert ", "assert not (").replace("\n", ")\n", 1) if "\n" not in test else None
     if broken:
         assert grade(code, tests=[broken + ")"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("names", "test"),
+    [
+        ("abs = lambda x: 0", "assert abs(f(3) - 6) < 1e-6"),
+        ("class math:\n    isclose = lambda *x: True", "assert math.isclose(f(3), 6)"),
+        ("import math\nmath.isclose = lambda *x: True", "import math\nassert math.isclose(f(3), 6)"),
+        ("def check(x):\n    pass", "def check(x):\n    assert x == 6\ncheck(f(3))"),
+        ("def wanted(x):\n    return 0", "wanted = lambda x: 2 * x\nassert f(3) == wanted(3)"),
+    ],
+)
+def test_a_program_cannot_redefine_what_the_tests_use(names, test):
+    assert grade(f"{names}\ndef f(x):\n    return 0", tests=[test]) == 0.0
+    assert grade(f"{names}\ndef f(x):\n    return 2 * x", tests=[test]) == 1.0
 
 
 def test_the_last_closed_block_is_the_program():

@@ -27,8 +27,8 @@ class UnitTests(Verifier):
       HumanEval `{"entry_point": "f", "test": "def check(candidate): ..."}`. "prelude" may give code that stands before
       both program and tests. Tests run in a process of their own, so that the program can neither see nor skip them:
       arguments and results that are not plain data are referred to, and equal themselves alone;
-    - `{"inputs": [text, ...], "outputs": [text, ...]}`: the program is run with each text as its standard input, and must
-      end without an error and write the output, blanks at the ends of lines and empty lines at the end aside.
+    - `{"inputs": [text, ...], "outputs": [text, ...]}`: the program is run with each text as its standard input, and
+      must end without an error and write the output, blanks at the ends of lines and empty lines at the end aside.
 
     A program is one process, with threads, that knows no network, no file but Python's own, no variable, and no other
     process. `isolation` says how that is done.
@@ -82,8 +82,8 @@ class UnitTests(Verifier):
         self._check_isolation("data.prompts.verifier")
         jobs = [self._jobs(prompt, program) for prompt, program in zip(prompts, programs, strict=True)]
         answers = iter(self._pool().ask_all([job for row in jobs for job, _ in row], self.wall_seconds + SLACK))
-        rewards = [bool(row) and all([_right(next(answers), wanted) for _, wanted in row]) for row in jobs]
-        return [Verdict(float(reward), program) for reward, program in zip(rewards, programs, strict=True)]
+        passed = [[_right(next(answers), wanted) for _, wanted in row] for row in jobs]
+        return [Verdict(float(row != [] and all(row)), p) for row, p in zip(passed, programs, strict=True)]
 
     def check(self, key: str, prompts: Sequence[Prompt]) -> None:
         """Check that all prompts have tests, and that programs can be isolated here."""
@@ -122,7 +122,8 @@ class UnitTests(Verifier):
 
 def last_block(response: str) -> str | None:
     """Return the last fenced block of code that is closed; None if there is none."""
-    found, fence, block = None, "", []
+    found, fence = None, ""
+    block: list[str] = []
     for line in response.splitlines():
         mark = line.strip()
         if not fence and mark.startswith(("```", "~~~")):

@@ -41,7 +41,7 @@ class Worker:
         """Start it.
 
         Args:
-            module: has `work(channel, settings)`, which sends what it is, once, and then answers until the channel ends.
+            module: has `work(channel, settings)`, which says what it is, once, and then answers until the channel ends.
             settings: given to it.
 
         Raises:
@@ -59,7 +59,7 @@ class Worker:
         with tempfile.TemporaryFile() as errors, theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-c", START, folder, module, *settings],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 env=environment,
@@ -120,12 +120,13 @@ class Pool:
         try:
             worker = worker or Worker(self.module, self.settings)
             return worker.ask(messages, seconds)
-        except (OSError, EOFError, ValueError):
-            worker = _closed(worker)
+        except BaseException as error:  # also an interrupt: the answer would be taken for that to the next question
+            if worker is not None:
+                worker.close()
+            worker = None
+            if not isinstance(error, OSError | EOFError | ValueError):
+                raise
             return None
-        except BaseException:  # an interrupt: the answer would be taken for that to the next question
-            worker = _closed(worker)
-            raise
         finally:
             self.idle.put(worker)
 
@@ -133,11 +134,6 @@ class Pool:
         """Return the answers to several jobs, in their order."""
         with ThreadPoolExecutor(self.size) as threads:
             return list(threads.map(lambda messages: self.ask(messages, seconds), jobs))
-
-
-def _closed(worker: Worker | None) -> None:
-    if worker is not None:
-        worker.close()
 
 
 @lru_cache

@@ -84,8 +84,7 @@ class Jail:
         theirs.close()
         tests = frames.receive(channel)
         self._confine()
-        passed = testers.passes(tests, ours)
-        return passed  # the program's process ends with this one
+        return testers.passes(tests, ours)  # the program's process ends with this one
 
     def _run(self, program: str, content: str) -> str | None:
         """Return what the program writes for an input; None if it fails or writes too much."""

@@ -8,7 +8,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 
 
-def call(name: str, *arguments: int | bytes | None | ctypes.Array) -> int:
+def call(name: str, *arguments: int | bytes | ctypes.Array | None) -> int:
     """Call a function of the C library: numbers go as long, bytes and structures as pointers.
 
     Raises:

@@ -24,8 +24,7 @@ def execute(source: str, name: str) -> dict[str, Any]:
 
 def run(source: str) -> NoReturn:
     """Run a program with standard input and output, and exit as the interpreter would."""
-    sys.stdin = open(0, encoding="utf-8", closefd=False)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    _open_standard_files()
     code = 1
     try:
         execute(source, "__main__")
@@ -44,8 +43,7 @@ def run(source: str) -> NoReturn:
 
 def serve(source: str, channel: socket.socket) -> NoReturn:
     """Run a program, then do with what it defines whatever the tests ask for."""
-    sys.stdin = open(os.devnull, encoding="utf-8")
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    _open_standard_files()
     sys.set_int_max_str_digits(0)
     try:
         names = execute(source, "program")
@@ -55,6 +53,12 @@ def serve(source: str, channel: socket.socket) -> NoReturn:
             frames.send(channel, objects.answer(frames.receive(channel)))
     finally:
         os._exit(1)
+
+
+def _open_standard_files() -> None:
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 class Objects:

@@ -8,6 +8,7 @@ import builtins
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from types import CodeType
 from typing import Any
@@ -50,10 +51,8 @@ def mentioned(code: CodeType) -> set[str]:
 
 
 def _take(name: str, names: dict[str, Any], program: "Program") -> None:
-    try:
+    with suppress(NameError):  # a name of the tests' own, or an attribute's
         names[name] = program.ask("find", parts=name)
-    except NameError:
-        pass  # a name of the tests' own, or an attribute's
 
 
 class Program:
@@ -86,8 +85,9 @@ class Program:
     def _value(self, answer: dict[str, Any]) -> Any:
         if "raised" in answer:
             kind = vars(builtins).get(answer["raised"])
-            known = isinstance(kind, type) and issubclass(kind, Exception)
-            raise (kind if known else RuntimeError)(answer["message"])
+            if not (isinstance(kind, type) and issubclass(kind, Exception)):
+                kind = RuntimeError
+            raise kind(answer["message"])
         return values.decode(answer["value"], self._remote)
 
     def _remote(self, number: int) -> "Remote":
@@ -98,38 +98,49 @@ class Remote:
     """An object of the program's: what is done with it is done there; it equals itself alone."""
 
     def __init__(self, program: Program, number: int) -> None:
+        """Refer to an object by its number."""
         self._program, self._number = program, number
 
     def __eq__(self, other: object) -> bool:
+        """Return whether it is the same object: what the object says of that does not count."""
         return isinstance(other, Remote) and other._number == self._number
 
     def __hash__(self) -> int:
+        """Return what goes with that."""
         return hash(self._number)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call it."""
         return self._program.call(self._number, list(arguments), named)
 
     def __getattr__(self, name: str) -> Any:
+        """Return an attribute."""
         if name.startswith("__"):
             raise AttributeError(name)
         return self._program.ask("attribute", self._number, name)
 
     def __getitem__(self, key: Any) -> Any:
+        """Return an item."""
         return self._program.ask("item", self._number, values.encode(key, _number))
 
     def __len__(self) -> int:
+        """Return its length."""
         return self._program.ask("length", self._number)
 
     def __bool__(self) -> bool:
+        """Return whether it counts as true."""
         return self._program.ask("truth", self._number)
 
     def __str__(self) -> str:
+        """Return its text."""
         return self._program.ask("text", self._number)
 
     def __iter__(self) -> Iterator[Any]:
+        """Return an iterator over it."""
         return self._program.ask("iterate", self._number)
 
     def __next__(self) -> Any:
+        """Return the next item."""
         return self._program.ask("next", self._number)
 
 

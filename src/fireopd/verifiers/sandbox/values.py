@@ -6,8 +6,13 @@ Only exact built-in types arrive, so that what a program answers cannot say of i
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-PLAIN = (bool, int, float, str)
-COLLECTIONS: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+PLAIN: tuple[type[bool] | type[int] | type[float] | type[str], ...] = (bool, int, float, str)
+COLLECTIONS: dict[str, type[list] | type[tuple] | type[set] | type[frozenset]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "frozenset": frozenset,
+}
 
 
 def encode(value: Any, refer: Callable[[Any], int]) -> Any:
@@ -19,11 +24,11 @@ def encode(value: Any, refer: Callable[[Any], int]) -> Any:
         return value
     if type(value).__module__ == "numpy" and callable(value.tolist):
         return encode(value.tolist(), refer)
-    for kind in PLAIN:
-        if isinstance(value, kind):
-            return kind(value)
-    for name, kind in COLLECTIONS.items():
-        if isinstance(value, kind):
+    for plain in PLAIN:
+        if isinstance(value, plain):
+            return plain(value)
+    for name, collection in COLLECTIONS.items():
+        if isinstance(value, collection):
             return {name: [encode(item, refer) for item in value]}
     if isinstance(value, dict):
         return {"dict": [[encode(key, refer), encode(item, refer)] for key, item in value.items()]}
