@@ -153,6 +153,13 @@ def test_nothing_that_a_student_can_write_hangs_or_kills_the_trainer(tmp_path):
     assert verifier(prompt("12"), "\\boxed{12}") == 1.0  # the workers that died have been replaced
 
 
+def test_the_timeout_is_one_of_computing_time_even_in_code_that_python_cannot_interrupt():
+    pool = workers.Pool("fireopd.verifiers.math_worker", ("0.3",), 1)
+    began = time.monotonic()
+    assert pool.ask([("12", "the answer is 9^9^9^9")], 60) is None
+    assert time.monotonic() - began < 20
+
+
 def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch):
     pool = workers.Pool("fireopd.verifiers.math_worker", ("5.0",), 1)
     assert pool.ask([("12", "\\boxed{12}")], 60) == [1.0, "12"]

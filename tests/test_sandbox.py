@@ -152,6 +152,12 @@ def test_no_program_hangs(jailer):
             worker.close()
 
 
+def test_a_program_that_waits_ends_when_its_time_is_over(jailer):
+    began = time.monotonic()
+    assert not jailer.passes("import time\ntime.sleep(1000)", wall_seconds=0.5)
+    assert 0.5 <= time.monotonic() - began < 5
+
+
 def attempt(body, **names):
     """Return a program that writes "done" if a body of code raises nothing, and else the kind of error."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
@@ -317,10 +323,14 @@ def test_a_programs_own_folder_is_small_and_empty(jailer):
 def test_the_tests_are_out_of_the_programs_sight(jailer):
     """Not even a copy of them is in the memory of the program's process."""
     search = """
-import gc
+import gc, sys
 def f(x):
     word = "".join(["open", "-", "sesame"])
-    for holder in gc.get_objects():
+    frame, holders = sys._getframe().f_back, gc.get_objects()
+    while frame:
+        holders += [frame.f_locals, *frame.f_locals.values()]
+        frame = frame.f_back
+    for holder in holders:
         for held in [holder, *gc.get_referents(holder)]:
             if type(held) is bytes:
                 held = held.decode("latin1")
