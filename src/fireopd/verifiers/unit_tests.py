@@ -94,7 +94,7 @@ class UnitTests(Verifier):
     def _check_isolation(self, key: str) -> None:
         if self.isolation == "none" and not self.allow_weak:
             problem = "this machine offers neither namespaces nor Landlock: a program could read and change your files"
-            remedy = "allow user namespaces, use Linux 5.13 or newer, or set it where nothing can be lost"
+            remedy = "allow user namespaces, use Linux 5.14 or newer, or set it where nothing can be lost"
             raise UserError(f"{key}.allow_weak", False, problem, remedy)
 
     def _pool(self) -> Pool:
