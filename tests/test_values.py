@@ -21,8 +21,8 @@ def there(value):
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, 0, -(2**80), 1.5, float("inf"), "", "a\ud800", b"\x00\xff", bytearray(b"a"), 1 + 2j, [], (), set()]
-    + [frozenset({1}), {}, {1: [2, (3, {"a": {4}})], (5, None): {6.0}}, [[[[]]]], {"list": [1]}, {"reference": 0}],
+    [None, True, 0, -(2**80), 1.5, float("inf"), "", "a\ud800", b"\x00\xff", bytearray(b"a"), 1 + 2j, [], (), set(),
+     frozenset({1}), {}, {1: [2, (3, {"a": {4}})], (5, None): {6.0}}, [[[[]]]], {"list": [1]}, {"reference": 0}],
 )  # fmt: skip
 def test_plain_data_arrives_as_it_was(value):
     assert there(value) == value
