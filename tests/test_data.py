@@ -11,9 +11,6 @@ from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.models import encode_chats
 from fireopd.prompts import Columns, JSONLPrompts, TinyPrompts
-from fireopd.rollouts import grade
-from fireopd.types import Prompt, Response
-from fireopd.verifiers import FinalAnswer, Verifier
 
 
 def make(engine=None, **settings):
@@ -156,30 +153,6 @@ def test_many_prompts_are_tokenized_as_each_alone(tmp_path):
         chat = [{"role": "user", "content": problem}]
         alone = encode_chats(data.tokenizer, [chat], {})[0] if n % 3 == 0 else tuple(data.tokenizer.encode(problem))
         assert prompt.tokens == alone
-
-
-def test_each_response_is_graded_by_the_verifier_of_its_prompt():
-    class Length(Verifier):
-        def __call__(self, prompt, response):
-            return len(response) / 10
-
-        def final_answer(self, response):
-            return response[0]
-
-    tokenizer = make().tokenizer
-    length = Length()
-    rows = [("1;#2", FinalAnswer()), ("1;#2", length), ("1;#3", FinalAnswer()), ("12", length), ("12", FinalAnswer())]
-    prompts = [Prompt((), "t", "t", "2", str(n), verifier=verifier) for n, (_, verifier) in enumerate(rows)]
-    responses = [Response(tuple(tokenizer.encode(text)), (), True) for text, _ in rows]
-    rewards, votes = grade(tokenizer, prompts, responses)
-    torch.testing.assert_close(rewards, torch.tensor([1.0, 0.4, 0.0, 0.2, 0.0]))
-    assert votes.dtype == torch.int64
-    assert votes[1] == votes[3] >= 0, "both begin with 1"
-    assert 0 <= votes[0] != votes[2] >= 0
-    assert votes[4] == -1
-    with pytest.raises(ValueError, match="the prompt p has no verifier"):
-        grade(tokenizer, [Prompt((), "t", "t", None, "p")], responses[:1])
-    assert [part.tolist() for part in grade(tokenizer, [], [])] == [[], []]
 
 
 def test_too_few_prompts_for_a_batch(tmp_path):

@@ -8,8 +8,9 @@ from fakes import ScriptedEngine
 
 from fireopd.data import RolloutDataModule
 from fireopd.errors import UserError
-from fireopd.prompts import MixedPrompts, ReasoningGymPrompts, ReasoningGymVerifier, TinyPrompts
+from fireopd.prompts import MixedPrompts, ReasoningGymPrompts, TinyPrompts
 from fireopd.types import Prompt
+from fireopd.verifiers import ReasoningGymVerifier
 
 
 def source(tasks=None, **settings):
@@ -62,6 +63,14 @@ def test_the_answer_is_what_stands_between_the_last_tags(response, answer):
 def test_an_answer_over_which_a_grader_stumbles_is_wrong():
     (text,) = source({"prime_factorization": {}}, num_training=1).training(0)
     assert ReasoningGymVerifier()(prompt(text), "<answer>two times x</answer>") == 0.0
+
+
+def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_is_graded():
+    (text,) = source({"countdown": {}}, num_training=1).training(0)
+    answers = ["9**9**9**9", "(" * 10_000, text.answer]
+    verdicts = ReasoningGymVerifier(timeout=1.0).grade([prompt(text)] * 3, [f"<answer>{a}</answer>" for a in answers])
+    assert [v.reward for v in verdicts][-1] == 1.0
+    assert max(v.reward for v in verdicts[:-1]) < 1.0
 
 
 def test_prompts_can_go_from_process_to_process():

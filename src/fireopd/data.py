@@ -16,8 +16,9 @@ from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models import context_length, encode_chats, load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
-from fireopd.rollouts import grade, roll_out
+from fireopd.rollouts import roll_out
 from fireopd.types import Prompt, RolloutBatch
+from fireopd.verifiers.grading import ballot, grade
 
 VALIDATION_SEED = 0
 """Validation rollouts have a seed of their own, so that two runs, or two moments of one, are compared in pairs."""
@@ -255,5 +256,6 @@ class RolloutLoader:
         )
         if self.training and not data.grade_training:
             return batch
-        rewards, votes = grade(data.tokenizer, rows, responses)
+        texts = [str(data.tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
+        rewards, votes = ballot(grade(rows, texts))
         return replace(batch, rewards=rewards, votes=votes)

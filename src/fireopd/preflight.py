@@ -9,6 +9,7 @@ from fireopd.errors import UserError
 from fireopd.signals import SIGNALS
 from fireopd.teachers import Teacher
 from fireopd.types import Sampling
+from fireopd.verifiers.grading import rows_of_each_verifier
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
@@ -49,6 +50,11 @@ def checks(module: "FiReOPDModule", data: RolloutDataModule) -> Iterator[Callabl
             yield partial(teacher.check_distributions, f"model.teachers.{name}", data.student)
     yield partial(check_base, module, data)
     yield partial(data.engine.check, "data.engine", data.student)
+    prompts = [*data.training_prompts, *data.validation_prompts]
+    for verifier, rows in rows_of_each_verifier(prompts):
+        source = prompts[rows[0]].source
+        key = f"data.prompts.sources.{source}.verifier" if source else "data.prompts.verifier"
+        yield partial(verifier.check, key, [prompts[row] for row in rows])
 
 
 def check_precision(precision: str) -> None:

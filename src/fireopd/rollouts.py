@@ -5,12 +5,9 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import RolloutEngine
 from fireopd.types import Prompt, Response, RolloutBatch, Sampling
-from fireopd.verifiers import Verifier
 
 
 def roll_out(
@@ -77,42 +74,3 @@ def collate(
         policy_version=policy_version,
         seconds=seconds,
     )
-
-
-def grade(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], responses: Sequence[Response]
-) -> tuple[Tensor, Tensor]:
-    """Have each prompt's verifier grade its response.
-
-    Returns:
-        The rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none.
-
-    Raises:
-        ValueError: if a prompt has no verifier.
-    """
-    texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
-    rewards, votes = torch.zeros(len(prompts)), torch.full((len(prompts),), -1)
-    for verifier, rows in rows_of_each_verifier(prompts):
-        rewards[rows] = torch.tensor([verifier(prompts[row], texts[row]) for row in rows])
-        numbers: dict[str, int] = {}
-        answers = [verifier.final_answer(texts[row]) for row in rows]
-        votes[rows] = torch.tensor([-1 if a is None else numbers.setdefault(a, len(numbers)) for a in answers])
-    return rewards, votes
-
-
-def rows_of_each_verifier(prompts: Sequence[Prompt]) -> list[tuple[Verifier, list[int]]]:
-    """Return each verifier with the indices of the prompts whose responses it grades.
-
-    Raises:
-        ValueError: if a prompt has none.
-    """
-    found: list[tuple[Verifier, list[int]]] = []
-    for row, prompt in enumerate(prompts):
-        if prompt.verifier is None:
-            raise ValueError(f"the prompt {prompt.id} has no verifier, and its response is to be graded")
-        rows = next((rows for verifier, rows in found if verifier == prompt.verifier), None)
-        if rows is None:
-            found.append((prompt.verifier, [row]))
-        else:
-            rows.append(row)
-    return found

@@ -6,7 +6,7 @@ from fireopd.prompts.huggingface import HFPrompts
 from fireopd.prompts.jsonl import JSONLPrompts
 from fireopd.prompts.mixtures import MixedPrompts
 from fireopd.prompts.parquet import ParquetPrompts
-from fireopd.prompts.reasoning_gym import ReasoningGymPrompts, ReasoningGymVerifier
+from fireopd.prompts.reasoning_gym import ReasoningGymPrompts
 from fireopd.prompts.tables import FilePrompts, Table, TablePrompts
 from fireopd.prompts.tiny import TinyPrompts
 from fireopd.prompts.verl import VerlColumns, VerlPrompts
@@ -21,7 +21,6 @@ __all__ = [
     "PromptSource",
     "PromptText",
     "ReasoningGymPrompts",
-    "ReasoningGymVerifier",
     "Table",
     "TablePrompts",
     "TinyPrompts",

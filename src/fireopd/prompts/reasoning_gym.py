@@ -1,4 +1,4 @@
-"""Procedural tasks of reasoning-gym (arXiv 2505.24760) with their own graders; the package comes as an extra."""
+"""Procedural tasks of reasoning-gym (arXiv 2505.24760); the package comes as an extra."""
 
 import random
 from collections.abc import Iterator
@@ -10,37 +10,12 @@ from typing import Any
 from fireopd.errors import UserError
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.prompts.extras import import_extra
-from fireopd.types import Prompt
-from fireopd.verifiers import Verifier
+from fireopd.verifiers import ReasoningGymVerifier, Verifier
 
 VALIDATION_SEED = 3 * 2**30
 """Seed of the first validation problem; reasoning-gym draws problem i with the seed plus i, all of them below 2**32."""
 PATIENCE = 20
 """Problems drawn for each that is wanted, before a task counts as having no more."""
-
-
-@dataclass(frozen=True)
-class ReasoningGymVerifier(Verifier):
-    """Grades as the task itself does, the answer being what stands between `<answer>` and `</answer>`."""
-
-    def __call__(self, prompt: Prompt, response: str) -> float:
-        """Return the task's grade; some tasks give part of it for answers of the right form."""
-        gym = _reasoning_gym("data.prompts.verifier", type(self).__name__)
-        answer = self.final_answer(response)
-        if answer is None:
-            return 0.0
-        score = gym.get_score_answer_fn(prompt.details["metadata"]["source_dataset"])
-        try:
-            grade = float(score(answer, prompt.details))
-        except Exception:  # some tasks' graders stumble over an answer that they cannot read
-            return 0.0
-        return min(max(grade, 0.0), 1.0)
-
-    def final_answer(self, response: str) -> str | None:
-        """Return what stands between the last such tags."""
-        before, tag, _ = response.rpartition("</answer>")
-        _, opening, answer = before.rpartition("<answer>")
-        return answer.strip() if tag and opening else None
 
 
 @dataclass(frozen=True)
@@ -96,11 +71,13 @@ class ReasoningGymPrompts(PromptSource):
                 continue
             seen.add(str(content))
             answer = None if problem["answer"] is None else str(problem["answer"])
-            yield PromptText(content, self.teacher, task, answer, f"{task}:{seed + index}", self.verifier, problem)
+            # What draws the problem once more, for the verifier: it is more than an answer and less than JSON.
+            details = {"task": task, "settings": self.tasks[task], "seed": seed, "size": patience, "index": index}
+            yield PromptText(content, self.teacher, task, answer, f"{task}:{seed + index}", self.verifier, details)
 
     def _problems(self, task: str, seed: int, size: int) -> Any:
         key = f"data.prompts.tasks.{task}"
-        gym = _reasoning_gym(key, task)
+        gym = import_extra("reasoning_gym", "reasoning-gym", key, task)
         names = import_extra("reasoning_gym.factory", "reasoning-gym", key, task).DATASETS
         if task not in names:
             close = get_close_matches(task, names, n=3)
@@ -111,7 +88,3 @@ class ReasoningGymPrompts(PromptSource):
         except (AssertionError, TypeError, ValueError) as error:
             problem = f"reasoning-gym refuses these settings ({error})"
             raise UserError(key, self.tasks[task], problem, "mend them") from error
-
-
-def _reasoning_gym(key: str, value: str) -> Any:
-    return import_extra("reasoning_gym", "reasoning-gym", key, value)

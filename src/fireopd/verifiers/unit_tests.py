@@ -1,0 +1,170 @@
+"""Grading programs by running them on tests, in a sandbox."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fireopd.errors import UserError
+from fireopd.types import Prompt
+from fireopd.verifiers.base import Verdict, Verifier
+from fireopd.verifiers.workers import Pool, pool
+
+ISOLATIONS = ("namespaces", "landlock", "none")
+"""What a machine may offer, the strongest first."""
+SLACK = 30.0
+"""Seconds that the sandbox may take beyond a program's own time."""
+FORMAT = 'give JSON: {"tests": [...]}, {"entry_point": ..., "test": ...} or {"inputs": [...], "outputs": [...]}'
+
+
+@dataclass(frozen=True)
+class UnitTests(Verifier):
+    """Right if the last fenced block of code of the response passes all tests of the prompt.
+
+    The prompt's answer is JSON, an object of one or both of
+
+    - tests that call what the program defines: `{"tests": ["assert f(1) == 2", ...]}`, or one text of code; or as in
+      HumanEval `{"entry_point": "f", "test": "def check(candidate): ..."}`. "prelude" may give code that stands before
+      both program and tests. Tests run in a process of their own, so that the program can neither see nor skip them:
+      arguments and results that are not plain data are referred to, and equal themselves alone;
+    - `{"inputs": [text, ...], "outputs": [text, ...]}`: the program is run with each text as its standard input, and
+      must end without an error and write the output, blanks at the ends of lines and empty lines at the end aside.
+
+    A program is one process, with threads, that knows no network, no file but Python's own, no variable, and no other
+    process. `isolation` says how that is done.
+    """
+
+    cpu_seconds: int = 10
+    """Seconds of computing time that a program may take, for each of "inputs"."""
+    wall_seconds: float = 60.0
+    """Seconds that a program may take with all its tests."""
+    memory_mib: int = 1024
+    """Address space that a program may take, MiB."""
+    disk_mib: int = 16
+    """Size of its folder, which is in memory, and of a file in it, MiB."""
+    output_kib: int = 1024
+    """What it may write to its standard output, KiB."""
+    workers: int = 2
+    """Programs that are run at a time."""
+    allow_weak: bool = False
+    """Run programs even where the machine offers no isolation, so that they can read and write what the user can."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        for name, value in self._limits().items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        if not self.wall_seconds > 0:
+            raise ValueError(f"wall_seconds must be above 0, got {self.wall_seconds}")
+
+    @property
+    def isolation(self) -> str:
+        """What keeps programs in: `namespaces`, `landlock` (then they can write no file), or `none` but limits."""
+        return str(self._pool().told())
+
+    def __call__(self, prompt: Prompt, response: str) -> float:
+        """Return 1 or 0; a prompt without tests is never answered rightly."""
+        return self.grade([prompt], [response])[0].reward
+
+    def final_answer(self, response: str) -> str | None:
+        """Return the program."""
+        return last_block(response)
+
+    def grade(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Verdict]:
+        """Run several programs at a time.
+
+        Raises:
+            UserError: if a prompt's answer holds no tests, or if programs cannot be isolated here.
+        """
+        programs = [last_block(response) for response in responses]
+        self._check_isolation("data.prompts.verifier")
+        jobs = [self._jobs(prompt, program) for prompt, program in zip(prompts, programs, strict=True)]
+        answers = iter(self._pool().ask_all([job for row in jobs for job, _ in row], self.wall_seconds + SLACK))
+        passed = [[_right(next(answers), wanted) for _, wanted in row] for row in jobs]
+        return [Verdict(float(row != [] and all(row)), p) for row, p in zip(passed, programs, strict=True)]
+
+    def check(self, key: str, prompts: Sequence[Prompt]) -> None:
+        """Check that all prompts have tests, and that programs can be isolated here."""
+        for prompt in prompts:
+            _tests(prompt)
+        self._check_isolation(key)
+
+    def _check_isolation(self, key: str) -> None:
+        if self.isolation == "none" and not self.allow_weak:
+            problem = "this machine offers neither namespaces nor Landlock: a program could read and change your files"
+            remedy = "allow user namespaces, use Linux 5.14 or newer, or set it where nothing can be lost"
+            raise UserError(f"{key}.allow_weak", False, problem, remedy)
+
+    def _pool(self) -> Pool:
+        return pool("fireopd.verifiers.sandbox.jailer", ISOLATIONS, self.workers)
+
+    def _limits(self) -> dict[str, int]:
+        names = ("cpu_seconds", "memory_mib", "disk_mib", "output_kib")
+        return dict(zip(names, (self.cpu_seconds, self.memory_mib, self.disk_mib, self.output_kib), strict=True))
+
+    def _jobs(self, prompt: Prompt, program: str | None) -> list[tuple[list[Any], Any]]:
+        """Return what is asked of the sandbox, each with the answer that is wanted."""
+        tests = _tests(prompt)
+        if program is None or tests is None:
+            return []
+        jobs: list[tuple[list[Any], Any]] = []
+        job = {"program": program, "inputs": None, "limits": self._limits(), "wall_seconds": self.wall_seconds}
+        if tests["code"]:
+            job["program"] = f"{tests['prelude']}\n{program}"
+            jobs.append(([job, {name: tests[name] for name in ("code", "prelude", "entry_point")}], True))
+        if tests["inputs"]:
+            # The outputs stay here.
+            jobs.append(([job | {"program": program, "inputs": tests["inputs"]}, None], tests["outputs"]))
+        return jobs
+
+
+def last_block(response: str) -> str | None:
+    """Return the last fenced block of code that is closed; None if there is none."""
+    found, fence = None, ""
+    block: list[str] = []
+    for line in response.splitlines():
+        mark = line.strip()
+        if not fence and mark.startswith(("```", "~~~")):
+            fence, block = mark[: len(mark) - len(mark.lstrip(mark[0]))], []
+        elif fence and mark.startswith(fence) and not mark.strip(fence[0]):
+            found, fence = "\n".join(block), ""
+        elif fence:
+            block.append(line)
+    return found
+
+
+def _tests(prompt: Prompt) -> dict[str, Any] | None:
+    """Return "code", "prelude", "entry_point", "inputs" and "outputs" of a prompt that has tests."""
+    if prompt.answer is None:
+        return None
+    try:
+        given = json.loads(prompt.answer)
+        tests, prelude, entry = given.get("tests", []), given.get("prelude", ""), given.get("entry_point")
+        code = tests if isinstance(tests, str) else "\n".join(tests)
+        if "test" in given:
+            code = f"{given['test']}\ncheck({entry})"
+        inputs, outputs = given.get("inputs", []), given.get("outputs", [])
+        texts = [code, prelude, entry or "", *inputs, *outputs]
+        if len(inputs) != len(outputs) or not all(isinstance(text, str) for text in texts) or not (code or inputs):
+            raise ValueError
+        compile(f"{prelude}\n{code}", "tests", "exec")
+    except (ValueError, TypeError, AttributeError, SyntaxError) as error:
+        raise UserError("data.prompts", prompt.id, f"its answer holds no tests ({error})", FORMAT) from error
+    return {"code": code, "prelude": prelude, "entry_point": entry, "inputs": inputs, "outputs": outputs}
+
+
+def _right(answer: dict[str, Any] | None, wanted: Any) -> bool:
+    if answer is None:
+        return False
+    got = answer["answer"]
+    if isinstance(wanted, bool):
+        return got is wanted
+    return len(got) == len(wanted) and all(
+        text is not None and _lines(text) == _lines(right) for text, right in zip(got, wanted, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]

@@ -1,0 +1,37 @@
+"""Grading a batch, each response by the verifier of its prompt."""
+
+import pytest
+import torch
+
+from fireopd.types import Prompt
+from fireopd.verifiers import FinalAnswer, Verifier
+from fireopd.verifiers.grading import ballot, grade
+
+
+class Length(Verifier):
+    def __call__(self, prompt, response):
+        return len(response) / 10
+
+    def final_answer(self, response):
+        return response[0]
+
+
+def test_each_response_is_graded_by_the_verifier_of_its_prompt():
+    length = Length()
+    rows = [("1;#2", FinalAnswer()), ("1;#2", length), ("1;#3", FinalAnswer()), ("12", length), ("12", FinalAnswer())]
+    prompts = [Prompt((), "t", "t", "2", str(n), verifier=verifier) for n, (_, verifier) in enumerate(rows)]
+    rewards, votes = ballot(grade(prompts, [text for text, _ in rows]))
+    torch.testing.assert_close(rewards, torch.tensor([1.0, 0.4, 0.0, 0.2, 0.0]))
+    assert votes.dtype == torch.int64
+    assert votes[1] == votes[3] >= 0, "both begin with 1"
+    assert 0 <= votes[0] != votes[2] >= 0
+    assert votes[4] == -1
+
+
+def test_nothing_to_grade():
+    assert [part.tolist() for part in ballot(grade([], []))] == [[], []]
+
+
+def test_a_prompt_without_a_verifier():
+    with pytest.raises(ValueError, match="the prompt p has no verifier"):
+        grade([Prompt((), "t", "t", None, "p")], ["1"])
