@@ -159,8 +159,7 @@ def test_row_seeds_tell_apart_seed_step_prompt_and_index():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "temperature must be greater than 0, got -1.0"),
-        ({"temperature": 0.0}, "temperature must be greater than 0"),
+        ({"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
         ({"max_response_length": 0}, "max_response_length must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"top_p": 0.0}, "top_p must be greater than 0 and at most 1, got 0.0"),

@@ -253,7 +253,7 @@ def test_an_engine_for_a_teacher_does_not_sleep():
         ({"memory_fraction": 0.0}, "memory_fraction must be greater than 0 and at most 1, got 0.0"),
         ({"kv_cache_gib": -1.0}, "kv_cache_gib must be greater than 0, got -1.0"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size must be at least 1, got 0"),
-        ({"temperature": 0.005}, "temperature must be at least 0.01 with vLLM, got 0.005"),
+        ({"temperature": 0.005}, "temperature must be 0 or at least 0.01 with vLLM, got 0.005"),
     ],
 )
 def test_settings_have_a_range(settings, message):

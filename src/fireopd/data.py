@@ -1,19 +1,20 @@
 """The rollout data module: prompts go in, batches of the student's own trajectories come out."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models import context_length, encode_chat, load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
-from fireopd.rollouts import grade, roll_out
+from fireopd.rollouts import ballot, grades, roll_out
 from fireopd.types import Prompt, RolloutBatch
 
 VALIDATION_SEED = 0
@@ -88,15 +89,7 @@ class RolloutDataModule(LightningDataModule):
         return sorted({prompt.task for prompt in self.validation_prompts})
 
     def _tokenize(self, text: PromptText) -> Prompt:
-        if isinstance(text.content, str):
-            tokens = self.tokenizer.encode(text.content)
-        else:
-            if self.tokenizer.chat_template is None:
-                remedy = 'write rows with "prompt": text, or use a student with a chat template'
-                raise UserError("data.prompts", text.origin, "the student's tokenizer has no chat template", remedy)
-            tokens = list(encode_chat(self.tokenizer, text.content, self.chat_template_options))
-        options = self.chat_template_options
-        return Prompt(tuple(tokens), text.teacher, text.task, text.answer, text.origin, text.content, options)
+        return tokenize(text, self.tokenizer, self.chat_template_options, "data.prompts")
 
     def _check_sizes(self) -> None:
         if len(self.training_prompts) < self.batch_size:
@@ -107,16 +100,8 @@ class RolloutDataModule(LightningDataModule):
             raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
 
     def _check_lengths(self) -> None:
-        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
-        limit = min((limit for limit in limits if limit is not None), default=None)
-        longest = max((*self.training_prompts, *self.validation_prompts), key=lambda p: len(p.tokens))
-        needed = len(longest.tokens) + self.engine.max_response_length
-        if limit is not None and needed > limit:
-            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
-            problem += f" do not fit into a context of {limit}"
-            raise UserError(
-                "data.prompts", longest.id, problem, "shorten the prompt, or data.engine.max_response_length"
-            )
+        prompts = (*self.training_prompts, *self.validation_prompts)
+        check_lengths(prompts, self.student, self.engine, "data.prompts", "model.student")
 
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""
@@ -129,6 +114,51 @@ class RolloutDataModule(LightningDataModule):
     def validation_loader(self, engine: RolloutEngine, prompts: list[Prompt] | None = None) -> "RolloutLoader":
         """Return a loader of validation rollouts from any engine, of all validation prompts or of those given."""
         return RolloutLoader(self, engine, self.validation_prompts if prompts is None else prompts, training=False)
+
+
+def tokenize(
+    text: PromptText, tokenizer: PreTrainedTokenizerBase, chat_template_options: dict[str, Any], key: str
+) -> Prompt:
+    """Return a prompt as the tokenizer and its chat template have it.
+
+    Args:
+        text: what is asked.
+        tokenizer: of the model.
+        chat_template_options: passed to the chat template.
+        key: the setting that the prompt comes from, for error messages.
+
+    Raises:
+        UserError: if there are chat messages and no chat template.
+    """
+    if isinstance(text.content, str):
+        tokens = tuple(tokenizer.encode(text.content))
+    else:
+        if tokenizer.chat_template is None:
+            remedy = 'write rows with "prompt": text, or use a model with a chat template'
+            problem = f"the tokenizer of {tokenizer.name_or_path} has no chat template"
+            raise UserError(key, text.origin, problem, remedy)
+        tokens = encode_chat(tokenizer, text.content, chat_template_options)
+    options = chat_template_options
+    return Prompt(tokens, text.teacher, text.task, text.answer, text.origin, text.content, options)
+
+
+def check_lengths(prompts: Sequence[Prompt], model: str, engine: RolloutEngine, key: str, model_key: str) -> None:
+    """Raise `UserError` if a prompt does not fit into the context with its response.
+
+    Args:
+        prompts: at least one.
+        model: name of the model that answers.
+        engine: samples from it.
+        key: the setting that the prompts come from, for error messages.
+        model_key: that of the model.
+    """
+    limits = (context_length(model, model_key), engine.longest_trajectory)
+    limit = min((limit for limit in limits if limit is not None), default=None)
+    longest = max(prompts, key=lambda p: len(p.tokens))
+    if limit is not None and len(longest.tokens) + engine.max_response_length > limit:
+        problem = f"{len(longest.tokens)} prompt tokens and a response of up to {engine.max_response_length}"
+        problem += f" do not fit into a context of {limit}"
+        raise UserError(key, longest.id, problem, "shorten the prompt, or the engine's max_response_length")
 
 
 class RolloutLoader:
@@ -202,5 +232,5 @@ class RolloutLoader:
         )
         if self.training and not data.grade_training:
             return batch
-        rewards, votes = grade(data.source.verifier, data.tokenizer, rows, responses)
+        rewards, votes = ballot(grades(data.source.verifier, data.tokenizer, rows, responses))
         return replace(batch, rewards=rewards, votes=votes)

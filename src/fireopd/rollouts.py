@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -79,16 +80,34 @@ def collate(
     )
 
 
-def grade(
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a verifier says of a response."""
+
+    text: str
+    """The response, special tokens left out."""
+    reward: float
+    """Its grade in [0, 1]."""
+    final_answer: str | None
+    """What it comes to, as it counts in a majority vote; None if it comes to nothing."""
+
+
+def grades(
     verifier: Verifier,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Prompt],
     responses: Sequence[Response],
-) -> tuple[Tensor, Tensor]:
-    """Return the rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none."""
+) -> list[Grade]:
+    """Return what the verifier says of each of B responses."""
     texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
     rewards = [verifier(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    return [Grade(text, reward, verifier.final_answer(text)) for text, reward in zip(texts, rewards, strict=True)]
+
+
+def ballot(found: Sequence[Grade]) -> tuple[Tensor, Tensor]:
+    """Return the rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none."""
     numbers: dict[str, int] = {}
-    answers = [verifier.final_answer(text) for text in texts]
+    answers = [grade.final_answer for grade in found]
     votes = [-1 if answer is None else numbers.setdefault(answer, len(numbers)) for answer in answers]
-    return torch.tensor(rewards, dtype=torch.float32), torch.tensor(votes, dtype=torch.int64)
+    rewards = torch.tensor([grade.reward for grade in found], dtype=torch.float32)
+    return rewards, torch.tensor(votes, dtype=torch.int64)
