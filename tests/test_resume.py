@@ -9,10 +9,10 @@ import time
 
 import pytest
 import torch
-from runs import Run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd import checkpoints
+from runs import Run
 
 EVERY_STEP = ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}]"]
 EVERY_STEP += ["--trainer.limit_val_batches=0"]

@@ -1,4 +1,4 @@
-"""What the responses to one problem say of a model: avg@n, pass@k and maj@n, in validation and in `fireopd evaluate`."""
+"""What the responses to one problem say of a model: avg@n, pass@k and maj@n, for validation and evaluation."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence

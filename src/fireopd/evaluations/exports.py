@@ -1,7 +1,7 @@
 """Responses in the files that the evaluators of code benchmarks read; they run the programs, not we.
 
-EvalPlus (`evalplus.evaluate --dataset humaneval --samples FILE`): JSON lines of `{"task_id", "solution"}`, a line for each
-response, the solution being a whole program (docs/cli.md of evalplus/evalplus).
+EvalPlus (`evalplus.evaluate --dataset humaneval --samples FILE`): JSON lines of `{"task_id", "solution"}`, a line for
+each response, the solution being a whole program (docs/cli.md of evalplus/evalplus).
 LiveCodeBench (`python -m lcb_runner.runner.custom_evaluator --custom_output_file FILE`): one JSON list of
 `{"question_id", "code_list"}`, which must hold every problem of the release that is evaluated
 (lcb_runner/runner/custom_evaluator.py of LiveCodeBench/LiveCodeBench).

@@ -1,11 +1,11 @@
-"""What is shown of an evaluation: a table of the models, and one of their differences."""
+"""What is shown of an evaluation: tables of what is right, of what comes to an end, and of differences."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fireopd.comparisons.tables import Cell, Estimate, Table
-from fireopd.evaluations.summaries import AVERAGE, Summary
+from fireopd.evaluations.summaries import AVERAGE, Numbers, Summary
 from fireopd.files import write_text
 from fireopd.statistics import Bootstrapped
 
@@ -14,31 +14,43 @@ PERCENT = 95
 
 
 def tables(summary: Summary) -> list[Table]:
-    """Return the table of the models, and, where there are several, that of their differences."""
+    """Return what is right, what comes to an end, and, where there are several models, their differences."""
     several = len(next(iter(summary.numbers.values()))) > 1
-    return [_models(summary), *([_differences(summary)] if several else [])]
+    return [_right(summary), _finish(summary), *([_differences(summary)] if several else [])]
 
 
-def _models(summary: Summary) -> Table:
-    named = dict.fromkeys(name for models in summary.numbers.values() for own in models.values() for name in own)
-    names = [name for name in named if name != "length"] + ["length"]
-    first = next((name for name in names if name.startswith("avg@")), None)
-    rows: list[list[Cell]] = []
-    for benchmark, models in summary.numbers.items():
-        for model, numbers in models.items():
-            row: list[Cell] = [benchmark, str(summary.problems[benchmark]), model]
-            for name in names:
-                row.append(_estimate(numbers.get(name)))
-                if name == first:
-                    row.append(_interval(numbers.get(name)))
-            rows.append(row)
-    columns = ["benchmark", "problems", "model"]
-    for name in names:
-        columns += [name.replace("_", " "), f"{PERCENT} % interval"] if name == first else [name.replace("_", " ")]
-    note = f"Mean ± standard error over problems; length in tokens; bootstrap intervals over problems, {PERCENT} %."
+def _right(summary: Summary) -> Table:
+    names = [name for name in _names(summary) if "@" in name]
+    rows = [
+        [benchmark, model, *(_estimate(numbers.get(name)) for name in names), _interval(numbers.get(names[0]))]
+        for benchmark, model, numbers in _rows(summary)
+        if names
+    ]
+    columns = ["benchmark", "model", *names, *(f"{PERCENT} % of {name}" for name in names[:1])]
+    note = "Mean ± standard error over problems; interval: bootstrap over problems."
     if AVERAGE in summary.numbers:
         note += f" {AVERAGE}: every benchmark counts alike."
-    return Table("Models", columns, rows, note)
+    return Table("Right answers", columns, rows, note)
+
+
+def _finish(summary: Summary) -> Table:
+    names = [name for name in _names(summary) if "@" not in name]
+    rows = [
+        [benchmark, model, str(summary.problems[benchmark]), *(_estimate(numbers.get(name)) for name in names)]
+        for benchmark, model, numbers in _rows(summary)
+    ]
+    columns = ["benchmark", "model", "problems", *(name.replace("_", " ") for name in names)]
+    return Table("Responses", columns, rows, "Share that come to an end, accuracy of those, and length in tokens.")
+
+
+def _rows(summary: Summary) -> Iterator[tuple[str, str, Numbers]]:
+    for benchmark, models in summary.numbers.items():
+        for model, numbers in models.items():
+            yield benchmark, model, numbers
+
+
+def _names(summary: Summary) -> list[str]:
+    return list(dict.fromkeys(name for _, _, numbers in _rows(summary) for name in numbers))
 
 
 def _differences(summary: Summary) -> Table:
