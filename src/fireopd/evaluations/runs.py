@@ -1,7 +1,7 @@
 """Models on benchmarks: what is missing is sampled, graded and written down, batch by batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -147,7 +147,7 @@ def answer(
             if not missing:
                 continue
             progress.update(bar, description=f"{label}: loading")
-            own_engine, tokenizer = engine.for_another_model(), load_tokenizer(model, "MODEL")
+            own_engine, tokenizer = replace(engine), load_tokenizer(model, "MODEL")
             own_engine.setup(model, device)
             for part in missing:
                 progress.update(bar, description=f"{label} on {part.benchmark.name}")
