@@ -52,6 +52,16 @@ def own_logprobs(model, tokens):
 
 
 @needs_vllm
+def test_temperature_0_takes_the_tokens_that_transformers_takes(prompts):
+    greedy, reference = make_engine(temperature=0.0), HFEngine(max_response_length=48, temperature=0.0)
+    reference.setup("tiny/student", CPU)
+    found, expected = greedy.generate(prompts, range(12)), reference.generate(prompts, range(12))
+    greedy.close()
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 11, "rounding may turn a near tie"
+    assert {logprob for response in found for logprob in response.logprobs} == {0.0}
+
+
+@needs_vllm
 def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
     seeds = [2**62 + i for i in range(12)]
     together = engine.generate(prompts, seeds)
