@@ -39,6 +39,7 @@ def refuse(capsys, *arguments):
         (["--model.trajectory_filter.drop_fractoin=0.1"], ["drop_fractoin", "no such setting"]),
         (["--model.trajectory_filter.drop_fraction=1.0"], ["model.trajectory_filter.drop_fraction", "[0, 1), got 1.0"]),
         (["--data.engine.temperature=-1"], ["data.engine.temperature", "at least 0, got -1.0"]),
+        (["--data.engine.temperature=0"], ["data.engine.temperature: 0.0: greedy responses", "Train at 1"]),
         (["--data.batch_size=many"], ["data.batch_size", "int", "many"]),
         (["--data.batch_size=0"], ["data.batch_size", "at least 1, got 0"]),
         (["--config=nowhere.yaml"], ["nowhere.yaml", "does not exist", "Give the path"]),

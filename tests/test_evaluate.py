@@ -227,6 +227,13 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(evaluate, monkeypatch, 
     assert not list(tmp_path.rglob("responses"))
 
 
+def test_a_folder_with_an_equals_sign_is_a_model(evaluate, tmp_path, monkeypatch):
+    shutil.copytree(EMBEDDED / "student", tmp_path / "lr=1" / "m")
+    monkeypatch.chdir(tmp_path)
+    evaluate("--limit=1", models=("lr=1/m",))
+    assert (tmp_path / "out" / "responses" / "lr=1--m").is_dir()
+
+
 def test_ctrl_c_leaves_what_can_go_on(evaluate, monkeypatch, capsys, arguments, tmp_path):
     generate, calls = HFEngine.generate, []
 
@@ -246,7 +253,7 @@ def test_ctrl_c_leaves_what_can_go_on(evaluate, monkeypatch, capsys, arguments, 
     assert calls == [6, 6, 6, 6, 3]
 
 
-def test_the_trainer_of_torch_is_left_alone(evaluate):
+def test_the_global_generator_is_left_alone(evaluate):
     state = torch.get_rng_state()
     evaluate("--limit=1")
     assert torch.equal(state, torch.get_rng_state())

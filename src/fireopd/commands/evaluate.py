@@ -111,7 +111,7 @@ def _labelled(names: Sequence[str]) -> dict[str, str]:
     """Return models by label: NAME of NAME=MODEL, else the model as it was written."""
     found: dict[str, str] = {}
     for name in names:
-        label, named, model = name.partition("=")
+        label, named, model = (name, "", "") if Path(name).is_dir() else name.partition("=")
         if slug(label) in map(slug, found):
             raise UserError("MODEL", name, "two models of the same name", "name them apart: NAME=MODEL")
         if not slug(label) or (named and not model):
