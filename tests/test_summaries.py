@@ -110,18 +110,20 @@ def test_the_average_counts_every_benchmark_alike():
 def test_tables_and_files_hold_everything(tmp_path):
     records = {"b": {"one": graded([0, 1] * 4), "two|2": graded([1] * 8)}}
     summary = summarise(records, [1])
-    write_report(tmp_path, summary, {"responses": "1"})
+    write_report(tmp_path, summary, {"models": {"one": "tiny/math"}, "responses": 1})
     found = json.loads((tmp_path / "summary.json").read_text())
     assert found["benchmarks"]["b"]["models"]["one"]["avg@1"]["value"] == 0.5
     assert found["benchmarks"]["b"]["differences"]["two|2"]["avg@1"]["value"] == 0.5
     text = (tmp_path / "table.md").read_text()
     assert "| b | two\\|2 | 1.000 ± 0.000 |" in text
-    assert "- responses: 1" in text
+    assert "- one: `tiny/math`\n- responses: 1\n" in text
+    assert found["settings"]["responses"] == 1
+    assert "all problems agree" in text, "two|2 is right on every problem"
     assert [table.title for table in tables(summary)] == ["Right answers", "Responses", "Differences to one"]
     assert len(tables(summarise({"b": {"one": graded([0, 1])}}, []))) == 2
 
 
 @pytest.mark.parametrize("word", ["better", "worse", "winner", "best"])
 def test_nobody_wins(tmp_path, word):
-    write_report(tmp_path, summarise({"b": {"one": graded([0] * 8), "two": graded([1] * 8)}}, []), {})
+    write_report(tmp_path, summarise({"b": {"one": graded([0] * 8), "two": graded([1] * 8)}}, []), {"models": {}})
     assert word not in (tmp_path / "table.md").read_text() + (tmp_path / "summary.json").read_text()

@@ -37,7 +37,7 @@ OF_THE_MACHINE = frozenset(
     {"batch_size", "memory_fraction", "kv_cache_gib", "max_model_length", "tensor_parallel_size", "eager", "sleep"}
 )
 """Settings of engines that change nothing in a response."""
-SHOWN = ("responses", *SAMPLING, "seed", "system", "suffix", "verifier")
+SHOWN = ("responses", *SAMPLING, "seed", "system", "suffix", "chat_template_options")
 """Settings that stand above the table."""
 
 
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> None:
         except KeyboardInterrupt:
             console.print("Stopped. The same command goes on where it was.")
             sys.exit(130)
-        _report(settings, runs, folder, console)
+        _report(settings, models, runs, folder, console)
 
 
 def _parser() -> Parser:
@@ -159,14 +159,25 @@ def _locked(path: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _report(settings: Namespace, runs: Sequence[BenchmarkRun], folder: EvaluationFolder, console: Console) -> None:
+def _report(
+    settings: Namespace,
+    models: dict[str, str],
+    runs: Sequence[BenchmarkRun],
+    folder: EvaluationFolder,
+    console: Console,
+) -> None:
     """Print the tables, and write everything."""
     answers: dict[str, dict[str, list[ProblemRecord]]] = {}
     for own in runs:
         answers.setdefault(own.benchmark.name, {})[own.model] = own.records()
     powers = [2**i for i in range(1, settings.responses.bit_length())]
     summary = summarise(answers, settings.k or powers)
-    facts = {name: str(settings[name]) for name in SHOWN}
+    facts: dict[str, Any] = {
+        "models": models,
+        "engine": type(settings.engine).__name__,
+        "verifier": str(settings.verifier),
+    }
+    facts |= {name: settings[name] for name in SHOWN if settings[name] is not None}
     for table in tables(summary):
         console.print(table.to_rich())
     write_report(folder.path, summary, facts)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from fireopd.comparisons.tables import Cell, Estimate, Table
 from fireopd.evaluations.summaries import AVERAGE, Numbers, Summary
@@ -28,6 +29,8 @@ def _right(summary: Summary) -> Table:
     ]
     columns = ["benchmark", "model", *names, *(f"{PERCENT} % of {name}" for name in names[:1])]
     note = "Mean ± standard error over problems; interval: bootstrap over problems."
+    if any(_agreed(numbers.get(names[0])) for _, _, numbers in _rows(summary) if names):
+        note += " An interval without width says that all problems agree, not that more of them would."
     if AVERAGE in summary.numbers:
         note += f" {AVERAGE}: every benchmark counts alike."
     return Table("Right answers", columns, rows, note)
@@ -70,6 +73,10 @@ def _estimate(number: Bootstrapped | None) -> Cell:
     return None if number is None else Estimate(number.value, number.error)
 
 
+def _agreed(number: Bootstrapped | None) -> bool:
+    return number is not None and number.interval is not None and number.interval[0] == number.interval[1]
+
+
 def _interval(number: Bootstrapped | None) -> Cell:
     if number is None or number.interval is None:
         return None
@@ -77,9 +84,10 @@ def _interval(number: Bootstrapped | None) -> Cell:
     return f"{low:.3f} to {high:.3f}"
 
 
-def write_report(out: Path, summary: Summary, facts: Mapping[str, str]) -> None:
-    """Write `summary.json` and `table.md`; the facts stand above the tables."""
+def write_report(out: Path, summary: Summary, facts: Mapping[str, Any]) -> None:
+    """Write `summary.json` and `table.md`; the facts, of which "models" are names by label, stand above the tables."""
     write_text(out / "summary.json", json.dumps({"settings": facts, **summary.to_json()}, indent=1) + "\n")
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    parts = ["# Evaluation", "", listed, "", *(table.to_markdown() for table in tables(summary))]
+    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items() if name != "models")
+    named = "\n".join(f"- {label}: `{model}`" for label, model in facts["models"].items())
+    parts = ["# Evaluation", "", named, listed, "", *(table.to_markdown() for table in tables(summary))]
     write_text(out / "table.md", "\n".join(parts))
