@@ -9,7 +9,7 @@ from fireopd.estimators import average, majority, pass_at_k
 from fireopd.evaluations.records import ProblemRecord
 from fireopd.statistics import Bootstrapped, average_of, bootstrap
 
-AVERAGE = "average"
+AVERAGE = "average of all"
 """The name under which the average over benchmarks stands."""
 
 Numbers = Mapping[str, Bootstrapped]
