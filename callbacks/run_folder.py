@@ -1,6 +1,5 @@
 """The folder that a run writes into, and that no other run may write into at the same time."""
 
-import fcntl
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -9,12 +8,10 @@ from lightning.pytorch.callbacks import Callback
 
 from fireopd import collectives
 from fireopd.errors import UserError
+from fireopd.files import lock
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
-
-LOCK = ".lock"
-"""The file that the writing process keeps locked; the lock ends with the process, whatever ends that."""
 
 CONFIG = "config.yaml"
 """The settings of the run, as the command line writes them."""
@@ -41,10 +38,8 @@ class RunLock(Callback):
         folder, key = run_folder(trainer), "trainer.default_root_dir"
         error = None
         if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.file = (folder / LOCK).open("w")
             try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.file = lock(folder)
             except BlockingIOError:
                 problem = "another run is writing into this folder"
                 error = UserError(key, str(folder), problem, "give another one, or wait for it")

@@ -126,6 +126,30 @@ def test_rolled_out_frequencies_follow_the_model():
         assert abs(counts.get(response, 0) / count - probability) < 5 * error + 1e-3
 
 
+@pytest.mark.parametrize("model", ["tiny/student", "tiny/code"])
+def test_temperature_0_is_the_greedy_search_of_transformers(prompts, model):
+    engine = HFEngine(max_response_length=40, temperature=0, top_p=0.5, top_k=3)
+    engine.setup(model, CPU)
+    responses = engine.generate(prompts, range(12))
+    stops = sorted(engine.stops)
+    for prompt, response in zip(prompts, responses, strict=True):
+        given = torch.tensor([prompt.tokens])
+        expected = engine.model.generate(
+            given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=40, eos_token_id=stops
+        )
+        assert response.tokens == tuple(expected[0, len(prompt.tokens) :].tolist())
+        assert set(response.logprobs) == {0.0}, "a point mass"
+    assert responses == engine.generate(prompts, range(50, 62)), "seeds have no part in it"
+    assert engine.sampling.greedy
+    assert not Sampling(0.01).greedy
+
+
+def test_the_first_of_the_likeliest_tokens_is_taken():
+    chosen, logprobs = sample(torch.tensor([[0.0, 2.0, 2.0], [-torch.inf, -5.0, -6.0]]), Sampling(0.0), torch.rand(2))
+    assert chosen.tolist() == [1, 1]
+    assert logprobs.tolist() == [0, 0]
+
+
 def test_loading_weights_changes_what_is_sampled(prompts):
     engine, teacher = HFEngine(max_response_length=24), HFEngine(max_response_length=24)
     engine.setup("tiny/student", CPU)
@@ -159,8 +183,7 @@ def test_row_seeds_tell_apart_seed_step_prompt_and_index():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -1.0}, "temperature must be greater than 0, got -1.0"),
-        ({"temperature": 0.0}, "temperature must be greater than 0"),
+        ({"temperature": -1.0}, "temperature must be at least 0, got -1.0"),
         ({"max_response_length": 0}, "max_response_length must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"top_p": 0.0}, "top_p must be greater than 0 and at most 1, got 0.0"),

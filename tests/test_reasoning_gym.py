@@ -117,7 +117,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 
 def test_in_a_mixture_each_task_is_graded_as_its_own(monkeypatch):
     gym = source({"chain_sum": {"max_terms": 2, "max_digits": 1}}, num_training=8, system=None)
-    monkeypatch.setattr("fireopd.data.context_length", lambda *arguments: None)
+    monkeypatch.setattr("fireopd.tokenization.context_length", lambda *arguments: None)
     monkeypatch.setattr("fireopd.data.load_tokenizer", lambda *arguments: Characters())
     data = RolloutDataModule(
         prompts=MixedPrompts({"gym": gym, "tiny": TinyPrompts(num_training=8)}), engine=ScriptedEngine(), batch_size=8

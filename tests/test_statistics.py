@@ -9,10 +9,13 @@ import torch
 
 from fireopd.statistics import (
     PairedDifference,
+    average_of,
     average_ranks,
+    bootstrap,
     mean,
     paired_bootstrap,
     rank_correlation,
+    resampled_means,
     standard_error,
     student_quantile,
 )
@@ -78,7 +81,7 @@ def test_resampling_is_seeded_and_does_not_touch_the_global_generator():
     values = [0.1, 0.5, -0.2, 0.9, 0.3]
     state = torch.get_rng_state()
     assert against_zero(values) == against_zero(values)
-    assert against_zero(values, seed=1).low != against_zero(values, seed=2, resamples=500).low
+    assert against_zero(values, seed=1) != against_zero(values, seed=2, resamples=500)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -105,6 +108,59 @@ def test_a_direction_is_named_only_where_the_interval_does_not_contain_0(values,
 
 def test_an_interval_that_ends_at_0_shows_no_difference():
     assert PairedDifference(dict.fromkeys(range(6), 1.0), 1.0, 0.0, 2.0).verdict == "no difference shown"
+
+
+def test_resampled_means_are_those_of_rows_drawn_with_replacement(monkeypatch):
+    columns = torch.rand(7, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    chosen = torch.randint(7, (50, 7), generator=torch.Generator().manual_seed(3))
+    expected = columns[chosen].mean(1)
+    torch.testing.assert_close(resampled_means(columns, resamples=50, seed=3), expected)
+    monkeypatch.setattr("fireopd.statistics.DRAWS_AT_ONCE", 20)
+    torch.testing.assert_close(resampled_means(columns, resamples=50, seed=3), expected)
+
+
+def test_a_ratio_is_resampled_as_one():
+    """Accuracy of what is finished: a problem without a finished response weighs nothing, and is drawn all the same."""
+    tops, bottoms = [2.0, 0.0, 0.0, 1.0], [4.0, 0.0, 1.0, 1.0]
+    found = bootstrap(tops, bottoms, resamples=4000)
+    assert found.value == 0.5
+    residuals = [top - 0.5 * bottom for top, bottom in zip(tops, bottoms, strict=True)]
+    assert found.error == pytest.approx(standard_error(residuals) / 1.5)
+    ratios = [
+        sum(tops[i] for i in chosen) / sum(bottoms[i] for i in chosen)
+        for chosen in itertools.product(range(4), repeat=4)
+        if any(bottoms[i] for i in chosen)
+    ]
+    defined = found.draws[~found.draws.isnan()]
+    assert set(defined.tolist()) <= set(ratios)
+    assert defined.mean().item() == pytest.approx(mean(ratios), abs=0.01)
+    assert bootstrap([0.0, 0.0], [0.0, 0.0]) is None
+
+
+@pytest.mark.parametrize(("problems", "least"), [(10, 0.88), (30, 0.91)])
+def test_coverage_of_intervals_over_simulated_problems(problems, least):
+    """Problems of uniform difficulty, four responses each: the mean accuracy is 1/2."""
+    generator = random.Random(problems)
+    hits = 0
+    for trial in range(300):
+        chances = [generator.random() for _ in range(problems)]
+        values = [mean([float(generator.random() < chance) for _ in range(4)]) for chance in chances]
+        low, high = bootstrap(values, [1.0] * problems, resamples=1000, seed=trial).interval
+        hits += low <= 0.5 <= high
+    assert least < hits / 300 < 0.985
+
+
+def test_coverage_of_an_average_over_two_benchmarks():
+    generator = random.Random(0)
+    hits = 0
+    for trial in range(300):
+        parts = [
+            bootstrap([generator.gauss(centre, 1) for _ in range(n)], [1.0] * n, resamples=1000, seed=2 * trial + place)
+            for place, (n, centre) in enumerate(((12, 0.0), (30, 1.0)))
+        ]
+        low, high = average_of(parts).interval
+        hits += low <= 0.5 <= high
+    assert 0.91 < hits / 300 < 0.985
 
 
 def naive_ranks(values):

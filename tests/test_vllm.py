@@ -52,6 +52,16 @@ def own_logprobs(model, tokens):
 
 
 @needs_vllm
+def test_temperature_0_takes_the_tokens_that_transformers_takes(prompts):
+    greedy, reference = make_engine(temperature=0.0), HFEngine(max_response_length=48, temperature=0.0)
+    reference.setup("tiny/student", CPU)
+    found, expected = greedy.generate(prompts, range(12)), reference.generate(prompts, range(12))
+    greedy.close()
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 11, "rounding may turn a near tie"
+    assert {logprob for response in found for logprob in response.logprobs} == {0.0}
+
+
+@needs_vllm
 def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
     seeds = [2**62 + i for i in range(12)]
     together = engine.generate(prompts, seeds)
@@ -253,7 +263,7 @@ def test_an_engine_for_a_teacher_does_not_sleep():
         ({"memory_fraction": 0.0}, "memory_fraction must be greater than 0 and at most 1, got 0.0"),
         ({"kv_cache_gib": -1.0}, "kv_cache_gib must be greater than 0, got -1.0"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size must be at least 1, got 0"),
-        ({"temperature": 0.005}, "temperature must be at least 0.01 with vLLM, got 0.005"),
+        ({"temperature": 0.005}, "temperature must be 0 or at least 0.01 with vLLM, got 0.005"),
     ],
 )
 def test_settings_have_a_range(settings, message):

@@ -16,6 +16,7 @@ COMMANDS = {
     "check": "see what is wrong with a run, and what memory it takes, without training: fireopd check --config FILE",
     "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
     "compare": "methods side by side, over seeds or on recorded rollouts: fireopd compare --help",
+    "evaluate": "models on benchmarks, side by side: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
     "export": "write the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
     "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
     "new": "start a strategy of your own, in a package: fireopd new weighter my_package.MyWeighter",

@@ -2,28 +2,25 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from math import inf
 from typing import Any, Literal, cast
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
-from fireopd.models import context_length, encode_chats, load_tokenizer
+from fireopd.models import load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.rollouts import roll_out
+from fireopd.tokenization import check_lengths, longest_prompt, tokenize
 from fireopd.types import Prompt, RolloutBatch
 from fireopd.verifiers.grading import ballot, grade
 
 VALIDATION_SEED = 0
 """Validation rollouts have a seed of their own, so that two runs, or two moments of one, are compared in pairs."""
-TOKENIZED_AT_ONCE = 1024
-"""Prompts that the tokenizer gets together, to work on them in parallel; all at once would take much memory."""
 
 
 class RolloutDataModule(LightningDataModule):
@@ -104,15 +101,11 @@ class RolloutDataModule(LightningDataModule):
                 problem = f"{number} {kind} prompts have this id"
                 raise UserError("data.prompts", place, problem, "give each an id of its own")
         prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
-        limits = (context_length(self.student, "model.student"), self.engine.longest_trajectory)
-        limit = min((limit for limit in limits if limit is not None), default=inf)
-        fitting = [p for p in prompts if len(p.tokens) + self.engine.max_response_length <= limit]
-        if len(fitting) < len(prompts) and self.overlong_prompts == "refuse":
-            longest = max(prompts, key=lambda prompt: len(prompt.tokens))
-            problem = f"{len(longest.tokens)} prompt tokens and a response of up to {self.engine.max_response_length}"
-            problem += f" do not fit into a context of {limit}"
+        limit = longest_prompt(self.student, self.engine, "model.student")
+        fitting = [prompt for prompt in prompts if len(prompt.tokens) <= limit]
+        if self.overlong_prompts == "refuse":
             remedy = "shorten the prompt, or data.engine.max_response_length, or set data.overlong_prompts to drop"
-            raise UserError("data.prompts", longest.id, problem, remedy)
+            check_lengths(prompts, limit, self.engine, "data.prompts", remedy)
         if len(fitting) < len(prompts):
             rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
         return fitting
@@ -136,52 +129,6 @@ class RolloutDataModule(LightningDataModule):
     def validation_loader(self, engine: RolloutEngine, prompts: list[Prompt] | None = None) -> "RolloutLoader":
         """Return a loader of validation rollouts from any engine, of all validation prompts or of those given."""
         return RolloutLoader(self, engine, self.validation_prompts if prompts is None else prompts, training=False)
-
-
-def tokenize(
-    texts: Sequence[PromptText], tokenizer: PreTrainedTokenizerBase, chat_template_options: dict[str, Any], key: str
-) -> list[Prompt]:
-    """Return prompts as the tokenizer and its chat template have them.
-
-    Args:
-        texts: what is asked.
-        tokenizer: of the model.
-        chat_template_options: passed to the chat template.
-        key: the setting that the prompts come from, for error messages.
-
-    Raises:
-        UserError: if there are chat messages and no chat template.
-    """
-    prompts = []
-    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
-        part = texts[start : start + TOKENIZED_AT_ONCE]
-        plain = [text.content for text in part if isinstance(text.content, str)]
-        chats = [text.content for text in part if not isinstance(text.content, str)]
-        if chats and tokenizer.chat_template is None:
-            place = next(text.id for text in part if not isinstance(text.content, str))
-            remedy = 'write rows with "prompt": text, or use a model with a chat template'
-            raise UserError(key, place, "the model's tokenizer has no chat template", remedy)
-        of_plain = iter(tokenizer(plain)["input_ids"] if plain else [])
-        of_chats = iter(encode_chats(tokenizer, chats, chat_template_options) if chats else [])
-        for text in part:
-            tokens = next(of_plain if isinstance(text.content, str) else of_chats)
-            prompts.append(_prompt(text, tuple(tokens), chat_template_options))
-    return prompts
-
-
-def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:
-    return Prompt(
-        tokens=tokens,
-        teacher=text.teacher,
-        task=text.task,
-        answer=text.answer,
-        id=text.id,
-        content=text.content,
-        template_options=chat_template_options,
-        verifier=text.verifier,
-        details=text.details,
-        source=text.source,
-    )
 
 
 class RolloutLoader:

@@ -1,9 +1,14 @@
 """Writing files so that, whatever happens, there is a whole one or none: beside the place first, then into it."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+LOCK = ".lock"
+"""The file that whoever writes into a folder keeps locked; the lock ends with the process, whatever ends that."""
 
 
 @contextmanager
@@ -18,3 +23,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as partial:
         partial.write_text(text)
+
+
+def lock(folder: Path) -> IO[str]:
+    """Make a folder, and return its locked file: while that is open, nobody else can lock the folder.
+
+    Raises:
+        BlockingIOError: if somebody else has locked it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise
+    return file

@@ -1,12 +1,13 @@
 """Metrics of each task: avg@k, pass@k, maj@k over the responses to a prompt; finish rate, accuracy of those, length."""
 
 from collections.abc import Iterable
-from math import comb, isnan
+from math import isnan
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from fireopd.estimators import average, majority, pass_at_k
 from fireopd.types import RolloutBatch
 
 
@@ -17,9 +18,10 @@ class GroupMetric(MeanMetric):
         """Take in float32 [B] rewards and int64 [B] votes of whole groups."""
         for group in groups.unique():
             rows = groups == group
-            self.update(self.of_group(rewards[rows], votes[rows]))
+            answers = [None if vote < 0 else vote for vote in votes[rows].tolist()]
+            self.update(self.of_group(rewards[rows].tolist(), answers))
 
-    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+    def of_group(self, rewards: list[float], answers: list[int | None]) -> float:
         """Return the value of one prompt's n responses."""
         raise NotImplementedError
 
@@ -27,42 +29,30 @@ class GroupMetric(MeanMetric):
 class AverageAtK(GroupMetric):
     """avg@k: the mean reward of a prompt's k responses."""
 
-    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+    def of_group(self, rewards: list[float], answers: list[int | None]) -> float:
         """Return the mean."""
-        return rewards.mean().item()
+        return average(rewards)
 
 
 class PassAtK(GroupMetric):
-    """pass@k: the chance that at least one of k responses is right, estimated without bias from n >= k.
-
-    1 - C(n - c, k) / C(n, k) with c right ones (Chen et al., arXiv 2107.03374, Eq. 1); right is a reward of 1.
-    """
+    """pass@k: the chance that at least one of k responses is right."""
 
     def __init__(self, k: int | None = None) -> None:
         """Store k; None for as many as there are responses."""
         super().__init__()
         self.k = k
 
-    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
+    def of_group(self, rewards: list[float], answers: list[int | None]) -> float:
         """Return the estimate."""
-        n, right = len(rewards), int((rewards == 1).sum())
-        k = self.k or n
-        if k > n:
-            raise ValueError(f"pass@{k} needs at least {k} responses to each prompt, got {n}")
-        return 1 - comb(n - right, k) / comb(n, k)
+        return pass_at_k(rewards, self.k or len(rewards))
 
 
 class MajorityAtK(GroupMetric):
     """maj@k: the reward of the answer that most of the k responses come to; where several tie, their mean."""
 
-    def of_group(self, rewards: Tensor, votes: Tensor) -> float:
-        """Return the reward; responses without an answer have no vote, and without any vote the reward is 0."""
-        answered = votes >= 0
-        if not answered.any():
-            return 0.0
-        answers, counts = votes[answered].unique(return_counts=True)
-        winners = answers[counts == counts.max()]
-        return torch.stack([rewards[votes == winner].mean() for winner in winners]).mean().item()
+    def of_group(self, rewards: list[float], answers: list[int | None]) -> float:
+        """Return the reward."""
+        return majority(rewards, answers)
 
 
 class TaskMetrics(nn.Module):

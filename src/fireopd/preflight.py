@@ -75,7 +75,10 @@ def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> N
 
 
 def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:
-    """Raise `UserError` if importance weights are wanted where sampling and student's log-probs cannot be compared."""
+    """Raise `UserError` if the log-probs of what is sampled mean nothing, or importance weights are wanted of them."""
+    if sampling.greedy:
+        problem = "greedy responses are not drawn from a distribution, so their log-probabilities mean nothing"
+        raise UserError("data.engine.temperature", sampling.temperature, problem, "train at 1; 0 is for evaluating")
     if importance_cap is not None and sampling.truncated:
         key, value = ("top_p", sampling.top_p) if sampling.top_p < 1 else ("top_k", sampling.top_k)
         problem = "the engine draws from a part of the vocabulary, so importance weights to the student mean nothing"

@@ -51,11 +51,16 @@ class Sampling:
     """The distribution that responses are drawn from, and that their sampling log-probabilities describe."""
 
     temperature: float = 1.0
-    """Divides the logits. Student and teachers are scored at the same one."""
+    """Divides the logits. Student and teachers are scored at the same one. 0 for the likeliest token, always."""
     top_p: float = 1.0
     """The smallest set of likeliest tokens with this much probability is drawn from; 1 for all tokens."""
     top_k: int = 0
     """This many likeliest tokens are drawn from; 0 for all tokens."""
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn: every token is the likeliest, with a log-probability of 0."""
+        return self.temperature == 0
 
     @property
     def truncated(self) -> bool:

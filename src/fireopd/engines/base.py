@@ -26,7 +26,7 @@ class RolloutEngine(ABC):
     max_response_length: int = 128
     """Longest response, tokens; longer ones are cut and marked as unfinished."""
     temperature: float = 1.0
-    """Divides the logits before sampling."""
+    """Divides the logits before sampling; 0 takes the likeliest token, which no training can learn from."""
     top_p: float = 1.0
     """Draw from the smallest set of likeliest tokens with this much probability; below 1 needs importance_cap: null."""
     top_k: int = 0
@@ -45,9 +45,10 @@ class RolloutEngine(ABC):
             raise ValueError(f"top_p must be greater than 0 and at most 1, got {self.top_p}")
         if self.top_k < 0:
             raise ValueError(f"top_k must be at least 0, got {self.top_k}; 0 for all tokens")
-        for name, value in {"temperature": self.temperature, "max_probe_gap": self.max_probe_gap}.items():
-            if not value > 0:
-                raise ValueError(f"{name} must be greater than 0, got {value}")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 for the likeliest token")
+        if not self.max_probe_gap > 0:
+            raise ValueError(f"max_probe_gap must be greater than 0, got {self.max_probe_gap}")
 
     @property
     def sampling(self) -> Sampling:

@@ -115,7 +115,7 @@ class HFEngine(RolloutEngine):
 
 
 def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample by inverting the cumulative distribution.
+    """Sample by inverting the cumulative distribution; at temperature 0, take the likeliest token.
 
     Args:
         logits: float32 [B, V].
@@ -125,6 +125,8 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
     Returns:
         int64 [B] token ids, and float32 [B] their log-probabilities in nats under the distribution that was drawn from.
     """
+    if sampling.greedy:
+        return logits.argmax(-1), logits.new_zeros(len(logits))
     log_distribution = truncate(logits / sampling.temperature, sampling).log_softmax(-1)
     cumulative = log_distribution.double().exp().cumsum(-1)
     drawn = (uniforms.double() * cumulative[:, -1])[:, None]

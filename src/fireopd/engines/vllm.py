@@ -188,7 +188,8 @@ class VLLMEngine(RolloutEngine):
     def _response(self, answer: Any) -> Response:
         [output] = answer.outputs
         told = zip(output.token_ids, output.logprobs, strict=True)
-        logprobs = tuple(logprobs[token].logprob for token, logprobs in told)
+        # What vLLM says of a greedy token is its probability before the choice.
+        logprobs = tuple(0.0 if self.sampling.greedy else logprobs[token].logprob for token, logprobs in told)
         return Response(tuple(output.token_ids), logprobs, finished=output.finish_reason == "stop")
 
     def _of_neighbours(self, rows: list[Any]) -> tuple[list[Any], slice]:
@@ -219,9 +220,9 @@ class VLLMEngine(RolloutEngine):
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise `ValueError` for a temperature that vLLM would silently raise."""
-    if temperature < LEAST_TEMPERATURE:
-        raise ValueError(f"temperature must be at least {LEAST_TEMPERATURE} with vLLM, got {temperature}")
+    """Raise `ValueError` for a temperature that vLLM would silently raise; it takes 0 as it is meant."""
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"temperature must be 0 or at least {LEAST_TEMPERATURE} with vLLM, got {temperature}")
 
 
 def import_vllm(key: str, value: str) -> Any:
