@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
     "check": "see what is wrong with a run, and what memory it takes, without training: fireopd check --config FILE",
     "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
+    "view": "see what a method makes of each token of recorded rollouts: fireopd view FILE ... --out PAGE.html",
     "compare": "methods side by side, over seeds or on recorded rollouts: fireopd compare --help",
     "export": "write the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
     "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",

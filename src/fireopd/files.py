@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fireopd.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -14,7 +16,17 @@ def replacing(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
+def check_folder(path: Path) -> None:
+    """Check that a file named by `--out` has a folder to go into.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise UserError("--out", str(path), "its folder does not exist", "make the folder, or choose another")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")

@@ -73,6 +73,13 @@ class Method:
             return self._targets(batch)
         return Targets.of_rows([self._targets(batch.select([row])) for row in range(len(batch.teachers))])
 
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return by what the filter judges each trajectory of a global batch, in a few words for people."""
+        part = self.trajectory_filter
+        if self.population == "rollout_batch":
+            return part.reasons(batch.seen_by(part))
+        return [part.reasons(batch.select([row]).seen_by(part))[0] for row in range(len(batch.teachers))]
+
     def comparison(self, distributions: Distributions | None) -> Comparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""
         objective = self.objective

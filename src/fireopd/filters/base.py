@@ -23,6 +23,10 @@ class TrajectoryFilter(Strategy, ABC):
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]: True keeps the trajectory."""
 
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return, for people who look at trajectories, by what each of the N is judged: a few words; none by default."""
+        return [""] * len(batch.teachers)
+
 
 @dataclass(frozen=True)
 class KeepAll(TrajectoryFilter):
