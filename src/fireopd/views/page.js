@@ -39,8 +39,8 @@ function show(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const size = Math.abs(value);
-  const text = size !== 0 && (size < 0.001 || size >= 10000) ? value.toExponential(1) : String(+value.toPrecision(3));
-  return text.replace("-", "−");
+  const text = size !== 0 && (size < 0.0001 || size >= 10000) ? value.toExponential(1) : String(+value.toPrecision(3));
+  return text.replaceAll("-", "−");
 }
 
 function searched(row) {
@@ -109,7 +109,7 @@ function card(row) {
   header.append(...facts.filter(Boolean).map((fact) => element("span", fact)));
   const tokens = element("div", undefined, "tokens");
   rowOf.set(tokens, row);
-  tokens.style.minHeight = `${1.5 * Math.ceil(row.pieces.length / 25)}em`;
+  tokens.style.minHeight = `${1.75 * Math.ceil(row.pieces.length / 80)}em`;
   article.append(header, element("div", row.prompt, "prompt"), tokens);
   near.observe(tokens);
   return article;
