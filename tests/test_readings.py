@@ -27,7 +27,16 @@ JOINTLY = ALWAYS | {"teacher_logprobs"}
         ({"topk_overlap"}, True, JOINTLY | {"topk_overlap"}, {"student", "teacher/narrow", "teacher/wide"}),
         (SIGNALS.keys(), True, SIGNALS.keys() - {"rewards"}, {"student", "base", "teacher/narrow", "teacher/wide"}),
     ],
-    ids=["nothing", "student_entropy", "teacher_logprobs", "teacher_entropy", "base", "distributions", "top_k", "everything"],
+    ids=[
+        "nothing",
+        "student_entropy",
+        "teacher_logprobs",
+        "teacher_entropy",
+        "base",
+        "distributions",
+        "top_k",
+        "everything",
+    ],
 )
 def test_what_is_declared_is_read_and_no_more(declared, distributions, found, readers):
     rollouts, watch = rollouts_of(scored_batch(6, 11, teachers=["narrow", "wide"] * 3)), Stopwatch()

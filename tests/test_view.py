@@ -54,7 +54,12 @@ def test_the_page_holds_every_token_with_all_its_numbers():
     view = view_of(batch)
     data = data_of(Page.of("t", {}, [view], TOKENIZER).to_html())
     assert len(data["rows"]) == 8
-    expected = {name for name in batch.signals if name != "rewards"} | {"weight", "advantage", "importance", "log_ratio"}
+    expected = {name for name in batch.signals if name != "rewards"} | {
+        "weight",
+        "advantage",
+        "importance",
+        "log_ratio",
+    }
     assert {kind["name"] for kind in data["kinds"]} == expected
     by_score = sorted(range(8), key=lambda row: -view.scores[row].item())
     for shown, row in zip(data["rows"], by_score, strict=True):
@@ -157,7 +162,10 @@ def test_rows_are_spread_over_the_scores():
         (KeepAll(), ""),
         (LengthFilter(max_tokens=3, only_finished=True), r"\d tokens and cut, wanted 1 to 3"),
         (VerdictFilter(), r"reward [01], wanted above 0.5"),
-        (AllOf([VerdictFilter("incorrect"), LengthFilter()]), r"reward [01], wanted at most 0.5; \d tokens, wanted 1 to any"),
+        (
+            AllOf([VerdictFilter("incorrect"), LengthFilter()]),
+            r"reward [01], wanted at most 0.5; \d tokens, wanted 1 to any",
+        ),
     ],
 )
 def test_filters_say_by_what_they_judge(trajectory_filter, words):
@@ -206,7 +214,11 @@ def test_options_say_the_method_too(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"student": None}, [], "it does not say whose tokens it holds. Name the model that it comes from: --tokenizer"),
+        (
+            {"student": None},
+            [],
+            "it does not say whose tokens it holds. Name the model that it comes from: --tokenizer",
+        ),
         ({}, ["--tokenizer=tiny/nope"], "--tokenizer: 'tiny/nope': no embedded model"),
         ({}, ["--number=0"], "--number: 0: not a number of trajectories"),
         ({}, ["--method=nowhere.yaml"], "--method: 'nowhere.yaml': cannot be read as YAML"),

@@ -20,7 +20,9 @@ OPTIONS = ("trajectory_filter", "token_weighter", "objective", "normalization", 
 
 def add_method_options(parser: Parser) -> None:
     """Let a parser take a method; by default it is plain OPD."""
-    parser.add_argument("--method", type=Path | None, help="a method's file, configs/methods/fire.yaml, or the options:")
+    parser.add_argument(
+        "--method", type=Path | None, help="a method's file, configs/methods/fire.yaml, or the options:"
+    )
     parser.add_argument("--trajectory_filter", type=TrajectoryFilter, default=KeepAll())
     parser.add_argument("--token_weighter", type=TokenWeighter, default=UniformWeighter())
     parser.add_argument("--objective", type=Objective, default=ReverseKL())

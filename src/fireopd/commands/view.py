@@ -23,10 +23,14 @@ def run(arguments: Sequence[str]) -> None:
     """Write the page."""
     load_plugins()
     parser = Parser(prog="fireopd view", description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="scored rollouts, as the RolloutRecorder callback writes them")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="scored rollouts, as the RolloutRecorder callback writes them"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the page, an HTML file")
     parser.add_argument("--tokenizer", type=str | None, help="a model, for files that do not name their student")
-    parser.add_argument("--number", type=int | None, help="trajectories on the page; as many as fit into some megabytes")
+    parser.add_argument(
+        "--number", type=int | None, help="trajectories on the page; as many as fit into some megabytes"
+    )
     add_method_options(parser)
     settings, method = instantiate_method(parser, parser.parse_args(list(arguments)))
     if settings.number is not None and settings.number < 1:

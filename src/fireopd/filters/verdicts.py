@@ -61,7 +61,9 @@ class AgreementFilter(TrajectoryFilter):
     def reasons(self, batch: ScoredBatch) -> list[str]:
         """Return the two verdicts on each trajectory."""
         verdicts = zip(self._better(batch).tolist(), self._gap(batch).tolist(), strict=True)
-        return [f"{'better' if b else 'no better'} than its group, teacher - student {gap:+.3g} nats" for b, gap in verdicts]
+        return [
+            f"{'better' if b else 'no better'} than its group, teacher - student {gap:+.3g} nats" for b, gap in verdicts
+        ]
 
     def _gap(self, batch: ScoredBatch) -> Tensor:
         return torch.where(batch.response_mask, batch.teacher_logprobs - batch.student_logprobs, 0.0).sum(-1)
