@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class HealthWatch(Callback):
     """Watches the numbers of the steps, changes nothing, and says each symptom once until it has gone.
 
-    A symptom has gone when it has not shown for a whole window. Numbers are compared with the run's own beginning, which
-    checkpoints keep.
+    A symptom has gone when it has not shown for a whole window. Numbers are compared with the run's own beginning,
+    which checkpoints keep.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class HealthWatch(Callback):
         Args:
             window: steps that are averaged; with ten batches of 64, chance moves a finish rate by some 0.02.
             finished_fall: how far the share of responses that end may fall; 0.2 is ten times what chance does.
-            entropy_share: share of the student's first entropy that has to be left: learning lowers it, by some halves.
+            entropy_share: share of the student's first entropy that has to be left; learning may well halve it.
             length_share: share of the length limit that responses may reach on average: close to it, most are cut.
             kl_factor: how many times its lowest value reverse KL may become, if that is 0.05 nats a token more.
-            gap_factor: likewise the largest gap between sampler and student, if that is 0.05 nats more: rounding is less.
+            gap_factor: likewise the largest gap between sampler and student, if that is 0.05 nats more.
             ess_share: share of the first effective share of the weights that has to be left.
         """
         shares = {"finished_fall": finished_fall, "entropy_share": entropy_share}

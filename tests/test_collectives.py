@@ -62,8 +62,9 @@ def worker(rank, port, keep_only, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     batch, loss, gradient, passes = loss_and_gradient(share_of(rank, global_batch(keep_only)))
-    torch.save({"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks), "loss": loss,
-                "gradient": gradient, "passes": passes}, f"{folder}/{rank}.pt")  # fmt: skip
+    saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
+    saved |= {"loss": loss, "gradient": gradient, "passes": passes}
+    torch.save(saved, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 

@@ -10,6 +10,7 @@ from fireopd.callbacks import HealthWatch
 from fireopd.filters import KeepAll, TeacherLikelihoodFilter
 from fireopd.symptoms import Course
 
+FILTER = TeacherLikelihoodFilter()
 HEALTHY = {
     "rollout/finished": (0.95, 0.03),
     "entropy/student": (0.4, 0.05),
@@ -22,7 +23,7 @@ HEALTHY = {
 """Mean and noise of each number in a run that is well."""
 
 
-def watching(trajectory_filter=TeacherLikelihoodFilter(), **settings):
+def watching(trajectory_filter=FILTER, **settings):
     watch = HealthWatch(**settings)
     data = SimpleNamespace(engine=SimpleNamespace(max_response_length=64))
     module = SimpleNamespace(data=data, method=SimpleNamespace(trajectory_filter=trajectory_filter))

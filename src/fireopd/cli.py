@@ -53,6 +53,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # a run that goes on has a folder of its own
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")  # TensorBoard's files are there
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist")  # they are reduced
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     if not sys.stderr.isatty():

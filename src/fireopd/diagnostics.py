@@ -94,7 +94,7 @@ def _of_teacher(batch: ScoredBatch, targets: Targets, rows: Tensor) -> dict[str,
 
 def _by_position(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
     """Return the mean weight of kept tokens, and reverse KL and entropies of all, for each quarter of the responses."""
-    place, values = quarters(batch.response_mask), {}
+    place, values = quarters(batch.response_mask), dict[str, Tensor]()
     measures = {f"entropy_{model}": entropy for model, entropy in _entropies(batch).items()}
     measures |= {"kl": _gap(batch)} if "teacher_logprobs" in batch.signals else {}
     for number, quarter in enumerate(QUARTERS):

@@ -53,7 +53,7 @@ def packages() -> dict[str, str]:
 
 
 def revision(folder: Path) -> dict[str, Any] | None:
-    """Return `revision` and whether there are changes that it does not hold (`changed`); None where git keeps nothing."""
+    """Return `revision`, and whether there are changes beyond it (`changed`); None where git keeps nothing."""
     if shutil.which("git") is None:
         return None
     commit = _git(folder, "rev-parse", "HEAD")

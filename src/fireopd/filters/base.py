@@ -24,7 +24,7 @@ class TrajectoryFilter(Strategy, ABC):
         """Return bool [N]: True keeps the trajectory."""
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return, for people who look at trajectories, by what each of the N is judged: a few words; none by default."""
+        """Return by what each of the N trajectories is judged, in a few words for people; none by default."""
         return [""] * len(batch.teachers)
 
 

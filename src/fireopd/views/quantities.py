@@ -30,7 +30,7 @@ KINDS = {
     "weight": Kind("weight", "token weight, 1 on average", 1.0),
     "advantage": Kind("advantage", "nats; positive raises the token's probability"),
     "coefficient": Kind("divergence coefficient", "by what the token's divergence is multiplied"),
-    "log_ratio": Kind("log-ratio", "log teacher − log student, nats"),
+    "log_ratio": Kind("log-ratio", "log teacher - log student, nats"),
     "teacher_logprobs": Kind("teacher log-prob", "of the token under the row's own teacher, nats"),
     "student_logprobs": Kind("student log-prob", "of the token before the update, nats"),
     "sampling_logprobs": Kind("sampling log-prob", "of the token when the engine sampled it, nats"),

@@ -1,4 +1,4 @@
-"""What is shown of trajectories: which of a batch, their texts, the verdict on them, and the numbers of their tokens."""
+"""What is shown of trajectories: which of a batch, their texts, the verdict on them, their tokens' numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class View:
 
     @property
     def scores(self) -> Tensor:
-        """float32 [N]. Mean log-probability of each response under its teacher, or the student where that is unknown."""
+        """float32 [N]. Mean log-probability of each response under its teacher, or the student for want of one."""
         return reductions.row_mean(self.batch.signals[f"{self.judge}_logprobs"], self.batch.response_mask)
 
     @property
