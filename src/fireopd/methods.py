@@ -75,10 +75,9 @@ class Method:
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
         """Return by what the filter judges each trajectory of a global batch, in a few words for people."""
-        part = self.trajectory_filter
-        if self.population == "rollout_batch":
-            return part.reasons(batch.seen_by(part))
-        return [part.reasons(batch.select([row]).seen_by(part))[0] for row in range(len(batch.teachers))]
+        part, rows = self.trajectory_filter, range(len(batch.teachers))
+        seen = [batch] if self.population == "rollout_batch" else [batch.select([row]) for row in rows]
+        return [x for own in seen for x in contracts.checked_reasons(part, part.reasons(own.seen_by(part)), own)]
 
     def comparison(self, distributions: Distributions | None) -> Comparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""
