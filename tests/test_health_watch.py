@@ -1,15 +1,20 @@
 """Warnings of a collapse: they come when the courses of a run collapse, once, and not on healthy noise."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.callbacks import HealthWatch
 from fireopd.filters import KeepAll, TeacherLikelihoodFilter
 from fireopd.symptoms import Course
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 FILTER = TeacherLikelihoodFilter()
 HEALTHY = {
     "rollout/finished": (0.95, 0.03),
@@ -93,6 +98,36 @@ def test_a_symptom_that_comes_again_is_said_again_and_flicker_is_not():
         for step, _ in run(watching(), 200, rollout__finished=lambda s: 0.95 if s < 20 else 0.745 + s // 3 % 2 / 100)
     ]
     assert len(steps) == 1
+
+
+def test_several_times_next_to_nothing_is_nothing():
+    courses = {"rollout__sampler_gap": after(30, 1e-6, 1e-3), "train__reverse_kl": after(30, 0.01, 0.04)}
+    assert run(watching(), 80, **courses) == []
+
+
+def test_a_warning_is_one_line_of_the_log_and_a_text_in_tensorboard(tmp_path, caplog):
+    watch, logger = watching(window=2), TensorBoardLogger(tmp_path, name=None)
+    trainer = SimpleNamespace(loggers=[logger], is_global_zero=True, callback_metrics={}, global_step=0)
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        for trainer.global_step in range(1, 9):
+            share = torch.tensor(0.9 if trainer.global_step < 5 else 0.1)
+            trainer.callback_metrics = {"rollout/finished": share, "val/avg_at_k": torch.tensor(0.5)}
+            watch.on_train_batch_end(trainer, None, None, None, trainer.global_step - 1)
+    (line,) = caplog.messages
+    assert line.startswith("Step 5: rollout/finished fell from 0.9 to 0.5: fewer responses come to an end")
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "version_0"))
+    events.Reload()
+    (event,) = events.Tensors("health/text_summary")
+    assert event.step == 5
+    assert event.tensor_proto.string_val[0].decode() in line
+
+
+@pytest.mark.parametrize(
+    "config", sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("paper/*.yaml")]), ids=lambda c: c.stem
+)
+def test_every_experiment_is_watched(config):
+    assert "HealthWatch" in yaml.safe_load(config.read_text())["trainer"]["callbacks"]
 
 
 def test_a_filter_that_keeps_everything_by_design_is_left_alone():

@@ -188,6 +188,16 @@ def test_the_threshold_that_is_said_is_the_one_that_decides(population, per_teac
     assert keep.all() == (population == "micro_batch_of_one")
 
 
+def test_an_empty_response_is_told_the_threshold_of_its_teacher_too():
+    batch = scored_batch(6, 16)
+    mask = batch.response_mask.clone()
+    mask[0] = False
+    method = Method(TeacherLikelihoodFilter(0.4, per_teacher=True))
+    reasons = method.reasons(replace(batch, response_mask=mask))
+    assert reasons[0].startswith("teacher's mean log-prob 0, ")
+    assert reasons[0].split(", ")[1] == reasons[2].split(", ")[1]
+
+
 def record(path, student="tiny/student", **changes):
     write_scored(path, replace(full_batch(), **changes), student)
     return str(path)

@@ -178,7 +178,13 @@ document.addEventListener("pointerover", (event) => {
   else $("tip").hidden = true;
 });
 document.addEventListener("click", (event) => (tokenAt(event) || pinned) && pin(tokenAt(event)));
-document.addEventListener("keydown", (event) => event.key === "Escape" && pin(null));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") pin(null);
+  const next = { ArrowLeft: pinned?.previousSibling, ArrowRight: pinned?.nextSibling }[event.key];
+  if (!next || event.target !== document.body) return;
+  event.preventDefault();
+  pin(next);
+});
 
 /* Everything together. */
 function list() {
