@@ -1,6 +1,7 @@
 """Callbacks: what goes along with a training run without being part of its mathematics."""
 
 from fireopd.callbacks.curves import Curves
+from fireopd.callbacks.health_watch import HealthWatch
 from fireopd.callbacks.progress import Progress
 from fireopd.callbacks.rollout_recorder import RolloutRecorder
 from fireopd.callbacks.run_checkpoint import RunCheckpoint
@@ -8,4 +9,13 @@ from fireopd.callbacks.summary import Summary
 from fireopd.callbacks.trajectories import Trajectories
 from fireopd.callbacks.weight_sync import WeightSync
 
-__all__ = ["Curves", "Progress", "RolloutRecorder", "RunCheckpoint", "Summary", "Trajectories", "WeightSync"]
+__all__ = [
+    "Curves",
+    "HealthWatch",
+    "Progress",
+    "RolloutRecorder",
+    "RunCheckpoint",
+    "Summary",
+    "Trajectories",
+    "WeightSync",
+]

@@ -1,10 +1,15 @@
 """TensorBoard beyond scalars: histograms of weights and entropies, and a page with the answers at a glance."""
 
+import re
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from fireopd.diagnostics import QUARTERS
+from fireopd.signals import ENTROPIES
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
@@ -27,9 +32,9 @@ class Curves(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Lay out the custom-scalars page."""
-        teachers, tasks = list(pl_module.teachers), pl_module.data.tasks
+        layout = page(list(pl_module.teachers), pl_module.data.tasks, pl_module.requires)
         for logger in tensorboards(trainer):
-            logger.experiment.add_custom_scalars(page(teachers, tasks))
+            logger.experiment.add_custom_scalars(layout)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
@@ -60,27 +65,61 @@ def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
     return {tag: values for tag, values in finite.items() if values.numel() > 0}
 
 
-def page(teachers: list[str], tasks: list[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the layout of the custom-scalars page: one chapter for each question."""
-    kl = [f"kl/{name}" for name in teachers]
-    keep = ["fire/keep_ratio", *(f"fire/keep_ratio/{name}" for name in teachers)]
-    seconds = ["time/rollout", "time/student", *(f"time/teacher/{name}" for name in teachers), "time/update"]
-    return {
+def page(teachers: list[str], tasks: list[str], signals: Set[str]) -> dict[str, dict[str, list[Any]]]:
+    """Return the layout of the custom-scalars page: one chapter for each question.
+
+    Args:
+        teachers: by name.
+        tasks: of the held-out prompts.
+        signals: those that the run computes; no chart is left empty for want of others.
+    """
+
+    def by_teacher(tag: str) -> list[str]:
+        return [f"{tag}/{name}" for name in teachers]
+
+    def by_position(measure: str) -> list[str]:
+        return [f"position/{quarter}/{measure}" for quarter in QUARTERS]
+
+    rewards = ["rollout/reward_kept", "rollout/reward_dropped"] if "rewards" in signals else []
+    entropies = [f"entropy/{name.removesuffix('_entropy')}" for name in sorted(ENTROPIES & signals)]
+    seconds = ["time/rollout", *by_teacher("time/teacher"), "time/student", "time/update", "time/sync"]
+    chapters = {
         "1 Does it learn?": {
-            "held-out accuracy (avg@k)": ["Multiline", [f"val/{task}/avg_at_k" for task in tasks]],
-            "reverse KL to each teacher, nats a token": ["Multiline", kl],
+            "held-out accuracy (avg@k)": [f"val/{task}/avg_at_k" for task in tasks],
+            "reverse KL to each teacher, nats a token": by_teacher("kl"),
+            "reverse KL by quarter of the response, nats a token": by_position("kl"),
         },
         "2 What is dropped?": {
-            "share of trajectories kept": ["Multiline", keep],
-            "length of kept and dropped responses": ["Multiline", ["rollout/length_kept", "rollout/length_dropped"]],
+            "share of trajectories kept": ["fire/keep_ratio", *by_teacher("fire/keep_ratio")],
+            "length of kept and dropped responses, tokens": ["rollout/length_kept", "rollout/length_dropped"],
+            "reward of kept and dropped responses": rewards,
         },
         "3 How are weights spread?": {
-            "effective share of tokens": ["Multiline", ["fire/weight_ess"]],
-            "largest weight": ["Multiline", ["fire/weight_max"]],
+            "effective share of tokens": ["fire/weight_ess", *by_teacher("fire/weight_ess")],
+            "mean weight by quarter of the response": by_position("weight"),
+            "largest weight": ["fire/weight_max"],
         },
-        "4 Is it healthy?": {
-            "share of responses that end": ["Multiline", ["rollout/finished"]],
-            "entropy, nats a token": ["Multiline", ["entropy/student", "entropy/teacher"]],
+        "4 Where does the time go?": {
+            "seconds a step": seconds,
+            "response tokens a second": ["train/tokens_per_s"],
         },
-        "5 Where does the time go?": {"seconds a step": ["Multiline", seconds]},
+        "5 Is it healthy?": {
+            "share of responses that end": ["rollout/finished", *by_teacher("rollout/finished")],
+            "length, tokens": ["rollout/length", *by_teacher("rollout/length")],
+            "entropy, nats a token": entropies,
+            "student's entropy by quarter of the response, nats": (
+                by_position("entropy_student") if "student_entropy" in signals else []
+            ),
+            "norm of the gradient": ["train/grad_norm"],
+            "largest gap between sampler and student, nats": ["rollout/sampler_gap"],
+        },
     }
+    return {
+        title: {name: ["Multiline", exactly(tags)] for name, tags in charts.items() if tags}
+        for title, charts in chapters.items()
+    }
+
+
+def exactly(tags: list[str]) -> list[str]:
+    """Return patterns of these tags alone: TensorBoard takes a tag that a pattern begins like for one that it means."""
+    return [f"^{re.escape(tag)}$" for tag in tags]

@@ -1,9 +1,13 @@
-"""The progress bar of a run: loss, reverse KL, keep ratio and speed."""
+"""The progress bars of a run: loss, reverse KL, keep ratio and speed; below them, what a step is busy with."""
 
+import time
 from typing import TYPE_CHECKING
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import TaskID
+
+from fireopd.progress import listen
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
@@ -16,12 +20,52 @@ SHOWN = {
     "val/avg_at_k": "avg@k",
 }
 """What is shown, and how it is called in the bar."""
+LONG = 2.0
+"""Seconds after which a rollout, a scoring or an update gets a bar of its own: shorter ones would only flicker."""
+PAUSE = 0.1
+"""Seconds between two looks at it."""
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich progress bar with names that fit on one line."""
+    """Lightning's rich progress bar with names that fit on one line, and a bar for what a step is busy with."""
+
+    def __init__(self) -> None:
+        """Start with nothing under way."""
+        self.part: TaskID | None = None
+        self.began = self.told = 0.0
+        super().__init__()
+
+    def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Listen to those who count."""
+        super().setup(trainer, pl_module, stage)
+        if self.is_enabled:
+            listen(self.note)
+
+    def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Listen no more."""
+        listen(None)
+        super().teardown(trainer, pl_module, stage)
+
+    def note(self, what: str, finished: int, total: int) -> None:
+        """Take in how far a part of a step is."""
+        now = time.monotonic()
+        if finished == 0:
+            self.began = now
+        over = finished >= total
+        if self.progress is None or self._progress_stopped or (now - self.told < PAUSE and not over):
+            return
+        self.told = now
+        visible = now - self.began > LONG and not over
+        if self.part is None and visible:
+            self.part = self._add_task(total, what)
+        if self.part is not None:
+            self.progress.update(self.part, description=what, completed=finished, total=total, visible=visible)
 
     def get_metrics(self, trainer: Trainer, pl_module: "FiReOPDModule") -> dict[str, int | str | float]:
         """Return the latest values by their short names."""
         latest = trainer.callback_metrics
         return {short: f"{latest[name].item():.3g}" for name, short in SHOWN.items() if name in latest}
+
+    def _reset_progress_bar_ids(self) -> None:
+        super()._reset_progress_bar_ids()
+        self.part = None

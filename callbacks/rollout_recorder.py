@@ -39,4 +39,5 @@ class RolloutRecorder(Callback):
         folder = run_folder(trainer) / "rollouts"
         if trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
-            write_scored(folder / f"step_{outputs['batch'].policy_version:06d}.safetensors", outputs["batch"])
+            file = folder / f"step_{outputs['batch'].policy_version:06d}.safetensors"
+            write_scored(file, outputs["batch"], pl_module.student_name)

@@ -1,74 +1,86 @@
-"""Shows a few trajectories as text in TensorBoard: what was written, how each token was weighted, what was kept."""
+"""Shows trajectories while a student learns: a few as text in TensorBoard, more on pages in the run folder."""
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fireopd import reductions
 from fireopd.callbacks.curves import tensorboards
+from fireopd.callbacks.run_folder import run_folder
+from fireopd.views import Page, View, spread
+from fireopd.views.pieces import pieces
 
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
-    from fireopd.targets import Targets
-    from fireopd.types import ScoredBatch
 
 BARS = "▁▂▃▄▅▆▇█"
-"""From the smallest weight on the page to the largest."""
+"""From the smallest weight in a text to the largest."""
+FOLDER = "trajectories"
+"""Where in the run folder the pages lie."""
 
 
 class Trajectories(Callback):
-    """Writes trajectories from what the teachers like best to what they like least, with a bar for each weight."""
+    """Writes texts with a bar for each weight, and pages like those of `fireopd view`, from best score to worst.
 
-    def __init__(self, every_n_steps: int = 25, number: int = 6) -> None:
+    A page is `trajectories/step_000100.html`: what was sampled after a hundred optimizer steps.
+    """
+
+    def __init__(self, every_n_steps: int = 25, number: int = 6, page: bool = True) -> None:
         """Store the settings.
 
         Args:
-            every_n_steps: batches between two pages.
-            number: trajectories on a page.
+            every_n_steps: batches between two texts, and two pages.
+            number: trajectories in a text; a page has as many as fit into some megabytes.
+            page: write pages.
         """
         if every_n_steps < 1 or number < 1:
             raise ValueError(f"every_n_steps and number must be at least 1, got {every_n_steps} and {number}")
-        self.every_n_steps, self.number = every_n_steps, number
+        self.every_n_steps, self.number, self.page = every_n_steps, number, page
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the page."""
-        if batch_idx % self.every_n_steps == 0:
+        """Write text and page."""
+        if batch_idx % self.every_n_steps:
+            return
+        folder = run_folder(trainer) / FOLDER
+        if trainer.is_global_zero:
+            scored, targets, method = outputs["batch"], outputs["targets"], pl_module.method
+            view, tokenizer = View(scored, targets, method.reasons(scored)), pl_module.data.tokenizer
             for logger in tensorboards(trainer):
-                text = self.page(outputs["batch"], outputs["targets"], pl_module.data.tokenizer)
-                logger.experiment.add_text("trajectories", text, trainer.global_step)
-
-    def page(self, batch: "ScoredBatch", targets: "Targets", tokenizer: Any) -> str:
-        """Return the page in Markdown: trajectories evenly spread over the ranks, the teachers' favourites first."""
-        reader = "teacher" if "teacher_logprobs" in batch.signals else "student"
-        scores = reductions.row_mean(batch.signals[f"{reader}_logprobs"], batch.response_mask)
-        order = scores.argsort(descending=True).tolist()
-        ranks = torch.linspace(0, len(order) - 1, min(self.number, len(order))).round().int().tolist()
-        weights = targets.weight[targets.mask]
-        low, high = (weights.min().item(), weights.max().item()) if len(weights) else (0.0, 0.0)
-        blocks = [f"Weights from {low:.2f} ({BARS[0]}) to {high:.2f} ({BARS[-1]}).\n"]
-        for rank in ranks:
-            row = order[rank]
-            verdict = "kept" if targets.keep[row] else "DROPPED"
-            judge = f"teacher {batch.teachers[row]} · mean log-prob of the {reader} {scores[row]:.3f}"
-            text = trajectory(batch, targets, row, tokenizer, low, high)
-            blocks.append(f"**{verdict}** · rank {rank + 1} of {len(order)} · {judge}\n\n{text}\n")
-        return "\n".join(blocks)
+                logger.experiment.add_text("trajectories", text(view, tokenizer, self.number), trainer.global_step)
+            if self.page:
+                title = f"Step {scored.policy_version}: what the method makes of each token"
+                strategies = " · ".join(map(str, method.strategies.values()))
+                facts = {"run": str(folder.parent), "student": pl_module.student_name, "method": strategies}
+                folder.mkdir(parents=True, exist_ok=True)
+                page = Page.of(title, facts, [view], tokenizer)
+                page.write(folder / f"step_{scored.policy_version:06d}.html")
 
 
-def trajectory(batch: "ScoredBatch", targets: "Targets", row: int, tokenizer: Any, low: float, high: float) -> str:
+def text(view: View, tokenizer: Any, number: int) -> str:
+    """Return Markdown: trajectories evenly spread over the ranks of the scores, the best first."""
+    weights = view.targets.weight[view.targets.mask]
+    low, high = (weights.min().item(), weights.max().item()) if len(weights) else (0.0, 0.0)
+    blocks = [f"Weights from {low:.2f} ({BARS[0]}) to {high:.2f} ({BARS[-1]}).\n"]
+    for row in spread(view, number):
+        verdict = "kept" if view.targets.keep[row] else "DROPPED"
+        reason = view.reasons[row] or f"{view.judge}'s mean log-prob {view.scores[row]:.3g}"
+        block = trajectory(view, row, tokenizer, low, high)
+        blocks.append(f"**{verdict}** · {reason} · teacher {view.batch.teachers[row]}\n\n{block}\n")
+    return "\n".join(blocks)
+
+
+def trajectory(view: View, row: int, tokenizer: Any, low: float, high: float) -> str:
     """Return prompt, response and weights of a row, one under the other, as a Markdown block of code."""
-    mask = batch.response_mask[row]
+    mask, tokens = view.batch.response_mask[row], view.batch.tokens[row]
     start = int(mask.int().argmax())
-    pieces = [tokenizer.decode([token]).replace("\n", "⏎") for token in batch.tokens[row][mask].tolist()]
-    weights = targets.weight[row][mask].tolist()
-    bars = [bar(weight, low, high) * max(1, len(piece)) for weight, piece in zip(weights, pieces, strict=True)]
-    prompt = tokenizer.decode(batch.tokens[row, :start].tolist())
-    lines = [f"    prompt   {prompt}", f"    response {''.join(pieces)}"]
-    return "\n".join([*lines, f"    weights  {''.join(bars) if targets.keep[row] else '(dropped)'}"])
+    words = [piece.replace("\n", "⏎") for piece in pieces(tokenizer, tokens[mask].tolist())]
+    weights = view.targets.weight[row][mask].tolist()
+    bars = [bar(weight, low, high) * len(word) for weight, word in zip(weights, words, strict=True)]
+    prompt = tokenizer.decode(tokens[:start].tolist()).replace("\n", "⏎")
+    lines = [f"    prompt   {prompt}", f"    response {''.join(words)}"]
+    return "\n".join([*lines, f"    weights  {''.join(bars) if view.targets.keep[row] else '(dropped)'}"])
 
 
 def bar(weight: float, low: float, high: float) -> str:

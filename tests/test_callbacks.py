@@ -1,22 +1,25 @@
 """Callbacks: the text of trajectories, the layout of TensorBoard, the table, and where the folder lies."""
 
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
-from fakes import scored_batch
+from fakes import full_batch, scored_batch
 from rich.console import Console
 
 import fireopd.callbacks
 from fireopd.callbacks import Curves, RolloutRecorder, Trajectories
 from fireopd.callbacks.curves import distributions, page
 from fireopd.callbacks.summary import table
-from fireopd.callbacks.trajectories import bar
+from fireopd.callbacks.trajectories import bar, text
 from fireopd.diagnostics import step_diagnostics
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.methods import Method
 from fireopd.models import load_tokenizer
+from fireopd.signals import SIGNALS
+from fireopd.views import View
 from fireopd.weighters import EntropyWeighter
 
 
@@ -29,25 +32,39 @@ def test_bars_grow_with_the_weight():
     assert bar(1.0, 1.0, 1.0) == "▅", "weights that are all the same"
 
 
-def test_a_page_shows_kept_and_dropped_trajectories_with_a_bar_for_each_character():
+def view_of(batch, method):
+    return View(batch, method.targets(batch), method.reasons(batch))
+
+
+def test_a_text_shows_kept_and_dropped_trajectories_with_a_bar_for_each_character():
     batch = scored_batch(8, 20)
     batch = replace(batch, tokens=batch.tokens + 4)
-    targets = Method(TeacherLikelihoodFilter(0.5), EntropyWeighter()).targets(batch)
-    text = Trajectories(number=4).page(batch, targets, load_tokenizer("tiny/student", "model.student"))
-    assert text.count("**kept**") == 2
-    assert text.count("**DROPPED**") == 2
-    assert text.index("rank 1 of 8") < text.index("rank 8 of 8")
-    lines = text.splitlines()
+    view = view_of(batch, Method(TeacherLikelihoodFilter(0.5), EntropyWeighter()))
+    written = text(view, load_tokenizer("tiny/student", "model.student"), 4)
+    assert written.count("**kept**") == 2
+    assert written.count("**DROPPED**") == 2
+    assert written.index(view.reasons[view.scores.argmax()]) < written.index(view.reasons[view.scores.argmin()])
+    lines = written.splitlines()
     for index, line in enumerate(lines):
         if line.startswith("    response ") and "(dropped)" not in lines[index + 1]:
             assert len(line) == len(lines[index + 1])
-    assert text.count("weights  (dropped)") == 2
+    assert written.count("weights  (dropped)") == 2
 
 
-def test_one_trajectory_is_enough_for_a_page():
-    batch = scored_batch(1, 8)
-    text = Trajectories(number=6).page(batch, Method().targets(batch), load_tokenizer("tiny/student", "x"))
-    assert text.count("**kept**") == 1
+def test_one_trajectory_is_enough_for_a_text():
+    written = text(view_of(scored_batch(1, 8), Method()), load_tokenizer("tiny/student", "x"), 6)
+    assert written.count("**kept**") == 1
+    assert "teacher's mean log-prob" in written, "a filter that judges by nothing"
+
+
+def test_line_breaks_do_not_end_the_block():
+    class Lines:
+        def decode(self, tokens, **_):
+            return "\n" * len(tokens)
+
+    written = text(view_of(scored_batch(), Method()), Lines(), 3)
+    assert all(line.startswith(("    ", "**", "Weights")) or not line for line in written.splitlines())
+    assert "⏎" in written
 
 
 def test_histograms_show_response_tokens_only():
@@ -65,9 +82,33 @@ def test_no_histogram_shares_its_tag_with_a_scalar():
 
 
 def test_the_layout_names_the_curves_of_every_teacher_and_task():
-    layout = str(page(["alice", "bob"], ["law"]))
+    layout = str(page(["alice", "bob"], ["law"], SIGNALS.keys()))
     for tag in ("kl/alice", "fire/keep_ratio/bob", "time/teacher/bob", "val/law/avg_at_k"):
-        assert tag in layout
+        assert f"^{tag}$" in layout
+
+
+def charts(layout):
+    return {name: [re.compile(tag) for tag in tags] for of in layout.values() for name, (_, tags) in of.items()}
+
+
+def test_every_chart_shows_numbers_of_a_step_and_none_that_only_begins_alike():
+    batch = full_batch()
+    targets = Method(TeacherLikelihoodFilter(0.5), EntropyWeighter()).targets(batch)
+    logged = {*step_diagnostics(batch, targets), "train/grad_norm", "train/tokens_per_s"}
+    logged |= {f"time/{part}" for part in ("rollout", "teacher/math", "teacher/code", "student", "update", "sync")}
+    for name, tags in charts(page(["math", "code"], [], SIGNALS.keys())).items():
+        found = [[tag for tag in logged if pattern.match(tag)] for pattern in tags]
+        assert all(len(tag) == 1 for tag in found), (name, found)
+
+
+def test_what_a_run_does_not_compute_has_no_chart():
+    full, bare = (charts(page(["math"], tasks, s)) for tasks, s in ((["sums"], SIGNALS.keys()), ([], set())))
+    assert {name for name in full if name not in bare} == {
+        "held-out accuracy (avg@k)",
+        "reward of kept and dropped responses",
+        "entropy, nats a token",
+        "student's entropy by quarter of the response, nats",
+    }
 
 
 def test_the_table_gives_the_share_of_the_gap():
@@ -75,9 +116,9 @@ def test_the_table_gives_the_share_of_the_gap():
     rows |= {"code": {"student_before": 0.4, "student_after": 0.7, "teacher": None}}
     console = Console(width=100, record=True, file=StringIO())
     console.print(table(rows, "title"))
-    text = console.export_text()
-    assert "50%" in text
-    assert text.count("0.700") == 2
+    shown = console.export_text()
+    assert "50%" in shown
+    assert shown.count("0.700") == 2
 
 
 @pytest.mark.parametrize("callback", [Curves, Trajectories, RolloutRecorder])

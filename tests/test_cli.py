@@ -1,7 +1,9 @@
 """The command line as a user meets it: help, messages, exit codes, and a whole short run."""
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,6 +171,46 @@ def test_tensorboard_holds_the_promised_tags(run_folder):
     page = events.Tensors(text)[0].tensor_proto.string_val[0].decode()
     assert "**kept**" in page
     assert "weights" in page
+    (layout,) = (tag for tag in tags["tensors"] if tag.startswith("custom_scalars"))
+    patterns = re.findall(rb"\^(\S+?)\$", events.Tensors(layout)[0].tensor_proto.string_val[0])
+    named = {re.sub(r"\\(.)", r"\1", pattern.decode()) for pattern in patterns}
+    assert len(named) > 30
+    assert named <= set(tags["scalars"]), "every chart has its numbers"
+
+
+def test_the_numbers_are_in_a_table_too(run_folder):
+    folder, _ = run_folder
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for tag in ("train/loss", "fire/keep_ratio/code", "val/math/avg_at_k"):
+        written = {int(row["step"]): float(row[tag]) for row in rows if row[tag]}
+        expected = {event.step: event.value for event in events.Scalars(tag)}
+        assert written == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_it_was_computed_with_is_written_down_and_said(run_folder):
+    folder, _ = run_folder
+    record = json.loads((folder / "environment.json").read_text())
+    assert record["seeds"] == {"run": 1, "validation": 0}
+    assert record["packages"]["torch"] == torch.__version__
+    assert record["command"][1] == "fit"
+
+
+def test_the_first_rollouts_are_on_a_page(run_folder):
+    folder, _ = run_folder
+    page = (folder / "trajectories" / "step_000000.html").read_text()
+    assert "<title>Step 0: what the method makes of each token</title>" in page
+    rows = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.S)[1])["rows"]
+    assert len(rows) == 8
+    assert {row["task"] for row in rows} == {"math", "code"}
+
+
+def test_recorded_rollouts_can_be_viewed_without_naming_a_model(run_folder, tmp_path, capsys):
+    files = [str(path) for path in (run_folder[0] / "rollouts").iterdir()]
+    main(["view", *files, "--out", str(tmp_path / "page.html"), "--method", str(ROOT / "configs/methods/fire.yaml")])
+    assert "16 trajectories" in capsys.readouterr().out
 
 
 def test_recorded_rollouts_replay(run_folder, tmp_path, capsys):

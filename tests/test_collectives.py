@@ -22,7 +22,7 @@ METHOD = Method(TeacherLikelihoodFilter(0.3), EntropyWeighter())
 
 
 def global_batch(keep_only=None):
-    batch = scored_batch(ROWS, WIDTH, seed=5, dtype=torch.float64)
+    batch = replace(scored_batch(ROWS, WIDTH, seed=5, dtype=torch.float64), tasks=tuple("abcdefg"))
     if keep_only is not None:
         raised = batch.teacher_logprobs.clone()
         raised[keep_only] = -1e-3
@@ -62,8 +62,9 @@ def worker(rank, port, keep_only, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     batch, loss, gradient, passes = loss_and_gradient(share_of(rank, global_batch(keep_only)))
-    torch.save({"tokens": batch.tokens, "signals": dict(batch.signals), "teachers": batch.teachers, "loss": loss,
-                "gradient": gradient, "passes": passes}, f"{folder}/{rank}.pt")  # fmt: skip
+    saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
+    saved |= {"loss": loss, "gradient": gradient, "passes": passes}
+    torch.save(saved, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -81,7 +82,7 @@ def test_two_processes_equal_one(tmp_path, keep_only):
         width = answer["tokens"].shape[1]
         seen = rollouts_of(whole).attention_mask[:, :width]
         assert torch.equal(answer["tokens"] * seen, whole.tokens[:, :width] * seen)
-        assert answer["teachers"] == whole.teachers
+        assert answer["names"] == (whole.teachers, whole.tasks)
         for name, value in answer["signals"].items():
             assert torch.equal(value, whole.signals[name][:, :width]), name
         torch.testing.assert_close(answer["loss"], loss, rtol=1e-12, atol=0)

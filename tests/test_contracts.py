@@ -56,6 +56,19 @@ def test_a_filter_that_answers_wrongly_is_named():
         Method(Scores()).targets(scored_batch())
 
 
+@pytest.mark.parametrize("answer", [["too few"], [None] * 6, "x" * 6])
+def test_a_filter_that_gives_the_wrong_number_of_reasons_is_named(answer):
+    class Terse(TrajectoryFilter):
+        def __call__(self, batch):
+            return batch.finished
+
+        def reasons(self, batch):
+            return answer
+
+    with pytest.raises(ValueError, match=r"'Terse': gave the reasons .*. Return a list of 6 strings"):
+        Method(Terse()).reasons(scored_batch())
+
+
 def test_an_objective_that_answers_wrongly_is_named():
     class Scalar(Objective):
         def advantage(self, batch):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from fireopd.errors import UserError
 from fireopd.methods import Method
 from fireopd.objectives import SignGatedKL
-from fireopd.recordings import read_scored, write_scored, write_targets
+from fireopd.recordings import read_scored, recorded_student, write_scored, write_targets
 from fireopd.signals import SIGNALS
 from fireopd.types import Sampling
 
@@ -28,6 +28,20 @@ def test_round_trip(tmp_path):
     assert again.signals.keys() == batch.signals.keys()
     assert all(torch.equal(again.signals[name], value) for name, value in batch.signals.items())
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"], "nothing half-written is left"
+
+
+def test_student_and_tasks_are_kept_and_may_be_missing(tmp_path):
+    batch = scored_batch()
+    write_scored(tmp_path / "bare", batch)
+    assert recorded_student(tmp_path / "bare") is None
+    assert read_scored(tmp_path / "bare").tasks == ()
+    tasks = ("sums", "words") * 3
+    write_scored(tmp_path / "full", replace(batch, tasks=tasks), "tiny/student")
+    assert recorded_student(tmp_path / "full") == "tiny/student"
+    assert read_scored(tmp_path / "full").tasks == tasks
+    (tmp_path / "no file").write_text("?")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        recorded_student(tmp_path / "no file")
 
 
 def test_targets_are_what_the_format_promises(tmp_path):
@@ -81,6 +95,7 @@ def planted(values, value):
         (lambda t, m: m.pop("format"), "its format is None"),
         (lambda t, m: m.update(teachers='["math"]'), "not a JSON list of 6 names"),
         (lambda t, m: m.update(teachers="math"), "not a JSON list of 6 names"),
+        (lambda t, m: m.update(tasks='["sums"]'), "'tasks' is not a JSON list of 6 names"),
         (lambda t, m: m.update(sampling="hot"), "'sampling' is not JSON of temperature, top_p and top_k"),
         (lambda t, m: m.update(sampling='{"top_q": 1}'), "'sampling' is not JSON of temperature, top_p and top_k"),
     ],

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fireopd import collectives
 from fireopd.distributions import Comparison
+from fireopd.progress import counted
 from fireopd.targets import Targets
 from fireopd.types import RolloutBatch, ScoredBatch
 
@@ -93,7 +94,7 @@ def micro_batches(
     """
     local = rows[(rows >= own.start) & (rows < own.stop)] - own.start
     cuts = [local[index] for index in by_token_budget(rollouts.attention_mask[local].sum(-1), budget)]
-    for number in range(collectives.largest(len(cuts), rows.device)):
+    for number in counted(range(collectives.largest(len(cuts), rows.device)), "update"):
         spare = number >= len(cuts)
         index = rows.new_zeros(1) if spare else cuts[number]
         part = rollouts.select(index)

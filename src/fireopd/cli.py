@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
     "check": "see what is wrong with a run, and what memory it takes, without training: fireopd check --config FILE",
     "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
+    "view": "see what a method makes of each token of recorded rollouts: fireopd view FILE ... --out PAGE.html",
     "compare": "methods side by side, over seeds or on recorded rollouts: fireopd compare --help",
     "evaluate": "models on benchmarks, side by side: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
     "export": "write the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
@@ -53,6 +54,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     warnings.filterwarnings("ignore", message="The dirpath has changed")  # a run that goes on has a folder of its own
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")  # TensorBoard's files are there
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist")  # they are reduced
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     if not sys.stderr.isatty():

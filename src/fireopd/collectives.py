@@ -100,9 +100,9 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
     """
     if world_size() == 1:
         return batch, slice(0, len(batch.teachers))
-    names: list[tuple[str, ...]] = [()] * world_size()
-    dist.all_gather_object(names, batch.teachers)
-    counts = [len(part) for part in names]
+    names: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ())] * world_size()
+    dist.all_gather_object(names, (batch.teachers, batch.tasks))
+    counts = [len(teachers) for teachers, _ in names]
     width = largest(batch.tokens.shape[1], batch.tokens.device)
     start = sum(counts[: rank()])
     gathered = replace(
@@ -112,7 +112,8 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
         groups=_gather_rows(batch.groups, counts, width),
         finished=_gather_rows(batch.finished, counts, width),
         signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
-        teachers=tuple(name for part in names for name in part),
+        teachers=tuple(name for teachers, _ in names for name in teachers),
+        tasks=tuple(name for _, tasks in names for name in tasks),
     )
     return gathered, slice(start, start + counts[rank()])
 

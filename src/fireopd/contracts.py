@@ -15,6 +15,14 @@ def checked_keep(strategy: Strategy, keep: Tensor, batch: ScoredBatch) -> Tensor
     return keep
 
 
+def checked_reasons(strategy: Strategy, reasons: list[str], batch: ScoredBatch) -> list[str]:
+    """Return a filter's words on each trajectory if there are N of them; raise `ContractError` if not."""
+    expected = len(batch.teachers)
+    if not (isinstance(reasons, list) and len(reasons) == expected and all(isinstance(x, str) for x in reasons)):
+        raise ContractError.by(strategy, f"gave the reasons {reasons!r}", f"return a list of {expected} strings")
+    return reasons
+
+
 def checked_weight(strategy: Strategy, weight: Tensor, batch: ScoredBatch) -> Tensor:
     """Return a weighter's answer, 0 off the response mask, if it is float [N, L], finite and not negative.
 

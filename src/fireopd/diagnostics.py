@@ -7,6 +7,9 @@ from fireopd import reductions
 from fireopd.targets import Targets
 from fireopd.types import ScoredBatch
 
+QUARTERS = ("quarter_1", "quarter_2", "quarter_3", "quarter_4")
+"""The four parts of like length that each response is cut into, for the curves by position."""
+
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
     """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away."""
@@ -16,31 +19,20 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
         "rollout/finished": batch.finished.float().mean(),
         "rollout/sampler_gap": _sampler_gap(batch),
         **_weights(targets),
+        **_kept_and_dropped(batch, targets),
+        **_by_position(batch, targets),
     }
-    for name, length in (("kept", batch.lengths[targets.keep]), ("dropped", batch.lengths[~targets.keep])):
-        if len(length):
-            values[f"rollout/length_{name}"] = length.float().mean()
     for rows in batch.rows_of_each_teacher():
-        teacher = batch.teachers[int(rows[0])]
-        values[f"fire/keep_ratio/{teacher}"] = targets.keep[rows].float().mean()
-        if "teacher_logprobs" in batch.signals:
-            gap = batch.student_logprobs[rows] - batch.teacher_logprobs[rows]
-            values[f"kl/{teacher}"] = reductions.mean(gap, batch.response_mask[rows])
-            # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
-            values[f"kl_response/{teacher}"] = reductions.total(gap, batch.response_mask[rows]) / len(rows)
+        values |= _of_teacher(batch, targets, rows)
     if "teacher_logprobs" in batch.signals:
-        gap = batch.student_logprobs - batch.teacher_logprobs
-        values["train/reverse_kl"] = reductions.mean(gap, batch.response_mask)  # an estimate
+        values["train/reverse_kl"] = reductions.mean(_gap(batch), batch.response_mask)  # an estimate
     if "teacher_logprobs" in batch.signals and targets.keep.any():
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
         values["fire/threshold"] = scores[targets.keep].min()
-    for name in ("student", "teacher"):
-        if f"{name}_entropy" in batch.signals:
-            values[f"entropy/{name}"] = reductions.mean(batch.signals[f"{name}_entropy"], batch.response_mask)
+    for model, entropy in _entropies(batch).items():
+        values[f"entropy/{model}"] = reductions.mean(entropy, batch.response_mask)
     if targets.coefficient is not None:
         values["fire/coefficient_mean"] = reductions.mean(targets.coefficient, targets.mask)
-    if "rewards" in batch.signals:
-        values["rollout/reward"] = batch.rewards.mean()
     return {name: value.item() for name, value in values.items()}
 
 
@@ -56,6 +48,12 @@ def effective_share(weight: Tensor, mask: Tensor) -> Tensor:
     return reductions.total(weight, mask) ** 2 / squares.clamp(min=1e-12)
 
 
+def quarters(mask: Tensor) -> Tensor:
+    """Return int64 [N, L]: in which quarter of its response, 0 to 3, each token of bool [N, L] `mask` lies."""
+    place = mask.cumsum(-1) - 1
+    return (4 * place).div(mask.sum(-1, keepdim=True).clamp(min=1), rounding_mode="floor").clamp(min=0)
+
+
 def _weights(targets: Targets) -> dict[str, Tensor]:
     return {
         "fire/weight_mean": reductions.mean(targets.weight, targets.mask),
@@ -63,6 +61,56 @@ def _weights(targets: Targets) -> dict[str, Tensor]:
         "fire/weight_ess": effective_share(targets.weight, targets.mask),
         "fire/importance_mean": reductions.mean(targets.importance, targets.mask),
     }
+
+
+def _kept_and_dropped(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
+    """Return mean lengths and rewards of what is kept and of what is dropped, where there is any."""
+    measures = {"length": batch.lengths.float()}
+    measures |= {"reward": batch.rewards} if "rewards" in batch.signals else {}
+    values = {"rollout/reward": batch.rewards.mean()} if "rewards" in batch.signals else {}
+    for name, rows in (("kept", targets.keep), ("dropped", ~targets.keep)):
+        values |= {f"rollout/{m}_{name}": measure[rows].mean() for m, measure in measures.items() if rows.any()}
+    return values
+
+
+def _of_teacher(batch: ScoredBatch, targets: Targets, rows: Tensor) -> dict[str, Tensor]:
+    """Return the curves of one teacher, whose rows these are."""
+    teacher, mask = batch.teachers[int(rows[0])], batch.response_mask[rows]
+    values = {
+        f"fire/keep_ratio/{teacher}": targets.keep[rows].float().mean(),
+        f"fire/weight_ess/{teacher}": effective_share(targets.weight[rows], targets.mask[rows]),
+        f"rollout/length/{teacher}": batch.lengths[rows].float().mean(),
+        f"rollout/finished/{teacher}": batch.finished[rows].float().mean(),
+    }
+    for model, entropy in _entropies(batch).items():
+        values[f"entropy/{model}/{teacher}"] = reductions.mean(entropy[rows], mask)
+    if "teacher_logprobs" in batch.signals:
+        gap = _gap(batch)[rows]
+        values[f"kl/{teacher}"] = reductions.mean(gap, mask)
+        # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
+        values[f"kl_response/{teacher}"] = reductions.total(gap, mask) / len(rows)
+    return values
+
+
+def _by_position(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
+    """Return the mean weight of kept tokens, and reverse KL and entropies of all, for each quarter of the responses."""
+    place, values = quarters(batch.response_mask), dict[str, Tensor]()
+    measures = {f"entropy_{model}": entropy for model, entropy in _entropies(batch).items()}
+    measures |= {"kl": _gap(batch)} if "teacher_logprobs" in batch.signals else {}
+    for number, quarter in enumerate(QUARTERS):
+        here = batch.response_mask & (place == number)
+        values |= {f"position/{quarter}/{m}": reductions.mean(of, here) for m, of in measures.items() if here.any()}
+        if (here & targets.mask).any():
+            values[f"position/{quarter}/weight"] = reductions.mean(targets.weight, here & targets.mask)
+    return values
+
+
+def _entropies(batch: ScoredBatch) -> dict[str, Tensor]:
+    return {m: batch.signals[f"{m}_entropy"] for m in ("student", "teacher") if f"{m}_entropy" in batch.signals}
+
+
+def _gap(batch: ScoredBatch) -> Tensor:
+    return batch.student_logprobs - batch.teacher_logprobs
 
 
 def _sampler_gap(batch: ScoredBatch) -> Tensor:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from fireopd.errors import UserError
+
 LOCK = ".lock"
 """The file that whoever writes into a folder keeps locked; the lock ends with the process, whatever ends that."""
 
@@ -19,10 +21,20 @@ def replacing(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
+def check_folder(path: Path) -> None:
+    """Check that a file named by `--out` has a folder to go into.
+
+    Raises:
+        UserError: if there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise UserError("--out", str(path), "its folder does not exist", "make the folder, or choose another")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
     with replacing(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def lock(folder: Path) -> IO[str]:

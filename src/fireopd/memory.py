@@ -94,9 +94,10 @@ def cache_per_token(config: PreTrainedConfig) -> int:
 
 def activations_per_token(config: PreTrainedConfig) -> int:
     """Return the bytes that one layer keeps for the backward pass of a token, in float32: counted with one layer."""
-    fields = config.to_dict() | {"num_hidden_layers": 1, "vocab_size": 8}
+    text: Any = config.get_text_config()  # of a model that reads images too, the whole would be made
+    fields = text.to_dict() | {"num_hidden_layers": 1, "vocab_size": 8}
     fields |= {name: None for name in ("layer_types", "pad_token_id") if name in fields}
-    model: Any = AutoModelForCausalLM.from_config(type(config).from_dict(fields))
+    model: Any = AutoModelForCausalLM.from_config(type(text).from_dict(fields))
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 

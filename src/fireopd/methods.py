@@ -78,6 +78,12 @@ class Method:
         of_objective = {name: torch.where(alone.mask, value, 0.0) for name, value in whole.of_objective.items()}
         return replace(alone, **of_objective)
 
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return by what the filter judges each trajectory of a global batch, in a few words for people."""
+        part, rows = self.trajectory_filter, range(len(batch.teachers))
+        seen = [batch] if self.population == "rollout_batch" else [batch.select([row]) for row in rows]
+        return [x for own in seen for x in contracts.checked_reasons(part, part.reasons(own.seen_by(part)), own)]
+
     def comparison(self, distributions: Distributions | None) -> Comparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""
         objective = self.objective

@@ -23,6 +23,7 @@ from fireopd.methods import Method, Population
 from fireopd.metrics import ValidationMetrics
 from fireopd.models import Dtype, load_causal_lm, without_dropout
 from fireopd.objectives import Objective, ReverseKL
+from fireopd.outlines import announcement
 from fireopd.preflight import check_run
 from fireopd.readings import read_rollouts
 from fireopd.scoring import CausalScorer
@@ -126,6 +127,7 @@ class FiReOPDModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Check everything that can be known to be wrong, then load the teachers, and the base model if it is read."""
         check_run(self, self.data)
+        rank_zero_info(announcement(self, self.data))
         readers = {f"model.teachers.{name}": teacher for name, teacher in self.teachers.items()}
         if self.base is not None and "base_logprobs" in self.requires:
             readers["model.base"] = self.base
@@ -179,7 +181,7 @@ class FiReOPDModule(LightningModule):
         if rollouts.policy_version != self.policy_version:
             sampler = f"sampled by version {rollouts.policy_version} of the student"
             raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
-        watch = Stopwatch()
+        watch = Stopwatch(rollout=rollouts.seconds)
         scored, distributions = self.score(rollouts, watch)
         batch, own = collectives.gather_batch(scored)
         fault = faults.unusable_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
@@ -193,7 +195,7 @@ class FiReOPDModule(LightningModule):
         self.skipped_steps = self.skipped_steps + 1 if fault else 0
         if fault:
             faults.pass_over(fault, self.skipped_steps, self.max_skipped_steps)
-        self._log_step(rollouts, batch, targets, steps, watch)
+        self._log_step(batch, targets, steps, watch)
         return {"batch": batch, "targets": targets}
 
     def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, Distributions | None]:
@@ -245,20 +247,11 @@ class FiReOPDModule(LightningModule):
         optimizer.zero_grad()  # the memory is wanted for the next rollout
         return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
 
-    def _log_step(
-        self,
-        rollouts: RolloutBatch,
-        batch: ScoredBatch,
-        targets: Targets,
-        steps: list[dict[str, float]],
-        watch: Stopwatch,
-    ) -> None:
-        self.log_dict(step_diagnostics(batch, targets))
-        self.log_dict(speed(batch, {"rollout": rollouts.seconds} | watch.seconds))
-        self.log_dict({name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())})
+    def _log_step(self, batch: ScoredBatch, targets: Targets, steps: list[dict[str, float]], watch: Stopwatch) -> None:
         optimizer: Any = self.optimizers()
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
-        self.log("train/skipped_steps", float(self.skipped_steps))
+        own = {"train/learning_rate": optimizer.param_groups[0]["lr"], "train/skipped_steps": float(self.skipped_steps)}
+        own |= {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
+        self.log_dict(own | step_diagnostics(batch, targets) | speed(batch, watch.seconds))
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier validations."""

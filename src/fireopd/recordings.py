@@ -4,7 +4,7 @@ Scored rollouts (`fireopd.scored/1`): tensors [N, L] padded on the right: `token
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
 `base_logprobs`, `reverse_kl`, `topk_overlap`, `student_topk_mass` [N, L], `rewards` [N], `group` int64 [N], `finished`
 uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names), `policy_version`, and `sampling` (JSON of
-temperature, top_p, top_k; 1, 1, 0 where it is missing).
+temperature, top_p, top_k; 1, 1, 0 where it is missing); optional `student` (its name) and `tasks` (a JSON list of N).
 """
 
 import json
@@ -27,8 +27,8 @@ OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
 REMEDY = "record it with the RolloutRecorder callback, or write it as the docstring of fireopd.recordings says"
 
 
-def write_scored(path: Path, batch: ScoredBatch) -> None:
-    """Write a scored batch."""
+def write_scored(path: Path, batch: ScoredBatch, student: str | None = None) -> None:
+    """Write a scored batch, and the name of the student if that is known."""
     tensors = {
         "tokens": batch.tokens,
         "response_mask": batch.response_mask.to(torch.uint8),
@@ -38,6 +38,8 @@ def write_scored(path: Path, batch: ScoredBatch) -> None:
     }
     metadata = {"teachers": json.dumps(batch.teachers), "policy_version": str(batch.policy_version)}
     metadata["sampling"] = json.dumps(asdict(batch.sampling))
+    metadata |= {"student": student} if student else {}
+    metadata |= {"tasks": json.dumps(batch.tasks)} if batch.tasks else {}
     _write(path, tensors, {"format": FORMAT, **metadata})
 
 
@@ -79,11 +81,25 @@ def read_scored(path: Path) -> ScoredBatch:
         response_mask=mask,
         groups=tensors.get("group", torch.arange(shape[0])),
         finished=tensors.get("finished", torch.ones(shape[0])).bool(),
-        teachers=_teachers(path, metadata, shape[0]),
+        teachers=_names(path, metadata, "teachers", shape[0]),
+        tasks=_names(path, metadata, "tasks", shape[0]) if "tasks" in metadata else (),
         signals={name: _signal(path, name, tensors[name], mask) for name in SIGNALS if name in tensors},
         sampling=_sampling(path, metadata),
         policy_version=int(metadata.get("policy_version", 0)),
     )
+
+
+def recorded_student(path: Path) -> str | None:
+    """Return the name of the student whose rollouts a file holds, if the file says it.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("student")
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -91,17 +107,17 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise _error(path, f"cannot be read as safetensors ({error})") from error
+        raise _unreadable(path, error) from error
 
 
-def _teachers(path: Path, metadata: dict[str, str], rows: int) -> tuple[str, ...]:
+def _names(path: Path, metadata: dict[str, str], key: str, rows: int) -> tuple[str, ...]:
     try:
-        teachers = json.loads(metadata.get("teachers", "null"))
+        names = json.loads(metadata.get(key, "null"))
     except json.JSONDecodeError:
-        teachers = None
-    if not (isinstance(teachers, list) and len(teachers) == rows and all(isinstance(t, str) for t in teachers)):
-        raise _error(path, f"the metadata 'teachers' is not a JSON list of {rows} names")
-    return tuple(teachers)
+        names = None
+    if not (isinstance(names, list) and len(names) == rows and all(isinstance(name, str) for name in names)):
+        raise _error(path, f"the metadata {key!r} is not a JSON list of {rows} names")
+    return tuple(names)
 
 
 def _sampling(path: Path, metadata: dict[str, str]) -> Sampling:
@@ -128,6 +144,10 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
             partial,
             metadata=metadata,
         )
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return _error(path, f"cannot be read as safetensors ({error})")
 
 
 def _error(path: Path, problem: str) -> UserError:

@@ -11,6 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd import collectives
 from fireopd.batching import by_token_budget
 from fireopd.distributions import Companion, Comparison, log_distribution
+from fireopd.progress import counted
 from fireopd.types import RolloutBatch, TokenScores
 
 
@@ -135,7 +136,7 @@ def score_rollouts(
     cuts = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
     # A sharded model is gathered by all processes or by none: those with fewer micro-batches score a filler.
     fillers = collectives.largest(len(cuts), like.device) - len(cuts) if scorer.sharded else 0
-    for rows in cuts:
+    for rows in counted(cuts, "scoring"):
         part = rollouts.select(rows)
         scores = scorer(
             part.tokens,

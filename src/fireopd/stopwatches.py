@@ -11,9 +11,9 @@ import torch
 class Stopwatch:
     """Adds up seconds by name: `with watch("update"): ...`, then `watch.seconds`."""
 
-    def __init__(self) -> None:
-        """Start at nothing."""
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+    def __init__(self, **seconds: float) -> None:
+        """Start at nothing, but for what was measured elsewhere."""
+        self.seconds: defaultdict[str, float] = defaultdict(float, seconds)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:

@@ -185,6 +185,8 @@ class ScoredBatch:
     """The distribution that `sampling_logprobs` describe."""
     policy_version: int = 0
     """Optimizer steps that the sampling weights had seen: the clock of schedules."""
+    tasks: tuple[str, ...] = ()
+    """[N]. Task of each trajectory; empty where they are not known, as in a foreign recording."""
     reader: Strategy | None = None
     """The strategy to which this view is restricted."""
 
@@ -200,6 +202,7 @@ class ScoredBatch:
             signals=signals,
             sampling=rollouts.sampling,
             policy_version=rollouts.policy_version,
+            tasks=rollouts.tasks,
         )
 
     @property
@@ -287,5 +290,6 @@ class ScoredBatch:
             groups=self.groups[index],
             finished=self.finished[index],
             teachers=tuple(self.teachers[row] for row in index),
+            tasks=tuple(self.tasks[row] for row in index) if self.tasks else (),
             signals={name: value[index] for name, value in self.signals.items()},
         )

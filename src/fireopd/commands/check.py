@@ -13,9 +13,8 @@ from rich.table import Table
 from fireopd.commands.fit import FitCLI, build
 from fireopd.errors import UserError
 from fireopd.memory import Part, available, estimate
+from fireopd.outlines import GIB, outline
 from fireopd.preflight import problems
-
-GIB = 2**30
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -47,21 +46,7 @@ def find(cli: FitCLI) -> list[UserError]:
 
 def say_what_runs(cli: FitCLI, console: Console) -> None:
     """Print what will run, a line for each thing."""
-    module, data, trainer = cli.model, cli.datamodule, cli.trainer
-    rows = data.batch_size * data.responses_per_prompt
-    steps = len(data.train_dataloader()) * (trainer.max_epochs or 1)
-    steps = min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
-    lines = {
-        "student": module.student_name,
-        "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in module.teachers.items()),
-        "method": " · ".join(str(part) for part in module.method.strategies.values()),
-        "engine": str(data.engine),
-        "prompts": f"{len(data.training_prompts)} for training, {len(data.validation_prompts)} held out",
-        "a step": f"{rows} trajectories of at most {data.engine.max_response_length} tokens after the prompt",
-        "steps": str(steps) if steps >= 0 else "until it is stopped",
-        "processes": f"{trainer.world_size} ({type(trainer.strategy).__name__}, {trainer.strategy.root_device.type})",
-    }
-    for name, text in lines.items():
+    for name, text in outline(cli.model, cli.datamodule).items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -10,11 +10,12 @@ from typing import Any, cast
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
 from fireopd.callbacks.run_folder import RunLock
+from fireopd.callbacks.run_record import RunRecord
 from fireopd.checkpoints import check, last_checkpoint, standing
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
@@ -123,9 +124,12 @@ class FitCLI(LightningCLI):
         """Make the trainer; unless a logger is named, everything goes to `<default_root_dir>/version_<n>`, alone."""
         trainer = self._get(self.config_init, "trainer")
         if trainer["logger"] is None or trainer["logger"] is True:
-            settings["logger"] = TensorBoardLogger(trainer["default_root_dir"] or ".", name=None)
+            root = trainer["default_root_dir"] or "."
+            curves = TensorBoardLogger(root, name=None)
+            # Every line at once: what a run has logged is there, whatever ends it.
+            settings["logger"] = [curves, CSVLogger(root, None, curves.version, flush_logs_every_n_steps=1)]
         # First of all, before the settings are written there.
-        trainer["callbacks"] = [RunLock(), *(trainer["callbacks"] or [])]
+        trainer["callbacks"] = [RunLock(), RunRecord(), *(trainer["callbacks"] or [])]
         try:
             return super().instantiate_trainer(**settings)
         except MisconfigurationException as error:

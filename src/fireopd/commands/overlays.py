@@ -40,13 +40,18 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def read_method(name: str, path: Path) -> tuple[Method, list[str]]:
+def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Method, list[str]]:
     """Return a method and those settings of its file that change nothing in what it makes of recorded rollouts.
+
+    Args:
+        name: of the method.
+        path: of its file.
+        option: that the file was named by, for messages.
 
     Raises:
         UserError: if the file holds what is no setting, or what a strategy refuses.
     """
-    given = _read(path)
+    given = _read(path, option)
     parser = MethodParser(prog="fireopd compare")
     parser.add_class_arguments(Method, "model")
     own = {key: value for key, value in given["model"].items() if key in Method.__dataclass_fields__}
@@ -54,11 +59,11 @@ def read_method(name: str, path: Path) -> tuple[Method, list[str]]:
     for key in others:
         if key not in (*FitParser.settings, "seed_everything"):
             remedy = "mend it; fireopd fit --help lists the settings"
-            raise UserError("--methods", str(path), f"{key} is no setting of a run", remedy)
+            raise UserError(option, str(path), f"{key} is no setting of a run", remedy)
     try:
         settings = instantiate(parser, parser.parse_object({"model": own}))
     except SystemExit as stop:
-        raise _refused(name, path) from stop
+        raise _refused(name, path, option) from stop
     return settings.model, sorted(set(others) - OF_A_RUN)
 
 
@@ -71,7 +76,7 @@ def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str,
     try:
         cli = build(arguments, train=False)
     except SystemExit as stop:
-        raise _refused(name, path) from stop
+        raise _refused(name, path, "--methods") from stop
     trainer: Any = cli.trainer
     if not any(isinstance(callback, Summary) for callback in trainer.callbacks):
         raise UserError("trainer.callbacks", name, "there is no Summary, whose file is read", "add Summary")
@@ -92,15 +97,15 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, option: str) -> dict[str, Any]:
     try:
         given = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError("--methods", str(path), f"cannot be read as YAML ({reason})", "mend the file") from error
+        raise UserError(option, str(path), f"cannot be read as YAML ({reason})", "mend the file") from error
     if not isinstance(given, dict) or not isinstance(given.get("model"), dict):
         remedy = 'write "model:" and, indented below it, the strategies'
-        raise UserError("--methods", str(path), "holds no settings of a model", remedy)
+        raise UserError(option, str(path), "holds no settings of a model", remedy)
     return cast(dict[str, Any], given)
 
 
@@ -110,6 +115,6 @@ def _keys(given: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}".rstrip(".") for group, names in groups.items() for name in names]
 
 
-def _refused(name: str, path: Path) -> UserError:
+def _refused(name: str, path: Path, option: str) -> UserError:
     problem = f"the settings of the method {name} are refused, as said above"
-    return UserError("--methods", str(path), problem, "mend the file, or leave the method out")
+    return UserError(option, str(path), problem, "mend the file, or leave the method out")

@@ -8,16 +8,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fireopd.algorithm import Normalization
-from fireopd.commands.parsers import Parser, instantiate
+from fireopd.commands.method_options import add_method_options, check_recorded, instantiate_method
+from fireopd.commands.parsers import Parser
 from fireopd.diagnostics import step_diagnostics
-from fireopd.errors import UserError
-from fireopd.filters import KeepAll, TrajectoryFilter
-from fireopd.methods import Method, Population
-from fireopd.objectives import Objective, ReverseKL
+from fireopd.files import check_folder
 from fireopd.plugins import load_plugins
 from fireopd.recordings import read_scored, write_targets
-from fireopd.weighters import TokenWeighter, UniformWeighter
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -26,32 +22,11 @@ def run(arguments: Sequence[str]) -> None:
     parser = Parser(prog="fireopd replay", description=__doc__)
     parser.add_argument("file", type=Path, help="scored rollouts, as the RolloutRecorder callback writes them")
     parser.add_argument("--out", type=Path, required=True, help="where to write the targets")
-    parser.add_argument("--trajectory_filter", type=TrajectoryFilter, default=KeepAll())
-    parser.add_argument("--token_weighter", type=TokenWeighter, default=UniformWeighter())
-    parser.add_argument("--objective", type=Objective, default=ReverseKL())
-    parser.add_argument("--normalization", type=Normalization, default="trajectory", help="where weights have mean 1")
-    parser.add_argument("--importance_cap", type=float | None, default=5.0, help="cap of the importance weights")
-    parser.add_argument("--population", type=Population, default="rollout_batch", help="what strategies see together")
-    settings = instantiate(parser, parser.parse_args(list(arguments)))
-    method = Method(
-        settings.trajectory_filter,
-        settings.token_weighter,
-        settings.objective,
-        normalization=settings.normalization,
-        importance_cap=settings.importance_cap,
-        population=settings.population,
-    )
-    if not settings.out.parent.is_dir():
-        raise UserError("--out", str(settings.out), "its folder does not exist", "make the folder, or choose another")
+    add_method_options(parser)
+    settings, method = instantiate_method(parser, parser.parse_args(list(arguments)))
+    check_folder(settings.out)
     batch = read_scored(settings.file)
-    missing = sorted(method.requires - batch.signals.keys())
-    if missing:
-        raise UserError(
-            "FILE", str(settings.file), f"a strategy requires {missing[0]!r}", "record it, or choose another"
-        )
-    if batch.sampling.truncated and settings.importance_cap is not None:
-        problem = f"its responses were drawn from a part of the vocabulary ({batch.sampling})"
-        raise UserError("--importance_cap", settings.importance_cap, problem, "do without it: --importance_cap null")
+    check_recorded(method, settings.file, batch)
     targets = method.targets(batch)
     write_targets(settings.out, targets)
     summary = {"trajectories": len(batch.teachers), "tokens": int(batch.lengths.sum())}

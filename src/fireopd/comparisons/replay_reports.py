@@ -7,8 +7,9 @@ from typing import Any
 from fireopd.comparisons.gradients import Alignments
 from fireopd.comparisons.replay_plots import histogram, plots
 from fireopd.comparisons.replays import Agreement, Portrait, Recording, Share
-from fireopd.comparisons.reports import Report, versions
+from fireopd.comparisons.reports import Report
 from fireopd.comparisons.tables import Cell, Table
+from fireopd.environments import versions
 
 ANOTHER_STUDENT = 0.01
 """Mean difference of log-probabilities, nats, from which a student is not the one that was recorded."""

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -58,11 +57,6 @@ class Report:
             plots="\n".join(_figure(plot) for plot in self.plots),
             details="\n".join(table.to_html() for table in self.tables[2:]),
         )
-
-
-def versions() -> str:
-    """Return the versions of what computed the numbers."""
-    return ", ".join(f"{name} {version(name)}" for name in ("fireopd", "torch", "transformers", "lightning"))
 
 
 def _figure(plot: Plot) -> str:

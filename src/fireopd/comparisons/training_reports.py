@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fireopd.comparisons.plans import PlannedRun
-from fireopd.comparisons.reports import Report, versions
+from fireopd.comparisons.reports import Report
 from fireopd.comparisons.results import Result, results
 from fireopd.comparisons.runs import MEASURES, Run, read_run
 from fireopd.comparisons.tables import Cell, Estimate, Table
 from fireopd.comparisons.training_plots import plots
+from fireopd.environments import versions
 from fireopd.statistics import CONFIDENCE, ENOUGH_PAIRS
 
 READING = (

@@ -10,6 +10,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.engines.base import RolloutEngine
 from fireopd.models import Dtype, load_causal_lm, load_tokenizer, stop_tokens
+from fireopd.progress import counted
 from fireopd.scoring import CausalScorer
 from fireopd.types import Prompt, Response, Sampling
 
@@ -90,7 +91,7 @@ class HFEngine(RolloutEngine):
         written: list[list[tuple[int, float]]] = [[] for _ in prompts]
         running = torch.arange(len(prompts), device=device)
         stops = torch.tensor(sorted(self.stops), device=device)
-        for step in range(self.max_response_length):
+        for step in counted(range(self.max_response_length), "rollout"):
             output = self.model(
                 input_ids=tokens,
                 attention_mask=mask,

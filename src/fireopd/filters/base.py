@@ -23,6 +23,10 @@ class TrajectoryFilter(Strategy, ABC):
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]: True keeps the trajectory."""
 
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return by what each of the N trajectories is judged, in a few words for people; none by default."""
+        return [""] * len(batch.teachers)
+
 
 @dataclass(frozen=True)
 class KeepAll(TrajectoryFilter):

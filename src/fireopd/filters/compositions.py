@@ -30,6 +30,11 @@ class AllOf(TrajectoryFilter):
             keep &= part(batch.seen_by(part))
         return keep
 
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return what every filter says of each trajectory."""
+        said = [part.reasons(batch.seen_by(part)) for part in self.filters]
+        return ["; ".join(filter(None, (of[row] for of in said))) for row in range(len(batch.teachers))]
+
     def state_dict(self) -> dict[str, Any]:
         """Return the states of those filters that have one."""
         return states.state_of(states.numbered(self.filters))

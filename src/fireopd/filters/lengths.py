@@ -32,3 +32,9 @@ class LengthFilter(TrajectoryFilter):
         if self.max_tokens is not None:
             keep &= batch.lengths <= self.max_tokens
         return keep & batch.finished if self.only_finished else keep
+
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return the length of each response, and whether it was cut."""
+        cut = [" and cut" * (self.only_finished and not finished) for finished in batch.finished.tolist()]
+        limits = f"{self.min_tokens} to {'any number' if self.max_tokens is None else self.max_tokens}"
+        return [f"{n} tokens{c}, wanted {limits}" for n, c in zip(batch.lengths.tolist(), cut, strict=True)]

@@ -32,12 +32,25 @@ class TeacherLikelihoodFilter(TrajectoryFilter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]; empty responses are dropped and have no part in the quantile."""
+        scores = self._scores(batch)
+        return (batch.lengths > 0) & (scores >= self._thresholds(batch, scores))
+
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return the score of each trajectory beside the quantile that it has to reach."""
+        scores = self._scores(batch)
+        pairs = zip(scores.tolist(), self._thresholds(batch, scores).tolist(), strict=True)
+        return [f"teacher's mean log-prob {score:.3g}, threshold {threshold:.3g}" for score, threshold in pairs]
+
+    def _scores(self, batch: ScoredBatch) -> Tensor:
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask).double()
-        scores = scores.nan_to_num(nan=-1e30, neginf=-1e30)
-        keep = torch.zeros_like(batch.finished)
+        return scores.nan_to_num(nan=-1e30, neginf=-1e30)
+
+    def _thresholds(self, batch: ScoredBatch, scores: Tensor) -> Tensor:
+        """Return float64 [N]: the quantile of the trajectories that each is ranked among."""
+        thresholds = torch.zeros_like(scores)
         everybody = [torch.arange(len(scores), device=scores.device)]
         for population in batch.rows_of_each_teacher() if self.per_teacher else everybody:
             rows = population[batch.lengths[population] > 0]
             if len(rows) > 0:
-                keep[rows] = scores[rows] >= torch.quantile(scores[rows], self.drop_fraction)
-        return keep
+                thresholds[population] = torch.quantile(scores[rows], self.drop_fraction)
+        return thresholds

@@ -28,6 +28,11 @@ class VerdictFilter(TrajectoryFilter):
         correct = batch.rewards > self.threshold
         return correct if self.keep == "correct" else ~correct
 
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return the reward of each trajectory beside the threshold."""
+        wanted = f"{'above' if self.keep == 'correct' else 'at most'} {self.threshold:g}"
+        return [f"reward {reward:g}, wanted {wanted}" for reward in batch.rewards.tolist()]
+
 
 @dataclass(frozen=True)
 class AgreementFilter(TrajectoryFilter):
@@ -50,9 +55,21 @@ class AgreementFilter(TrajectoryFilter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]."""
-        gap = torch.where(batch.response_mask, batch.teacher_logprobs - batch.student_logprobs, 0.0).sum(-1)
-        better = reductions.standardized(batch.rewards, batch.groups) > 0
+        gap, better = self._gap(batch), self._better(batch)
         return torch.where(better, gap > self.margin, gap < -self.margin)
+
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return the two verdicts on each trajectory."""
+        verdicts = zip(self._better(batch).tolist(), self._gap(batch).tolist(), strict=True)
+        return [
+            f"{'better' if b else 'no better'} than its group, teacher - student {gap:+.3g} nats" for b, gap in verdicts
+        ]
+
+    def _gap(self, batch: ScoredBatch) -> Tensor:
+        return torch.where(batch.response_mask, batch.teacher_logprobs - batch.student_logprobs, 0.0).sum(-1)
+
+    def _better(self, batch: ScoredBatch) -> Tensor:
+        return reductions.standardized(batch.rewards, batch.groups) > 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,29 @@
+"""Writes down what a run was computed with, beside its settings."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from fireopd.callbacks.run_folder import run_folder
+from fireopd.data import VALIDATION_SEED
+from fireopd.environments import environment
+from fireopd.files import write_text
+
+if TYPE_CHECKING:
+    from fireopd.module import FiReOPDModule
+
+
+class RunRecord(Callback):
+    """Writes `environment.json`: versions, machine, revision, seeds. `fireopd fit` adds it to every run."""
+
+    def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
+        """Write the file."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero:
+            seeds = {"run": pl_module.data.seed, "validation": VALIDATION_SEED}
+            record = {"seeds": seeds, "processes": trainer.world_size} | environment(Path.cwd())
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "environment.json", json.dumps(record, indent=1) + "\n")

@@ -1,0 +1,46 @@
+"""What a run says of itself when it begins."""
+
+import re
+
+import pytest
+import torch
+from lightning import Trainer
+from test_module import make_data, make_module
+
+from fireopd import outlines
+from fireopd.models import load_causal_lm
+
+
+@pytest.fixture
+def run():
+    module, data = make_module(), make_data()
+    module.trainer = data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.setup("fit")
+    return module, data
+
+
+def test_one_line_names_models_method_step_and_memory(run):
+    line = outlines.announcement(*run)
+    assert "\n" not in line
+    size = sum(p.numel() for p in load_causal_lm("tiny/student", "x", "float32").parameters()) / 1e6
+    assert line.startswith(f"Student tiny/student ({size:.1f} M parameters) · teachers ")
+    for strategy in run[0].method.strategies.values():
+        assert str(strategy) in line
+    assert f"{run[1].batch_size} trajectories of at most {run[1].engine.max_response_length} tokens" in line
+    assert re.search(r"about \d+\.\d of \d+\.\d GiB \(cpu\) a process$", line)
+
+
+def test_it_draws_no_random_number_of_the_run(run):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    outlines.announcement(*run)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_model_that_cannot_be_measured_stops_no_run(run, monkeypatch):
+    def fail(*_):
+        raise KeyError("num_attention_heads")
+
+    monkeypatch.setattr(outlines.memory, "estimate", fail)
+    assert outlines.announcement(*run).endswith("memory not known")
