@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,11 @@ def test_help_of_the_program(capsys):
         main(arguments)
         out = capsys.readouterr().out
         assert all(command in out for command in COMMANDS)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"fireopd {version('fireopd')}\n"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 from rich.console import Console
 
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command in ("-h", "--help"):
         print(usage())
         return
+    if command == "--version":
+        print(f"fireopd {version('fireopd')}")
+        return
     quieten()
     try:
         if command not in COMMANDS:
@@ -45,7 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def usage() -> str:
     """Return the help of the program."""
     lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: fireopd COMMAND ...", "", *lines, "", "fireopd COMMAND --help says more."])
+    return "\n".join(
+        [
+            "usage: fireopd COMMAND ...",
+            "",
+            *lines,
+            "",
+            "fireopd COMMAND --help says more, fireopd --version which this is.",
+        ]
+    )
 
 
 def quieten() -> None:
@@ -59,4 +71,5 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         import_module("transformers.utils.logging").disable_progress_bar()
