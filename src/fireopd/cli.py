@@ -49,15 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def usage() -> str:
     """Return the help of the program."""
     lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: fireopd COMMAND ...",
-            "",
-            *lines,
-            "",
-            "fireopd COMMAND --help says more, fireopd --version which this is.",
-        ]
-    )
+    more = "fireopd COMMAND --help says more, fireopd --version which this is."
+    return "\n".join(["usage: fireopd COMMAND ...", "", *lines, "", more])
 
 
 def quieten() -> None:
