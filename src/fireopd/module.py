@@ -25,7 +25,7 @@ from fireopd.models import Dtype, load_causal_lm, without_dropout
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.preflight import check_run
 from fireopd.readings import read_rollouts
-from fireopd.scoring import CausalScorer
+from fireopd.scoring import CHUNK_LOGITS, CausalScorer
 from fireopd.sharding import FSDP2Strategy, Sharding
 from fireopd.signals import JOINT
 from fireopd.stopwatches import Stopwatch
@@ -56,7 +56,7 @@ class FiReOPDModule(LightningModule):
         mini_batches: updates that a rollout batch is cut into.
         epochs: passes over a rollout batch.
         token_budget: tokens that go through the student at once, padding included.
-        chunk_tokens: tokens that go through the student's head at once.
+        chunk_logits: logits of the student held at once, tokens x vocabulary.
         dtype: type of the student's parameters.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
         sharding: of student and teachers, where the trainer's strategy is FSDP2Strategy.
@@ -87,7 +87,7 @@ class FiReOPDModule(LightningModule):
         mini_batches: int = 1,
         epochs: int = 1,
         token_budget: int = 16384,
-        chunk_tokens: int = 1024,
+        chunk_logits: int = CHUNK_LOGITS,
         dtype: Dtype = "float32",
         gradient_checkpointing: bool = False,
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
@@ -110,7 +110,7 @@ class FiReOPDModule(LightningModule):
         self.teachers = share(teachers)
         self.base = next((teacher for teacher in self.teachers.values() if teacher == base), base)
         self.top_k = top_k
-        self.student_name, self.dtype_name, self.chunk_tokens = student, dtype, chunk_tokens
+        self.student_name, self.dtype_name, self.chunk_logits = student, dtype, chunk_logits
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.gradient_clip, self.token_budget = gradient_clip, token_budget
         self.mini_batches, self.epochs = mini_batches, epochs
@@ -141,7 +141,7 @@ class FiReOPDModule(LightningModule):
         model = without_dropout(load_causal_lm(self.student_name, "model.student", self.dtype_name)).train()
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        self.student = CausalScorer(model, self.chunk_tokens)
+        self.student = CausalScorer(model, self.chunk_logits)
         check_scorer("model.student", self.student_name, self.student)
         self._shard(self.student, frozen=False)
 
