@@ -6,7 +6,6 @@ from fakes import rollouts_of, scored_batch
 from largest_tensors import LargestTensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-from fireopd.batching import by_token_budget
 from fireopd.errors import UserError
 from fireopd.scoring import CausalScorer, score_rollouts
 from fireopd.teachers import check_scorer
@@ -109,14 +108,6 @@ def test_micro_batches_of_scoring_put_rows_back_in_place(budget):
         whole = scorer(rollouts.tokens, rollouts.response_mask, entropy=True)
     torch.testing.assert_close(scores.logprobs, whole.logprobs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.entropy, whole.entropy, rtol=1e-5, atol=1e-5)
-
-
-def test_token_budget_holds_and_every_row_has_its_place():
-    lengths = torch.tensor([5, 90, 17, 33, 33, 2, 60])
-    cuts = by_token_budget(lengths, 100)
-    assert sorted(torch.cat(cuts).tolist()) == list(range(7))
-    assert all(len(rows) == 1 or len(rows) * int(lengths[rows].max()) <= 100 for rows in cuts)
-    assert by_token_budget(lengths[:0], 100) == []
 
 
 def test_a_model_that_changes_its_logits_after_the_head_is_refused():
