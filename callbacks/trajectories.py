@@ -46,6 +46,8 @@ class Trajectories(Callback):
         reader = "teacher" if "teacher_logprobs" in batch.signals else "student"
         scores = reductions.row_mean(batch.signals[f"{reader}_logprobs"], batch.response_mask)
         order = scores.argsort(descending=True).tolist()
+        if reader == "student" and batch.student_read is not None:
+            order = [row for row in order if batch.student_read[row]]
         ranks = torch.linspace(0, len(order) - 1, min(self.number, len(order))).round().int().tolist()
         weights = targets.weight[targets.mask]
         low, high = (weights.min().item(), weights.max().item()) if len(weights) else (0.0, 0.0)

@@ -148,11 +148,12 @@ def loss_and_gradient(batch, budget, reduction="token"):
     shares = torch.zeros(targets.mask.shape, dtype=torch.float64)
     shares[rows] = loss_shares(targets.mask[rows], reduction)
     total = torch.zeros((), dtype=torch.float64)
-    for micro in micro_batches(rollouts, batch, targets, shares, slice(0, len(batch.teachers)), rows, budget):
+    for micro in micro_batches(rollouts, shares, slice(0, len(batch.teachers)), rows, budget):
         tokens = micro.rollouts.tokens
+        old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
         moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
-        logprobs = micro.old_logprobs + moved.to(micro.old_logprobs.dtype)
-        loss = fire_loss(logprobs, micro.old_logprobs, micro.targets, micro.shares, 0.2)
+        logprobs, own = old_logprobs + moved.to(old_logprobs.dtype), targets.select(micro.rows, tokens.shape[1])
+        loss = fire_loss(logprobs, old_logprobs, own, micro.shares, 0.2)
         loss.backward()
         total += loss.detach()
     return total.item(), table.grad

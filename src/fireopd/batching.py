@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fireopd import collectives
 from fireopd.distributions import Comparison
-from fireopd.targets import Targets
-from fireopd.types import RolloutBatch, ScoredBatch
+from fireopd.types import RolloutBatch
 
 MICRO_BATCH_TOKENS = 128
 """What launching a micro-batch costs, as the number of tokens that could be computed meanwhile: measured as about 100
@@ -22,10 +21,8 @@ class MicroBatch:
 
     rollouts: RolloutBatch
     """b rows of this rank, without needless padding."""
-    old_logprobs: Tensor
-    """float32 [b, l]. Log-probabilities under the student that the targets were made for."""
-    targets: Targets
-    """Of these rows."""
+    rows: Tensor
+    """int64 [b]. Their places in the global batch."""
     shares: Tensor
     """float64 [b, l]. Share of each token in the loss of the whole update."""
     comparison: Comparison | None
@@ -81,8 +78,6 @@ def updates(keep: Tensor, *, mini_batches: int, epochs: int, seed: int) -> Itera
 
 def micro_batches(
     rollouts: RolloutBatch,
-    batch: ScoredBatch,
-    targets: Targets,
     shares: Tensor,
     own: slice,
     rows: Tensor,
@@ -95,10 +90,8 @@ def micro_batches(
 
     Args:
         rollouts: B rows of this rank.
-        batch: N rows of all ranks, of which this rank's are `own`.
-        targets: of the N rows.
-        shares: float64 [N, L], from `loss_shares`, 0 for rows that are not in the update.
-        own: this rank's rows of the global batch.
+        shares: float64 [N, L], from `loss_shares`, of the N rows of all ranks; 0 for rows that are not in the update.
+        own: which of the N rows are this rank's.
         rows: int64. Global rows of the update.
         budget: tokens a micro-batch, padding included.
         comparison: of the B rows, for a direct objective.
@@ -109,11 +102,10 @@ def micro_batches(
         spare = number >= len(cuts)
         index = rows.new_zeros(1) if spare else cuts[number]
         part = rollouts.select(index)
-        width, place = part.tokens.shape[1], index + own.start
+        place = index + own.start
         yield MicroBatch(
             rollouts=part,
-            old_logprobs=batch.student_logprobs[place, :width],
-            targets=targets.select(place, width),
-            shares=shares[place, :width] * (not spare),
+            rows=place,
+            shares=shares[place, : part.tokens.shape[1]] * (not spare),
             comparison=comparison.select(index) if comparison else None,
         )

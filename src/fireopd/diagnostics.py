@@ -9,34 +9,39 @@ from fireopd.types import ScoredBatch
 
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
-    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away."""
+    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away.
+
+    What the student is needed for is about the trajectories that it has read.
+    """
     values: dict[str, Tensor] = {
         "fire/keep_ratio": targets.keep.float().mean(),
         "rollout/length": batch.lengths.float().mean(),
         "rollout/finished": batch.finished.float().mean(),
-        "rollout/sampler_gap": _sampler_gap(batch),
         **_weights(targets),
     }
+    if batch.student_mask.any():
+        values["rollout/sampler_gap"] = _sampler_gap(batch)
     for name, length in (("kept", batch.lengths[targets.keep]), ("dropped", batch.lengths[~targets.keep])):
         if len(length):
             values[f"rollout/length_{name}"] = length.float().mean()
     for rows in batch.rows_of_each_teacher():
         teacher = batch.teachers[int(rows[0])]
         values[f"fire/keep_ratio/{teacher}"] = targets.keep[rows].float().mean()
-        if "teacher_logprobs" in batch.signals:
-            gap = batch.student_logprobs[rows] - batch.teacher_logprobs[rows]
-            values[f"kl/{teacher}"] = reductions.mean(gap, batch.response_mask[rows])
+        if "teacher_logprobs" in batch.signals and batch.student_mask[rows].any():
+            gap, mask = batch.student_logprobs[rows] - batch.teacher_logprobs[rows], batch.student_mask[rows]
+            read = len(rows) if batch.student_read is None else batch.student_read[rows].sum().clamp(min=1)
+            values[f"kl/{teacher}"] = reductions.mean(gap, mask)
             # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
-            values[f"kl_response/{teacher}"] = reductions.total(gap, batch.response_mask[rows]) / len(rows)
-    if "teacher_logprobs" in batch.signals:
+            values[f"kl_response/{teacher}"] = reductions.total(gap, mask) / read
+    if "teacher_logprobs" in batch.signals and batch.student_mask.any():
         gap = batch.student_logprobs - batch.teacher_logprobs
-        values["train/reverse_kl"] = reductions.mean(gap, batch.response_mask)  # an estimate
+        values["train/reverse_kl"] = reductions.mean(gap, batch.student_mask)  # an estimate
     if "teacher_logprobs" in batch.signals and targets.keep.any():
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
         values["fire/threshold"] = scores[targets.keep].min()
-    for name in ("student", "teacher"):
-        if f"{name}_entropy" in batch.signals:
-            values[f"entropy/{name}"] = reductions.mean(batch.signals[f"{name}_entropy"], batch.response_mask)
+    for name, mask in (("student", batch.student_mask), ("teacher", batch.response_mask)):
+        if f"{name}_entropy" in batch.signals and mask.any():
+            values[f"entropy/{name}"] = reductions.mean(batch.signals[f"{name}_entropy"], mask)
     if targets.coefficient is not None:
         values["fire/coefficient_mean"] = reductions.mean(targets.coefficient, targets.mask)
     if "rewards" in batch.signals:
@@ -67,4 +72,4 @@ def _weights(targets: Targets) -> dict[str, Tensor]:
 
 def _sampler_gap(batch: ScoredBatch) -> Tensor:
     gap = (batch.student_logprobs - batch.sampling_logprobs).abs()
-    return torch.where(batch.response_mask, gap, 0.0).max()
+    return torch.where(batch.student_mask, gap, 0.0).max()

@@ -24,7 +24,7 @@ def token_likelihoods(
 ) -> tuple[Tensor, Tensor | None]:
     """Return log-probabilities of tokens, and the entropies of the distributions that they were drawn from.
 
-    With logits z of one token and p = softmax(z): d log p_c / d z_j = [j = c] - p_j, and d H / d z_j = -p_j (log p_j + H).
+    Of the logits z of one token, p = softmax(z): d log p_c / d z_j = [j = c] - p_j, d H / d z_j = -p_j (log p_j + H).
 
     Args:
         states: float [T, d]. Last hidden states.
@@ -41,7 +41,7 @@ def token_likelihoods(
     if torch.is_autocast_enabled(states.device.type):
         computed = torch.get_autocast_dtype(states.device.type)
         states, weight, bias = states.to(computed), weight.to(computed), None if bias is None else bias.to(computed)
-    return _Likelihoods.apply(states, weight, bias, chosen, temperature, entropy, chunk_logits)  # type: ignore[no-any-return, no-untyped-call]
+    return _Likelihoods.apply(states, weight, bias, chosen, temperature, entropy, chunk_logits)
 
 
 class _Likelihoods(torch.autograd.Function):

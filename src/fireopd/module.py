@@ -27,8 +27,9 @@ from fireopd.preflight import check_run
 from fireopd.readings import read_rollouts
 from fireopd.scoring import CHUNK_LOGITS, CausalScorer
 from fireopd.sharding import FSDP2Strategy, Sharding
-from fireopd.signals import JOINT
+from fireopd.signals import JOINT, OF_STUDENT
 from fireopd.stopwatches import Stopwatch
+from fireopd.supervision import Supervision
 from fireopd.targets import Targets
 from fireopd.teachers import Teacher, check_scorer, share
 from fireopd.types import RolloutBatch, ScoredBatch
@@ -62,7 +63,7 @@ class FiReOPDModule(LightningModule):
         sharding: of student and teachers, where the trainer's strategy is FSDP2Strategy.
         base: model that the student is compared with beside its teachers, loaded if a strategy reads base_logprobs.
         top_k: how many of the likeliest tokens topk_overlap and student_topk_mass are about.
-        extra_signals: signals to compute for the curves, though no strategy reads them.
+        extra_signals: signals to compute for the curves; one of the student has it read all rows, dropped ones too.
         max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
 
     Raises:
@@ -115,7 +116,7 @@ class FiReOPDModule(LightningModule):
         self.gradient_clip, self.token_budget = gradient_clip, token_budget
         self.mini_batches, self.epochs = mini_batches, epochs
         self.gradient_checkpointing, self.sharding = gradient_checkpointing, sharding
-        self.requires = self.method.requires | {"student_logprobs", "sampling_logprobs"} | frozenset(extra_signals)
+        self.extra_signals = frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
         self.interrupts = Interrupts()
         self.policy_version = 0
@@ -161,6 +162,17 @@ class FiReOPDModule(LightningModule):
         return [WeightSync(), self.interrupts]
 
     @property
+    def requires(self) -> frozenset[str]:
+        """All the signals that are computed."""
+        return self.method.requires | {"student_logprobs", "sampling_logprobs"} | self.extra_signals
+
+    @property
+    def reads_student_first(self) -> bool:
+        """Whether the student reads a whole batch before its update, because targets, updates or curves need it."""
+        several = self.mini_batches * self.epochs > 1
+        return several or self.method.reads_student_first or bool(self.extra_signals & OF_STUDENT)
+
+    @property
     def compares(self) -> bool:
         """Whether the teachers' distributions are needed beside the student's."""
         return self.method.direct or bool(self.requires & JOINT)
@@ -183,12 +195,14 @@ class FiReOPDModule(LightningModule):
         scored, distributions = self.score(rollouts, watch)
         batch, own = collectives.gather_batch(scored)
         fault = faults.unusable_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
-        targets = Targets.nothing(batch) if fault else self.method.targets(batch)
+        supervision = Supervision(self.method, batch, void=fault is not None)
         with watch("update"):
             self.interrupts.postpone()
-            cuts = updates(targets.keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
-            comparison = self.method.comparison(distributions)
-            steps = [self._update(rollouts, batch, targets, own, rows, comparison) for rows in cuts]
+            keep, comparison = supervision.keep, self.method.comparison(distributions)
+            cuts = updates(keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
+            steps = [self._update(rollouts, supervision, own, rows, comparison) for rows in cuts]
+        batch, targets = supervision.whole()
+        fault = fault or faults.unusable_signal(batch, self.method.requires & OF_STUDENT)
         fault = fault or faults.fruitless(batch, targets, steps, self.method.strategies)
         self.skipped_steps = self.skipped_steps + 1 if fault else 0
         if fault:
@@ -197,10 +211,10 @@ class FiReOPDModule(LightningModule):
         return {"batch": batch, "targets": targets}
 
     def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, Distributions | None]:
-        """Have teachers and student read this rank's trajectories; return the teachers' distributions if needed."""
+        """Have all models that have to be asked first read this rank's trajectories; see `read_rollouts`."""
         return read_rollouts(
             rollouts,
-            self.student,
+            self.student if self.reads_student_first else None,
             self.teachers,
             self.base,
             watch,
@@ -211,26 +225,23 @@ class FiReOPDModule(LightningModule):
         )
 
     def _update(
-        self,
-        rollouts: RolloutBatch,
-        batch: ScoredBatch,
-        targets: Targets,
-        own: slice,
-        rows: Tensor,
-        comparison: Comparison | None,
+        self, rollouts: RolloutBatch, supervision: Supervision, own: slice, rows: Tensor, comparison: Comparison | None
     ) -> dict[str, float]:
         """Make one optimizer step on some global rows, of which this rank computes its own; return what it came to."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        shares = torch.zeros(targets.mask.shape, dtype=torch.float64, device=rows.device)
-        shares[rows] = loss_shares(targets.mask[rows], self.method.reduction)
+        mask = supervision.batch.response_mask
+        shares = torch.zeros(mask.shape, dtype=torch.float64, device=rows.device)
+        shares[rows] = loss_shares(mask[rows], self.method.reduction)
         loss = torch.zeros((), dtype=torch.float64, device=rows.device)
-        temperature = rollouts.sampling.temperature
-        for micro in micro_batches(rollouts, batch, targets, shares, own, rows, self.token_budget, comparison):
+        entropy = supervision.targets is None and "student_entropy" in self.requires
+        settings = {"temperature": rollouts.sampling.temperature, "entropy": entropy}
+        for micro in micro_batches(rollouts, shares, own, rows, self.token_budget, comparison):
             part = micro.rollouts
-            scores = self.student(part.tokens, part.response_mask, temperature=temperature, comparison=micro.comparison)
+            scores = self.student(part.tokens, part.response_mask, comparison=micro.comparison, **settings)
+            old_logprobs, targets = supervision.of(micro.rows, scores)
             divergence, clip_ratio = scores.compared.get("divergence"), self.method.clip_ratio
-            share = fire_loss(scores.logprobs, micro.old_logprobs, micro.targets, micro.shares, clip_ratio, divergence)
+            share = fire_loss(scores.logprobs, old_logprobs, targets, micro.shares, clip_ratio, divergence)
             # Gradients are averaged over processes, but this is one part of a sum.
             self.manual_backward(share * collectives.world_size())
             loss += share.detach()

@@ -109,7 +109,7 @@ class CausalScorer(nn.Module):
     def _compared(
         self, states: Tensor, chosen: Tensor, companion: Companion, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
-        """Read whole distributions, which any measure may be taken of, some at a time and again in the backward pass."""
+        """Take a measure of whole distributions, some of them at a time, and again in the backward pass."""
         head: Any = self.model.get_output_embeddings()
         size = max(1, self.chunk_logits // len(head.weight))
 
@@ -119,7 +119,7 @@ class CausalScorer(nn.Module):
             values = {"logprobs": own.gather(-1, chosen[:, None]).squeeze(-1)}
             if entropy:
                 values["entropy"] = torch.special.entr(own.exp()).sum(-1)
-            return values | companion.compare(own, temperature)
+            return {**values, **companion.compare(own, temperature)}
 
         parts = zip(states.split(size), chosen.split(size), companion.split(size), strict=True)
         chunks = [checkpoint(read, *part, use_reentrant=False) for part in parts]
