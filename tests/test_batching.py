@@ -7,7 +7,7 @@ import torch
 from fakes import rollouts_of, scored_batch
 from test_scoring import make_model
 
-from fireopd.batching import MICRO_BATCH_TOKENS, by_token_budget
+from fireopd.batching import MICRO_BATCH_TOKENS, by_token_budget, deal
 from fireopd.scoring import CausalScorer, score_rollouts
 
 
@@ -73,3 +73,22 @@ def test_the_student_reads_what_was_counted():
     expected = [len(rows) * int(lengths[rows].max()) for rows in by_token_budget(lengths, 300)]
     assert seen == expected
     assert sum(seen) >= int(lengths.sum())
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 8])
+def test_every_rank_has_as_much_to_do(ranks):
+    lengths = long_tailed(1024, 400, seed=1)
+    rows = torch.randperm(1024, generator=torch.Generator().manual_seed(0))[:700]
+    hands = deal(rows, lengths, ranks)
+    assert sorted(torch.cat(hands).tolist()) == sorted(rows.tolist())
+    loads = [int(lengths[hand].sum()) for hand in hands]
+    assert max(loads) <= 1.01 * min(loads)
+    if ranks > 1:
+        apart = [int(lengths[part].sum()) for part in rows.sort().values.tensor_split(ranks)]
+        assert max(apart) > 1.05 * sum(apart) / ranks, "there was something to even out"
+
+
+def test_fewer_rows_than_ranks_leave_some_without():
+    hands = deal(torch.tensor([4, 2]), torch.tensor([9, 9, 5, 9, 7]), 3)
+    assert [hand.tolist() for hand in hands] == [[4], [2], []]
+    assert [hand.tolist() for hand in deal(torch.tensor([], dtype=torch.int64), torch.tensor([3]), 2)] == [[], []]

@@ -49,8 +49,8 @@ def loss_and_gradient(local):
     shares[rows] = loss_shares(targets.mask[rows], "token")
     table = torch.zeros(40, 40, dtype=torch.float64, requires_grad=True)
     loss, passes = torch.zeros((), dtype=torch.float64), 0
-    for micro in micro_batches(rollouts_of(local), shares, own, rows, 20):
-        tokens = micro.rollouts.tokens
+    for micro in micro_batches(batch, shares, own, rows, 20):
+        tokens = micro.tokens
         old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
         moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
         made = targets.select(micro.rows, tokens.shape[1])

@@ -92,9 +92,9 @@ def test_dropped_rows_are_not_computed(tmp_path):
     seen = []
 
     class Counting(FiReOPDModule):
-        def _update(self, rollouts, *rest):
+        def _update(self, *arguments):
             hook = self.student.register_forward_pre_hook(lambda m, a: seen.append(len(a[0])))
-            result = super()._update(rollouts, *rest)
+            result = super()._update(*arguments)
             hook.remove()
             return result
 

@@ -200,7 +200,7 @@ class FiReOPDModule(LightningModule):
             self.interrupts.postpone()
             keep, comparison = supervision.keep, self.method.comparison(distributions)
             cuts = updates(keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
-            steps = [self._update(rollouts, supervision, own, rows, comparison) for rows in cuts]
+            steps = [self._update(supervision, own, rows, comparison) for rows in cuts]
         batch, targets = supervision.whole()
         fault = fault or faults.unusable_signal(batch, self.method.requires & OF_STUDENT)
         fault = fault or faults.fruitless(batch, targets, steps, self.method.strategies)
@@ -225,20 +225,19 @@ class FiReOPDModule(LightningModule):
         )
 
     def _update(
-        self, rollouts: RolloutBatch, supervision: Supervision, own: slice, rows: Tensor, comparison: Comparison | None
+        self, supervision: Supervision, own: slice, rows: Tensor, comparison: Comparison | None
     ) -> dict[str, float]:
-        """Make one optimizer step on some global rows, of which this rank computes its own; return what it came to."""
+        """Make one optimizer step on some global rows, of which this rank computes a part; return what it came to."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        mask = supervision.batch.response_mask
-        shares = torch.zeros(mask.shape, dtype=torch.float64, device=rows.device)
-        shares[rows] = loss_shares(mask[rows], self.method.reduction)
+        batch = supervision.batch
+        shares = torch.zeros(batch.tokens.shape, dtype=torch.float64, device=rows.device)
+        shares[rows] = loss_shares(batch.response_mask[rows], self.method.reduction)
         loss = torch.zeros((), dtype=torch.float64, device=rows.device)
         entropy = supervision.targets is None and "student_entropy" in self.requires
-        settings = {"temperature": rollouts.sampling.temperature, "entropy": entropy}
-        for micro in micro_batches(rollouts, shares, own, rows, self.token_budget, comparison):
-            part = micro.rollouts
-            scores = self.student(part.tokens, part.response_mask, comparison=micro.comparison, **settings)
+        settings = {"temperature": batch.sampling.temperature, "entropy": entropy}
+        for micro in micro_batches(batch, shares, own, rows, self.token_budget, comparison):
+            scores = self.student(micro.tokens, micro.response_mask, comparison=micro.comparison, **settings)
             old_logprobs, targets = supervision.of(micro.rows, scores)
             divergence, clip_ratio = scores.compared.get("divergence"), self.method.clip_ratio
             share = fire_loss(scores.logprobs, old_logprobs, targets, micro.shares, clip_ratio, divergence)

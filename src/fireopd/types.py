@@ -196,6 +196,12 @@ class ScoredBatch:
         return self.response_mask.sum(-1)
 
     @property
+    def spans(self) -> Tensor:
+        """int64 [N]. Number of tokens up to the last of the response, prompt included; 0 without a response."""
+        places = torch.arange(1, self.tokens.shape[1] + 1, device=self.tokens.device)
+        return torch.where(self.response_mask, places, 0).amax(-1)
+
+    @property
     def student_mask(self) -> Tensor:
         """Which response tokens the student has read, bool [N, L]."""
         return self.response_mask if self.student_read is None else self.response_mask & self.student_read[:, None]
