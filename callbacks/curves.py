@@ -57,9 +57,9 @@ def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
     The tags are not those of scalars: TensorBoard shows only one of two things that share a tag.
     """
     shown = {"tokens/weight": targets.weight[targets.mask], "tokens/advantage": targets.advantage[targets.mask]}
-    for name in ("student_entropy", "teacher_entropy"):
+    for name, mask in (("student_entropy", batch.student_mask), ("teacher_entropy", batch.response_mask)):
         if name in batch.signals:
-            shown[f"tokens/{name}"] = batch.signals[name][batch.response_mask]
+            shown[f"tokens/{name}"] = batch.signals[name][mask]
     shown["trajectories/length"] = batch.lengths.float()
     finite = {tag: values[values.isfinite()].cpu() for tag, values in shown.items()}
     return {tag: values for tag, values in finite.items() if values.numel() > 0}

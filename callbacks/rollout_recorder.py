@@ -28,7 +28,7 @@ class RolloutRecorder(Callback):
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Have all the signals computed that a recording holds."""
-        pl_module.requires |= ENTROPIES | {"teacher_logprobs"}
+        pl_module.extra_signals |= ENTROPIES | {"teacher_logprobs"}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int

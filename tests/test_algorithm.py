@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import rollouts_of, scored_batch
+from fakes import scored_batch
 
 from fireopd.algorithm import fire_loss, fire_targets, loss_shares
 from fireopd.batching import micro_batches
@@ -141,18 +141,19 @@ def test_the_filter_of_the_released_scripts_drops_nothing():
 def loss_and_gradient(batch, budget, reduction="token"):
     """Return loss and gradient on every token's log-probability, through micro-batches of a budget."""
     method = Method(TeacherLikelihoodFilter(0.25), EntropyWeighter())
-    rollouts, targets = rollouts_of(batch), method.targets(batch)
+    targets = method.targets(batch)
     generator = torch.Generator().manual_seed(1)
     table = (0.3 * torch.rand(40, 40, generator=generator, dtype=torch.float64)).requires_grad_()
     rows = targets.keep.nonzero().squeeze(-1)
     shares = torch.zeros(targets.mask.shape, dtype=torch.float64)
     shares[rows] = loss_shares(targets.mask[rows], reduction)
     total = torch.zeros((), dtype=torch.float64)
-    for micro in micro_batches(rollouts, batch, targets, shares, slice(0, len(batch.teachers)), rows, budget):
-        tokens = micro.rollouts.tokens
+    for micro in micro_batches(batch, shares, slice(0, len(batch.teachers)), rows, budget):
+        tokens = micro.tokens
+        old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
         moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
-        logprobs = micro.old_logprobs + moved.to(micro.old_logprobs.dtype)
-        loss = fire_loss(logprobs, micro.old_logprobs, micro.targets, micro.shares, 0.2)
+        logprobs, own = old_logprobs + moved.to(old_logprobs.dtype), targets.select(micro.rows, tokens.shape[1])
+        loss = fire_loss(logprobs, old_logprobs, own, micro.shares, 0.2)
         loss.backward()
         total += loss.detach()
     return total.item(), table.grad

@@ -49,10 +49,12 @@ def loss_and_gradient(local):
     shares[rows] = loss_shares(targets.mask[rows], "token")
     table = torch.zeros(40, 40, dtype=torch.float64, requires_grad=True)
     loss, passes = torch.zeros((), dtype=torch.float64), 0
-    for micro in micro_batches(rollouts_of(local), batch, targets, shares, own, rows, 20):
-        tokens = micro.rollouts.tokens
+    for micro in micro_batches(batch, shares, own, rows, 20):
+        tokens = micro.tokens
+        old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
         moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
-        part = fire_loss(micro.old_logprobs + moved, micro.old_logprobs, micro.targets, micro.shares, 0.2)
+        made = targets.select(micro.rows, tokens.shape[1])
+        part = fire_loss(old_logprobs + moved, old_logprobs, made, micro.shares, 0.2)
         part.backward()
         loss, passes = loss + part.detach(), passes + 1
     return batch, collectives.total(loss), collectives.total(table.grad), passes

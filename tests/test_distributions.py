@@ -36,7 +36,7 @@ def teachers_of(models, chunk):
     made = {}
     for name, model in models.items():
         made[name] = HFTeacher(name, token_budget=30)
-        made[name].scorer = CausalScorer(model.requires_grad_(False), chunk)
+        made[name].scorer = CausalScorer(model.requires_grad_(False), chunk * 40)
     return made
 
 
@@ -67,7 +67,7 @@ def test_chunks_equal_whole_logits_in_value_and_gradient(chunk, temperature):
             teachers = teachers_of(models, chunk)
             _, known = score_by_teachers(teachers, rollouts, Stopwatch(), entropy=False, distributions=True)
             comparison = Comparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
-            scorer = CausalScorer(student, chunk)
+            scorer = CausalScorer(student, chunk * 40)
             scores = scorer(rollouts.tokens, mask, temperature=temperature, comparison=comparison)
             value = ours = scores.compared["divergence"]
         else:
@@ -98,7 +98,7 @@ def test_joint_signals_equal_a_naive_reference(budget):
     assert torch.equal(scores.entropy, plain.entropy)
     comparison = Comparison(known, joint_signals(JOINT, 5))
     found = score_rollouts(
-        CausalScorer(student, 7), rollouts, entropy=False, token_budget=budget, comparison=comparison
+        CausalScorer(student, 280), rollouts, entropy=False, token_budget=budget, comparison=comparison
     )
     assert found.compared.keys() == JOINT
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_a_student_that_is_its_own_teacher_is_at_no_distance():
     )
     comparison = Comparison(known, joint_signals(JOINT, 5))
     found = score_rollouts(
-        CausalScorer(model, 3), rollouts, entropy=False, token_budget=99, comparison=comparison
+        CausalScorer(model, 120), rollouts, entropy=False, token_budget=99, comparison=comparison
     ).compared
     assert found["reverse_kl"].abs().max() < 1e-5
     assert (found["topk_overlap"][rollouts.response_mask] == 1).all()
@@ -152,7 +152,7 @@ def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
     assert sum(states.numel() for states in known.states) == int(rollouts.response_mask.sum()) * 16
     objective, sizes = TopKDivergence(4, mass="tail"), []
     comparison = Comparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
-    scorer = CausalScorer(make_model("tied"), chunk_tokens=4)
+    scorer = CausalScorer(make_model("tied"), chunk_logits=160)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
         scores = scorer(rollouts.tokens, rollouts.response_mask, comparison=comparison)
         (scores.compared["divergence"].sum() + scores.logprobs.sum()).backward()

@@ -35,6 +35,14 @@ def direct_runs(tmp_path_factory):
     return run_in_each_way(tmp_path_factory.mktemp("direct"), processes, ["--config=configs/methods/tip.yaml"])
 
 
+@pytest.fixture(scope="module")
+def lean_runs(tmp_path_factory):
+    """Three steps of a method that has the student read in its update alone, what the filter keeps."""
+    processes = {name: PROCESSES[name] for name in ("one", "fsdp")}
+    method = ["--config=configs/methods/fire_filter_only.yaml"]
+    return run_in_each_way(tmp_path_factory.mktemp("lean"), processes, method)
+
+
 def run_in_each_way(folder, processes, method):
     """Run three steps of plain SGD on 15 rows, 8 for one process and 7 for the other."""
     command = [
@@ -84,6 +92,15 @@ def test_a_divergence_of_sharded_models_is_that_of_one_process(direct_runs):
         assert expected.abs().min() > 0
         torch.testing.assert_close(scalars(direct_runs / "fsdp" / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
     (_, one), (_, two) = (read_student(direct_runs / run / CHECKPOINT) for run in ("one", "fsdp"))
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
+
+
+def test_what_each_process_read_in_its_update_comes_together(lean_runs):
+    for tag in ("train/loss", "train/grad_norm", "fire/importance_mean", "train/reverse_kl", "kl/math", "kl/code"):
+        expected = scalars(lean_runs / "one" / "version_0", tag)
+        torch.testing.assert_close(scalars(lean_runs / "fsdp" / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+    (_, one), (_, two) = (read_student(lean_runs / run / CHECKPOINT) for run in ("one", "fsdp"))
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
 

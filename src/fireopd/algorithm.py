@@ -55,7 +55,7 @@ def fire_targets(
     Raises:
         ValueError: if a strategy answers something of the wrong shape, type or range.
     """
-    keep = contracts.checked_keep(trajectory_filter, trajectory_filter(batch.seen_by(trajectory_filter)), batch)
+    keep = kept(batch, trajectory_filter)
     weight = contracts.checked_weight(token_weighter, token_weighter(batch.seen_by(token_weighter)), batch)
     advantage = contracts.checked_advantage(objective, objective.advantage(batch.seen_by(objective)), batch)
     mask = batch.response_mask & keep[:, None]
@@ -71,6 +71,12 @@ def fire_targets(
         importance=importance_weights(batch, mask, importance_cap),
         coefficient=coefficient,
     )
+
+
+@torch.no_grad()
+def kept(batch: ScoredBatch, trajectory_filter: TrajectoryFilter) -> Tensor:
+    """Return bool [N]: what a filter keeps of a global batch; raise `ValueError` if it answers something else."""
+    return contracts.checked_keep(trajectory_filter, trajectory_filter(batch.seen_by(trajectory_filter)), batch)
 
 
 def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Tensor:

@@ -9,20 +9,23 @@ from torch import Tensor
 from fireopd import collectives
 from fireopd.distributions import Comparison
 from fireopd.progress import counted
-from fireopd.targets import Targets
-from fireopd.types import RolloutBatch, ScoredBatch
+from fireopd.types import ScoredBatch
+
+MICRO_BATCH_TOKENS = 128
+"""What launching a micro-batch costs, as the number of tokens that could be computed meanwhile: measured as about 100
+for a small model on a CPU, estimated as much for one of four billion parameters on a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
     """Rows that go through the student together."""
 
-    rollouts: RolloutBatch
-    """b rows of this rank, without needless padding."""
-    old_logprobs: Tensor
-    """float32 [b, l]. Log-probabilities under the student that the targets were made for."""
-    targets: Targets
-    """Of these rows."""
+    tokens: Tensor
+    """int64 [b, l]. Prompt and response token ids, without needless padding."""
+    response_mask: Tensor
+    """bool [b, l]. True on tokens that the student sampled."""
+    rows: Tensor
+    """int64 [b]. Their places in the global batch."""
     shares: Tensor
     """float64 [b, l]. Share of each token in the loss of the whole update."""
     comparison: Comparison | None
@@ -30,7 +33,10 @@ class MicroBatch:
 
 
 def by_token_budget(lengths: Tensor, budget: int) -> list[Tensor]:
-    """Cut rows into micro-batches, longest rows first, so that rows x longest row stays within the budget.
+    """Cut rows into micro-batches of like length, so that rows x longest row stays within the budget.
+
+    Of all cuts of the rows in the order of their lengths, it is the cheapest: padding costs what tokens cost, and each
+    micro-batch costs `MICRO_BATCH_TOKENS` more. The longest rows come first.
 
     Args:
         lengths: int64 [B]. Tokens of each row, padding left out.
@@ -40,12 +46,17 @@ def by_token_budget(lengths: Tensor, budget: int) -> list[Tensor]:
         int64 indices: each row is in exactly one of them.
     """
     order = lengths.argsort(descending=True, stable=True)
-    batches: list[Tensor] = []
-    start = 0
-    while start < len(order):
-        rows = max(1, budget // max(1, int(lengths[order[start]])))
-        batches.append(order[start : start + rows])
-        start += rows
+    longest = lengths[order].tolist()
+    costs, sizes = [0] * (len(longest) + 1), [0] * len(longest)
+    for start in reversed(range(len(longest))):  # what it costs to cut the rows from here on, and where to cut first
+        most = max(1, min(len(longest) - start, budget // max(1, longest[start])))
+        costs[start], sizes[start] = min(
+            (MICRO_BATCH_TOKENS + rows * longest[start] + costs[start + rows], rows) for rows in range(1, most + 1)
+        )
+    batches, start = [], 0
+    while start < len(longest):
+        batches.append(order[start : start + sizes[start]])
+        start += sizes[start]
     return batches
 
 
@@ -68,41 +79,60 @@ def updates(keep: Tensor, *, mini_batches: int, epochs: int, seed: int) -> Itera
         yield from (part for part in dealt.tensor_split(mini_batches) if len(part))
 
 
+def deal(rows: Tensor, tokens: Tensor, ranks: int) -> list[Tensor]:
+    """Share the rows of an update out over ranks, so that all have about the same number of tokens.
+
+    The longest goes first, each to the rank that has least to do: a filter drops more of one rank than of another, and
+    lengths have a long tail.
+
+    Args:
+        rows: int64. Global rows of the update.
+        tokens: int64 [N]. Of each row of the global batch, padding left out.
+        ranks: number of processes.
+
+    Returns:
+        int64 indices of global rows for each rank, the same on all.
+    """
+    hands: list[list[int]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    counts = tokens[rows].tolist()
+    for place, row in sorted(enumerate(rows.tolist()), key=lambda pair: -counts[pair[0]]):
+        rank = loads.index(min(loads))
+        hands[rank].append(row)
+        loads[rank] += counts[place]
+    return [rows.new_tensor(hand) for hand in hands]
+
+
 def micro_batches(
-    rollouts: RolloutBatch,
-    batch: ScoredBatch,
-    targets: Targets,
-    shares: Tensor,
-    own: slice,
-    rows: Tensor,
-    budget: int,
-    comparison: Comparison | None = None,
+    batch: ScoredBatch, shares: Tensor, own: slice, rows: Tensor, budget: int, comparison: Comparison | None = None
 ) -> Iterator[MicroBatch]:
     """Yield this rank's micro-batches of an update.
 
-    Every rank yields the same number, as sharded models need it; a rank that runs out yields a row without any share.
+    Every rank holds the whole batch and takes an equal part of the work; only where distributions are compared, whose
+    hidden states stay where they are, it takes its own rows. Every rank yields the same number, as sharded models need
+    it; a rank that runs out yields a row without any share.
 
     Args:
-        rollouts: B rows of this rank.
-        batch: N rows of all ranks, of which this rank's are `own`.
-        targets: of the N rows.
-        shares: float64 [N, L], from `loss_shares`, 0 for rows that are not in the update.
-        own: this rank's rows of the global batch.
+        batch: N rows of all ranks.
+        shares: float64 [N, L], from `loss_shares`; 0 for rows that are not in the update.
+        own: which of the N rows are this rank's.
         rows: int64. Global rows of the update.
         budget: tokens a micro-batch, padding included.
-        comparison: of the B rows, for a direct objective.
+        comparison: of this rank's rows, for a direct objective.
     """
-    local = rows[(rows >= own.start) & (rows < own.stop)] - own.start
-    cuts = [local[index] for index in by_token_budget(rollouts.attention_mask[local].sum(-1), budget)]
+    tokens = batch.spans
+    if comparison is None:
+        taken, spare = deal(rows, tokens, collectives.world_size())[collectives.rank()], tokens.argmin()
+    else:
+        taken, spare = rows[(rows >= own.start) & (rows < own.stop)], own.start + tokens[own].argmin()
+    cuts = [taken[index] for index in by_token_budget(tokens[taken], budget)]
     for number in counted(range(collectives.largest(len(cuts), rows.device)), "update"):
-        spare = number >= len(cuts)
-        index = rows.new_zeros(1) if spare else cuts[number]
-        part = rollouts.select(index)
-        width, place = part.tokens.shape[1], index + own.start
+        some = cuts[number] if number < len(cuts) else spare[None]
+        width = max(1, int(tokens[some].max()))
         yield MicroBatch(
-            rollouts=part,
-            old_logprobs=batch.student_logprobs[place, :width],
-            targets=targets.select(place, width),
-            shares=shares[place, :width] * (not spare),
-            comparison=comparison.select(index) if comparison else None,
+            tokens=batch.tokens[some, :width],
+            response_mask=batch.response_mask[some, :width],
+            rows=some,
+            shares=shares[some, :width] * (number < len(cuts)),
+            comparison=comparison.select(some - own.start) if comparison else None,
         )

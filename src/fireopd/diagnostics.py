@@ -12,25 +12,29 @@ QUARTERS = ("quarter_1", "quarter_2", "quarter_3", "quarter_4")
 
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
-    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away."""
+    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away.
+
+    What the student is needed for is about the trajectories that it has read.
+    """
     values: dict[str, Tensor] = {
         "fire/keep_ratio": targets.keep.float().mean(),
         "rollout/length": batch.lengths.float().mean(),
         "rollout/finished": batch.finished.float().mean(),
-        "rollout/sampler_gap": _sampler_gap(batch),
         **_weights(targets),
         **_kept_and_dropped(batch, targets),
         **_by_position(batch, targets),
     }
+    if batch.student_mask.any():
+        values["rollout/sampler_gap"] = _sampler_gap(batch)
     for rows in batch.rows_of_each_teacher():
         values |= _of_teacher(batch, targets, rows)
-    if "teacher_logprobs" in batch.signals:
-        values["train/reverse_kl"] = reductions.mean(_gap(batch), batch.response_mask)  # an estimate
+    if "teacher_logprobs" in batch.signals and batch.student_mask.any():
+        values["train/reverse_kl"] = reductions.mean(_gap(batch), batch.student_mask)  # an estimate
     if "teacher_logprobs" in batch.signals and targets.keep.any():
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
         values["fire/threshold"] = scores[targets.keep].min()
-    for model, entropy in _entropies(batch).items():
-        values[f"entropy/{model}"] = reductions.mean(entropy, batch.response_mask)
+    for model, (entropy, mask) in _entropies(batch).items():
+        values[f"entropy/{model}"] = reductions.mean(entropy, mask)
     if targets.coefficient is not None:
         values["fire/coefficient_mean"] = reductions.mean(targets.coefficient, targets.mask)
     return {name: value.item() for name, value in values.items()}
@@ -75,38 +79,41 @@ def _kept_and_dropped(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]
 
 def _of_teacher(batch: ScoredBatch, targets: Targets, rows: Tensor) -> dict[str, Tensor]:
     """Return the curves of one teacher, whose rows these are."""
-    teacher, mask = batch.teachers[int(rows[0])], batch.response_mask[rows]
+    teacher = batch.teachers[int(rows[0])]
     values = {
         f"fire/keep_ratio/{teacher}": targets.keep[rows].float().mean(),
         f"fire/weight_ess/{teacher}": effective_share(targets.weight[rows], targets.mask[rows]),
         f"rollout/length/{teacher}": batch.lengths[rows].float().mean(),
         f"rollout/finished/{teacher}": batch.finished[rows].float().mean(),
     }
-    for model, entropy in _entropies(batch).items():
-        values[f"entropy/{model}/{teacher}"] = reductions.mean(entropy[rows], mask)
-    if "teacher_logprobs" in batch.signals:
-        gap = _gap(batch)[rows]
-        values[f"kl/{teacher}"] = reductions.mean(gap, mask)
+    for model, (entropy, read) in _entropies(batch).items():
+        values[f"entropy/{model}/{teacher}"] = reductions.mean(entropy[rows], read[rows])
+    if "teacher_logprobs" in batch.signals and batch.student_mask[rows].any():
+        gap, read = _gap(batch)[rows], batch.student_mask[rows]
+        values[f"kl/{teacher}"] = reductions.mean(gap, read)
         # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
-        values[f"kl_response/{teacher}"] = reductions.total(gap, mask) / len(rows)
+        values[f"kl_response/{teacher}"] = reductions.total(gap, read) / read.any(-1).sum()
     return values
 
 
 def _by_position(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
-    """Return the mean weight of kept tokens, and reverse KL and entropies of all, for each quarter of the responses."""
+    """Return mean weight, reverse KL and entropies of each quarter of the responses, of the tokens that have them."""
     place, values = quarters(batch.response_mask), dict[str, Tensor]()
     measures = {f"entropy_{model}": entropy for model, entropy in _entropies(batch).items()}
-    measures |= {"kl": _gap(batch)} if "teacher_logprobs" in batch.signals else {}
+    measures |= {"kl": (_gap(batch), batch.student_mask)} if "teacher_logprobs" in batch.signals else {}
+    measures["weight"] = (targets.weight, targets.mask)
     for number, quarter in enumerate(QUARTERS):
-        here = batch.response_mask & (place == number)
-        values |= {f"position/{quarter}/{m}": reductions.mean(of, here) for m, of in measures.items() if here.any()}
-        if (here & targets.mask).any():
-            values[f"position/{quarter}/weight"] = reductions.mean(targets.weight, here & targets.mask)
+        for name, (measure, mask) in measures.items():
+            here = mask & (place == number)
+            values |= {f"position/{quarter}/{name}": reductions.mean(measure, here)} if here.any() else {}
     return values
 
 
-def _entropies(batch: ScoredBatch) -> dict[str, Tensor]:
-    return {m: batch.signals[f"{m}_entropy"] for m in ("student", "teacher") if f"{m}_entropy" in batch.signals}
+def _entropies(batch: ScoredBatch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the entropies, float32 [N, L], by model, and which tokens have them, bool [N, L]."""
+    masks = {"student": batch.student_mask, "teacher": batch.response_mask}
+    found = {m: (batch.signals[f"{m}_entropy"], mask) for m, mask in masks.items() if f"{m}_entropy" in batch.signals}
+    return {model: (entropy, mask) for model, (entropy, mask) in found.items() if mask.any()}
 
 
 def _gap(batch: ScoredBatch) -> Tensor:
@@ -115,4 +122,4 @@ def _gap(batch: ScoredBatch) -> Tensor:
 
 def _sampler_gap(batch: ScoredBatch) -> Tensor:
     gap = (batch.student_logprobs - batch.sampling_logprobs).abs()
-    return torch.where(batch.response_mask, gap, 0.0).max()
+    return torch.where(batch.student_mask, gap, 0.0).max()

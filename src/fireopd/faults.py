@@ -23,7 +23,11 @@ def unusable_signal(batch: ScoredBatch, read: frozenset[str]) -> UserError | Non
     """
     for name in sorted(read & batch.signals.keys(), key=list(SIGNALS).index):
         values = batch.signals[name]
-        wrong = values.isnan() | (values == torch.inf) | (values.isinf() & (not name.endswith("logprobs")))
+        wrong = ~values.isfinite()
+        if not wrong.any():
+            continue
+        if name.endswith("logprobs"):
+            wrong &= values != -torch.inf
         if wrong.ndim == 2:
             wrong &= batch.response_mask
         if wrong.any():

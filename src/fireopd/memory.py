@@ -16,8 +16,10 @@ from fireopd.teachers import HFTeacher
 if TYPE_CHECKING:
     from fireopd.module import FiReOPDModule
 
-HEAD_COPIES = 4
-"""What stands in memory at once of a chunk's logits: as they are, in float32, normalised, and their gradient."""
+LOGITS_COPIES = 2
+"""How often a chunk's logits stand in memory at once: as the model gives them, and in float32."""
+COMPARED_COPIES = 6
+"""The same where distributions are compared: those of both models and what a divergence makes of them."""
 PROBE_TOKENS = 64
 """Tokens with which the activations of one layer are counted."""
 
@@ -145,6 +147,7 @@ def _update(module: "FiReOPDModule", data: RolloutDataModule, config: PreTrained
     if module.gradient_checkpointing:
         a_token = text.hidden_size * width * layers + layer
         made_of = f"{tokens} tokens x ({layers} layers x {text.hidden_size * width} B + {layer} B of one layer)"
-    head = module.chunk_tokens * text.vocab_size * 4 * HEAD_COPIES
-    chunk = f"{module.chunk_tokens} tokens x {text.vocab_size} x 4 B x {HEAD_COPIES} copies"
-    return [Part("update: activations", tokens * a_token, made_of), Part("update: logits chunk", head, chunk)]
+    held = min(max(module.chunk_logits, text.vocab_size), tokens * text.vocab_size)
+    copies = COMPARED_COPIES if module.compares else LOGITS_COPIES
+    chunk = f"{held} logits x 4 B x {copies} copies"
+    return [Part("update: activations", tokens * a_token, made_of), Part("update: logits", held * 4 * copies, chunk)]

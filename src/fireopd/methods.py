@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fireopd import contracts, signals
-from fireopd.algorithm import Normalization, Reduction, fire_targets
+from fireopd.algorithm import Normalization, Reduction, fire_targets, kept
 from fireopd.distributions import Comparison, Distributions
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective, ReverseKL
@@ -18,6 +18,18 @@ from fireopd.weighters import TokenWeighter, UniformWeighter
 
 Population = Literal["rollout_batch", "micro_batch_of_one"]
 """What filter and weighter see together: all trajectories of a step, or, as in the released scripts, one at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decided(TrajectoryFilter):
+    """Says again what a filter has said."""
+
+    keep: Tensor
+    """bool [N]. Its answer."""
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return bool [N]."""
+        return self.keep
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,29 @@ class Method:
         part, rows = self.trajectory_filter, range(len(batch.teachers))
         seen = [batch] if self.population == "rollout_batch" else [batch.select([row]) for row in rows]
         return [x for own in seen for x in contracts.checked_reasons(part, part.reasons(own.seen_by(part)), own)]
+
+    @property
+    def reads_student_first(self) -> bool:
+        """Whether the student has to read the whole batch before its update, even if there is only one update.
+
+        It has not where the filter does without it, and all that follows looks at one trajectory at a time.
+        """
+        alone = self.population == "rollout_batch" and self.normalization != "batch"
+        alone &= self.token_weighter.by_trajectory and self.objective.by_trajectory
+        return not alone or bool(self.trajectory_filter.requires & signals.OF_STUDENT | self.requires & signals.JOINT)
+
+    def keep(self, batch: ScoredBatch) -> Tensor:
+        """Return bool [N]: which trajectories of a global batch are kept, which the student may not have read yet."""
+        return kept(batch, self.trajectory_filter)
+
+    def targets_of(self, batch: ScoredBatch, keep: Tensor) -> Targets:
+        """Return the targets of some trajectories of a batch that was filtered, where `reads_student_first` is false.
+
+        Args:
+            batch: n of the trajectories.
+            keep: bool [n]. Those that the filter keeps.
+        """
+        return replace(self, trajectory_filter=Decided(keep)).targets(batch)
 
     def comparison(self, distributions: Distributions | None) -> Comparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""

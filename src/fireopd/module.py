@@ -26,10 +26,11 @@ from fireopd.objectives import Objective, ReverseKL
 from fireopd.outlines import announcement
 from fireopd.preflight import check_run
 from fireopd.readings import read_rollouts
-from fireopd.scoring import CausalScorer
+from fireopd.scoring import CHUNK_LOGITS, CausalScorer
 from fireopd.sharding import FSDP2Strategy, Sharding
-from fireopd.signals import JOINT
+from fireopd.signals import JOINT, OF_STUDENT
 from fireopd.stopwatches import Stopwatch
+from fireopd.supervision import Supervision
 from fireopd.targets import Targets
 from fireopd.teachers import Teacher, check_scorer, share
 from fireopd.types import RolloutBatch, ScoredBatch
@@ -57,13 +58,13 @@ class FiReOPDModule(LightningModule):
         mini_batches: updates that a rollout batch is cut into.
         epochs: passes over a rollout batch.
         token_budget: tokens that go through the student at once, padding included.
-        chunk_tokens: tokens that go through the student's head at once.
+        chunk_logits: logits of the student held at once, tokens x vocabulary.
         dtype: type of the student's parameters.
         gradient_checkpointing: recompute activations in the backward pass, to save memory.
         sharding: of student and teachers, where the trainer's strategy is FSDP2Strategy.
         base: model that the student is compared with beside its teachers, loaded if a strategy reads base_logprobs.
         top_k: how many of the likeliest tokens topk_overlap and student_topk_mass are about.
-        extra_signals: signals to compute for the curves, though no strategy reads them.
+        extra_signals: signals to compute for the curves; one of the student has it read all rows, dropped ones too.
         max_skipped_steps: steps in a row that come to nothing (all dropped, or not finite) before the run stops.
 
     Raises:
@@ -88,7 +89,7 @@ class FiReOPDModule(LightningModule):
         mini_batches: int = 1,
         epochs: int = 1,
         token_budget: int = 16384,
-        chunk_tokens: int = 1024,
+        chunk_logits: int = CHUNK_LOGITS,
         dtype: Dtype = "float32",
         gradient_checkpointing: bool = False,
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
@@ -111,12 +112,12 @@ class FiReOPDModule(LightningModule):
         self.teachers = share(teachers)
         self.base = next((teacher for teacher in self.teachers.values() if teacher == base), base)
         self.top_k = top_k
-        self.student_name, self.dtype_name, self.chunk_tokens = student, dtype, chunk_tokens
+        self.student_name, self.dtype_name, self.chunk_logits = student, dtype, chunk_logits
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.gradient_clip, self.token_budget = gradient_clip, token_budget
         self.mini_batches, self.epochs = mini_batches, epochs
         self.gradient_checkpointing, self.sharding = gradient_checkpointing, sharding
-        self.requires = self.method.requires | {"student_logprobs", "sampling_logprobs"} | frozenset(extra_signals)
+        self.extra_signals = frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
         self.interrupts = Interrupts()
         self.policy_version = 0
@@ -143,7 +144,7 @@ class FiReOPDModule(LightningModule):
         model = without_dropout(load_causal_lm(self.student_name, "model.student", self.dtype_name)).train()
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        self.student = CausalScorer(model, self.chunk_tokens)
+        self.student = CausalScorer(model, self.chunk_logits)
         check_scorer("model.student", self.student_name, self.student)
         self._shard(self.student, frozen=False)
 
@@ -161,6 +162,17 @@ class FiReOPDModule(LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Add what no run can be right without: weights in sync, and whole steps when it is stopped."""
         return [WeightSync(), self.interrupts]
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """All the signals that are computed."""
+        return self.method.requires | {"student_logprobs", "sampling_logprobs"} | self.extra_signals
+
+    @property
+    def reads_student_first(self) -> bool:
+        """Whether the student reads a whole batch before its update, because targets, updates or curves need it."""
+        several = self.mini_batches * self.epochs > 1
+        return several or self.method.reads_student_first or bool(self.extra_signals & OF_STUDENT)
 
     @property
     def compares(self) -> bool:
@@ -185,12 +197,14 @@ class FiReOPDModule(LightningModule):
         scored, distributions = self.score(rollouts, watch)
         batch, own = collectives.gather_batch(scored)
         fault = faults.unusable_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
-        targets = Targets.nothing(batch) if fault else self.method.targets(batch)
+        supervision = Supervision(self.method, batch, void=fault is not None)
         with watch("update"):
             self.interrupts.postpone()
-            cuts = updates(targets.keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
-            comparison = self.method.comparison(distributions)
-            steps = [self._update(rollouts, batch, targets, own, rows, comparison) for rows in cuts]
+            keep, comparison = supervision.keep, self.method.comparison(distributions)
+            cuts = updates(keep, mini_batches=self.mini_batches, epochs=self.epochs, seed=self.policy_version)
+            steps = [self._update(supervision, own, rows, comparison) for rows in cuts]
+        batch, targets = supervision.whole()
+        fault = fault or faults.unusable_signal(batch, self.method.requires & OF_STUDENT)
         fault = fault or faults.fruitless(batch, targets, steps, self.method.strategies)
         self.skipped_steps = self.skipped_steps + 1 if fault else 0
         if fault:
@@ -199,10 +213,10 @@ class FiReOPDModule(LightningModule):
         return {"batch": batch, "targets": targets}
 
     def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, Distributions | None]:
-        """Have teachers and student read this rank's trajectories; return the teachers' distributions if needed."""
+        """Have all models that have to be asked first read this rank's trajectories; see `read_rollouts`."""
         return read_rollouts(
             rollouts,
-            self.student,
+            self.student if self.reads_student_first else None,
             self.teachers,
             self.base,
             watch,
@@ -213,26 +227,22 @@ class FiReOPDModule(LightningModule):
         )
 
     def _update(
-        self,
-        rollouts: RolloutBatch,
-        batch: ScoredBatch,
-        targets: Targets,
-        own: slice,
-        rows: Tensor,
-        comparison: Comparison | None,
+        self, supervision: Supervision, own: slice, rows: Tensor, comparison: Comparison | None
     ) -> dict[str, float]:
-        """Make one optimizer step on some global rows, of which this rank computes its own; return what it came to."""
+        """Make one optimizer step on some global rows, of which this rank computes a part; return what it came to."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        shares = torch.zeros(targets.mask.shape, dtype=torch.float64, device=rows.device)
-        shares[rows] = loss_shares(targets.mask[rows], self.method.reduction)
+        batch = supervision.batch
+        shares = torch.zeros(batch.tokens.shape, dtype=torch.float64, device=rows.device)
+        shares[rows] = loss_shares(batch.response_mask[rows], self.method.reduction)
         loss = torch.zeros((), dtype=torch.float64, device=rows.device)
-        temperature = rollouts.sampling.temperature
-        for micro in micro_batches(rollouts, batch, targets, shares, own, rows, self.token_budget, comparison):
-            part = micro.rollouts
-            scores = self.student(part.tokens, part.response_mask, temperature=temperature, comparison=micro.comparison)
+        entropy = supervision.targets is None and "student_entropy" in self.requires
+        settings = {"temperature": batch.sampling.temperature, "entropy": entropy}
+        for micro in micro_batches(batch, shares, own, rows, self.token_budget, comparison):
+            scores = self.student(micro.tokens, micro.response_mask, comparison=micro.comparison, **settings)
+            old_logprobs, targets = supervision.of(micro.rows, scores)
             divergence, clip_ratio = scores.compared.get("divergence"), self.method.clip_ratio
-            share = fire_loss(scores.logprobs, micro.old_logprobs, micro.targets, micro.shares, clip_ratio, divergence)
+            share = fire_loss(scores.logprobs, old_logprobs, targets, micro.shares, clip_ratio, divergence)
             # Gradients are averaged over processes, but this is one part of a sum.
             self.manual_backward(share * collectives.world_size())
             loss += share.detach()

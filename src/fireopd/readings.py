@@ -12,7 +12,7 @@ from fireopd.types import RolloutBatch, ScoredBatch
 
 def read_rollouts(
     rollouts: RolloutBatch,
-    student: CausalScorer,
+    student: CausalScorer | None,
     teachers: Mapping[str, Teacher],
     base: Teacher | None,
     watch: Stopwatch,
@@ -22,11 +22,11 @@ def read_rollouts(
     top_k: int,
     token_budget: int,
 ) -> tuple[ScoredBatch, Distributions | None]:
-    """Have teachers, base model and student read trajectories, the student last, beside the teachers' distributions.
+    """Have teachers and base model read trajectories, and last the student, beside the teachers' distributions.
 
     Args:
         rollouts: B trajectories.
-        student: as it is now.
+        student: as it is now; none if it is to read them in its update.
         teachers: by name; each reads its own rows.
         base: reads all rows, if its signal is declared.
         watch: takes the seconds of each model.
@@ -48,10 +48,11 @@ def read_rollouts(
             read |= base.score(rollouts, entropy=False).named("base")
     if known is not None and signals & JOINT:
         comparison = Comparison(known, joint_signals(signals & JOINT, top_k))
-    with watch("student"):
+    if student is not None:
         entropy = "student_entropy" in signals
-        scores = score_rollouts(student, rollouts, entropy=entropy, token_budget=token_budget, comparison=comparison)
-        read |= scores.named("student")
+        with watch("student"):
+            own = score_rollouts(student, rollouts, entropy=entropy, token_budget=token_budget, comparison=comparison)
+        read |= own.named("student")
     if rollouts.rewards is not None:
         read["rewards"] = rollouts.rewards
     return ScoredBatch.of(rollouts, read), known

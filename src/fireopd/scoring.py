@@ -3,6 +3,9 @@
 This is the only place where logits are shifted against tokens: what the model says at position t - 1 is about token t.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -11,30 +14,33 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd import collectives
 from fireopd.batching import by_token_budget
 from fireopd.distributions import Companion, Comparison, log_distribution
+from fireopd.likelihoods import token_likelihoods
 from fireopd.progress import counted
 from fireopd.types import RolloutBatch, TokenScores
+
+CHUNK_LOGITS = 2**25
+"""Logits held at once where nothing else is set: 128 MiB of float32, 220 tokens of a vocabulary of 152,000."""
 
 
 class CausalScorer(nn.Module):
     """A causal LM whose forward returns the scores of given tokens instead of logits.
 
-    The head is applied to `chunk_tokens` hidden states at a time, and again in the backward pass, so that memory is
-    `chunk_tokens` x vocabulary however long the rows are. The head runs inside this module's forward, where a sharded
-    model has its weights gathered.
+    At most `chunk_logits` logits are held at once, forward and backward, however long the rows are and however large
+    the vocabulary is. The head runs inside this module's forward, where a sharded model has its weights gathered.
     """
 
-    def __init__(self, model: PreTrainedModel, chunk_tokens: int = 1024) -> None:
+    def __init__(self, model: PreTrainedModel, chunk_logits: int = CHUNK_LOGITS) -> None:
         """Wrap a model.
 
         Args:
             model: any Hugging Face causal LM whose logits are its head applied to its last hidden states.
-            chunk_tokens: tokens that go through the head at once.
+            chunk_logits: logits held at once; those of one token at least.
         """
         super().__init__()
-        if chunk_tokens < 1:
-            raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
+        if chunk_logits < 1:
+            raise ValueError(f"chunk_logits must be at least 1, got {chunk_logits}")
         self.model = model
-        self.chunk_tokens = chunk_tokens
+        self.chunk_logits = chunk_logits
         self.sharded = False
 
     def forward(
@@ -63,20 +69,16 @@ class CausalScorer(nn.Module):
         hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         scored = mask.clone()
         scored[:, 0] = False
-        everybody = [(torch.ones_like(scored[:, 0]), None)]
         read: dict[str, Tensor] = {}
-        for rows, companion in comparison.by_head() if comparison else everybody:
-            here = scored & rows[:, None]
-            parts = hidden[here[:, 1:]].split(self.chunk_tokens), tokens[here].split(self.chunk_tokens)
-            companions = companion.split(self.chunk_tokens) if companion else [None] * len(parts[0])
-            chunks = [
-                checkpoint(self._head, *chunk, temperature, entropy, use_reentrant=False)
-                for chunk in zip(*parts, companions, strict=True)
-            ]
-            for name in chunks[0]:
-                values = torch.cat([chunk[name] for chunk in chunks])
-                place = read.get(name, torch.zeros(tokens.shape, dtype=values.dtype, device=tokens.device))
-                read[name] = place.masked_scatter(here, values)
+        for here, companion in self._groups(scored, comparison):
+            states, chosen = hidden[here[:, 1:]], tokens[here]
+            if companion is None:
+                values = self._likelihoods(states, chosen, temperature, entropy)
+            else:
+                values = self._compared(states, chosen, companion, temperature, entropy)
+            for name, value in values.items():
+                place = read.get(name, torch.zeros(tokens.shape, dtype=value.dtype, device=tokens.device))
+                read[name] = place.masked_scatter(here, value)
         return TokenScores(
             logprobs=read.pop("logprobs"),
             entropy=read.pop("entropy", None),
@@ -84,16 +86,45 @@ class CausalScorer(nn.Module):
             states=hidden[scored[:, 1:]].split(scored.sum(-1).tolist()) if keep_states else None,
         )
 
-    def _head(
-        self, states: Tensor, chosen: Tensor, companion: Companion | None, temperature: float, entropy: bool
+    @staticmethod
+    def _groups(scored: Tensor, comparison: Comparison | None) -> Iterator[tuple[Tensor, Companion | None]]:
+        """Yield the tokens to score, bool [B, L], of each teacher where student and teachers are compared, else all."""
+        if comparison is None:
+            yield scored, None
+        else:
+            yield from ((scored & rows[:, None], companion) for rows, companion in comparison.by_head())
+
+    def _likelihoods(self, states: Tensor, chosen: Tensor, temperature: float, entropy: bool) -> dict[str, Tensor]:
+        head: Any = self.model.get_output_embeddings()
+        logprobs, entropies = token_likelihoods(
+            states,
+            head.weight,
+            head.bias,
+            chosen,
+            temperature=temperature,
+            entropy=entropy,
+            chunk_logits=self.chunk_logits,
+        )
+        return {"logprobs": logprobs} if entropies is None else {"logprobs": logprobs, "entropy": entropies}
+
+    def _compared(
+        self, states: Tensor, chosen: Tensor, companion: Companion, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
-        own = log_distribution(self.model.get_output_embeddings()(states), temperature)
-        read = {"logprobs": own.gather(-1, chosen[:, None]).squeeze(-1)}
-        if entropy:
-            read["entropy"] = torch.special.entr(own.exp()).sum(-1)
-        if companion is not None:
-            read |= companion.compare(own, temperature)
-        return read
+        """Take a measure of whole distributions, some of them at a time, and again in the backward pass."""
+        head: Any = self.model.get_output_embeddings()
+        size = max(1, self.chunk_logits // len(head.weight))
+
+        def read(states: Tensor, chosen: Tensor, companion: Companion) -> dict[str, Tensor]:
+            """Return float [T] by name."""
+            own = log_distribution(head(states), temperature)
+            values = {"logprobs": own.gather(-1, chosen[:, None]).squeeze(-1)}
+            if entropy:
+                values["entropy"] = torch.special.entr(own.exp()).sum(-1)
+            return {**values, **companion.compare(own, temperature)}
+
+        parts = zip(states.split(size), chosen.split(size), companion.split(size), strict=True)
+        chunks = [checkpoint(read, *part, use_reentrant=False) for part in parts]
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     @torch.no_grad()
     def discrepancy(self, tokens: Tensor) -> float:

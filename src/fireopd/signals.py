@@ -25,6 +25,8 @@ SIGNALS: dict[str, str] = {
 ENTROPIES = frozenset({"student_entropy", "teacher_entropy"})
 JOINT = frozenset({"reverse_kl", "topk_overlap", "student_topk_mass"})
 """Signals of student and teacher together, for which the teacher's distribution is needed at the student's pass."""
+OF_STUDENT = frozenset({"student_logprobs", "student_entropy"}) | JOINT
+"""Signals for which the student has to read the trajectories."""
 PER_TRAJECTORY = frozenset({"rewards"})
 
 
@@ -40,6 +42,20 @@ class Strategy:
     def requires(self) -> frozenset[str]:
         """The names of the signals that it reads. A subclass may simply assign a frozenset."""
         return frozenset()
+
+    @property
+    def by_trajectory(self) -> bool:
+        """Whether its answer about a trajectory depends on that trajectory alone: it may then be asked piece by piece.
+
+        A subclass may simply assign True. What a class says is not inherited: its subclasses may answer otherwise.
+        """
+        return False
+
+    def __init_subclass__(cls) -> None:
+        """Forget what the parent says of itself."""
+        super().__init_subclass__()
+        if "by_trajectory" not in vars(cls):
+            cls.by_trajectory = Strategy.by_trajectory  # type: ignore[method-assign]
 
 
 class ContractError(UserError):

@@ -15,7 +15,7 @@ from fireopd.contexts import after_prompts, align
 from fireopd.distributions import Distributions, Head
 from fireopd.errors import UserError
 from fireopd.models import Dtype, context_length, encode_chats, load_causal_lm, load_config, load_tokenizer, stop_tokens
-from fireopd.scoring import CausalScorer, score_rollouts
+from fireopd.scoring import CHUNK_LOGITS, CausalScorer, score_rollouts
 from fireopd.stopwatches import Stopwatch
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
@@ -85,8 +85,8 @@ class HFTeacher(Teacher):
     """Type of the parameters."""
     token_budget: int = 16384
     """Tokens scored at once, padding included."""
-    chunk_tokens: int = 1024
-    """Tokens that go through the head at once."""
+    chunk_logits: int = CHUNK_LOGITS
+    """Logits held at once, tokens x vocabulary; those of one token at least."""
     context: list[dict[str, str]] = field(default_factory=list)
     """Chat messages that the teacher reads before those of the prompt, and the student does not: worked examples, a
     rubric (on-policy context distillation). They come after a prompt's own system message."""
@@ -147,7 +147,7 @@ class HFTeacher(Teacher):
         if self.scorer is not None:
             return
         model = load_causal_lm(self.path, f"{key}.path", self.dtype, device).eval().requires_grad_(False)
-        self.scorer = CausalScorer(model, self.chunk_tokens)
+        self.scorer = CausalScorer(model, self.chunk_logits)
         check_scorer(f"{key}.path", self.path, self.scorer)
         shard(self.scorer)
 

@@ -187,6 +187,8 @@ class ScoredBatch:
     """Optimizer steps that the sampling weights had seen: the clock of schedules."""
     tasks: tuple[str, ...] = ()
     """[N]. Task of each trajectory; empty where they are not known, as in a foreign recording."""
+    student_read: Tensor | None = None
+    """bool [N]. Trajectories that the student has read, where it has not read all; its signals of others are 0."""
     reader: Strategy | None = None
     """The strategy to which this view is restricted."""
 
@@ -209,6 +211,17 @@ class ScoredBatch:
     def lengths(self) -> Tensor:
         """int64 [N]. Number of response tokens."""
         return self.response_mask.sum(-1)
+
+    @property
+    def spans(self) -> Tensor:
+        """int64 [N]. Number of tokens up to the last of the response, prompt included; 0 without a response."""
+        places = torch.arange(1, self.tokens.shape[1] + 1, device=self.tokens.device)
+        return torch.where(self.response_mask, places, 0).amax(-1)
+
+    @property
+    def student_mask(self) -> Tensor:
+        """Which response tokens the student has read, bool [N, L]."""
+        return self.response_mask if self.student_read is None else self.response_mask & self.student_read[:, None]
 
     @property
     def sampling_logprobs(self) -> Tensor:
@@ -280,16 +293,19 @@ class ScoredBatch:
         names = sorted(set(self.teachers))
         return [self.tokens.new_tensor([i for i, t in enumerate(self.teachers) if t == name]) for name in names]
 
-    def select(self, rows: Sequence[int]) -> ScoredBatch:
-        """Return some of the rows."""
+    def select(self, rows: Sequence[int], width: int | None = None) -> ScoredBatch:
+        """Return some of the rows, cut to a width if one is given."""
         index = list(rows)
         return replace(
             self,
-            tokens=self.tokens[index],
-            response_mask=self.response_mask[index],
+            tokens=self.tokens[index, :width],
+            response_mask=self.response_mask[index, :width],
             groups=self.groups[index],
             finished=self.finished[index],
+            student_read=None if self.student_read is None else self.student_read[index],
             teachers=tuple(self.teachers[row] for row in index),
             tasks=tuple(self.tasks[row] for row in index) if self.tasks else (),
-            signals={name: value[index] for name, value in self.signals.items()},
+            signals={
+                name: value[index] if value.ndim == 1 else value[index, :width] for name, value in self.signals.items()
+            },
         )

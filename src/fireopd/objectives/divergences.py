@@ -24,6 +24,8 @@ class GeneralizedJSD(DirectObjective):
     beta: float = 0.5
     """In [0, 1]: 0 for the forward KL, 1 for the reverse KL."""
 
+    by_trajectory = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if not 0 <= self.beta <= 1:
@@ -48,6 +50,8 @@ class SkewKL(DirectObjective):
 
     skew: float = 0.1
     """Share of the student in the mixture, in [0, 1); 0 for the reverse KL."""
+
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

@@ -32,6 +32,7 @@ class EntropyGatedKL(DirectObjective):
     """`teacher`: the teacher's mass on the support is brought to 1; `plain`: it is left as it is."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "teacher_entropy"})
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -68,6 +69,7 @@ class SignGatedKL(DirectObjective):
     """Likeliest tokens of the teacher."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs"})
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

@@ -28,6 +28,7 @@ class ReverseKL(Objective):
     """
 
     requires = frozenset({"teacher_logprobs", "student_logprobs"})
+    by_trajectory = True
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
@@ -44,6 +45,8 @@ class ClippedReverseKL(ReverseKL):
     limit: float = 5.0
     """Largest size of an advantage, nats; more than 0."""
 
+    by_trajectory = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if not self.limit > 0:
@@ -57,6 +60,8 @@ class ClippedReverseKL(ReverseKL):
 @dataclass(frozen=True)
 class SoftLogRatio(ReverseKL):
     """The log-ratio, squeezed: sign(r) log(1 + |r|), which grows slowly where student and teacher are far apart."""
+
+    by_trajectory = True
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
@@ -77,6 +82,8 @@ class FlooredReverseKL(ReverseKL):
     """Share of the student in the mixture, in (0, 1); towards 0, the floor goes away."""
     floor: FloorReading = "scaled"
     """`scaled`: log(mixing) / (1 - mixing); `logit`: log(mixing / (1 - mixing))."""
+
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -104,6 +111,8 @@ class PowerDifference(ReverseKL):
     power: float = 1.0
     """Exponent, more than 0. The paper tunes it for each benchmark, between 0.1 and 500."""
 
+    by_trajectory = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if not self.power > 0:
@@ -128,6 +137,7 @@ class FixedPenalty(Objective):
     """Size of the negative advantage, nats; more than 0."""
 
     requires = frozenset({"student_logprobs"})
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

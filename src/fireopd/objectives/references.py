@@ -22,6 +22,7 @@ class ExtrapolatedReverseKL(Objective):
     """Lambda of the paper, at least 0."""
 
     requires = frozenset({"teacher_logprobs", "base_logprobs", "student_logprobs"})
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

@@ -40,6 +40,8 @@ class TopKDivergence(DirectObjective):
     """`both`: each model's mass on the support is brought to 1; `teacher`: the teacher's; `plain`: neither's; `tail`:
     neither's, and the other tokens are one more."""
 
+    by_trajectory = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if self.top_k < 1:

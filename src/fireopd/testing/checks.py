@@ -35,6 +35,7 @@ OF_THE_ANSWERS: tuple[Property, ...] = (
     invariances.ignores_what_is_off_the_mask,
     invariances.does_not_depend_on_padding,
     invariances.follows_the_order_of_rows,
+    invariances.answers_each_trajectory_alone_if_it_says_so,
     answers.survives_the_edges,
     objects.takes_its_state_back,
 )

@@ -97,6 +97,22 @@ def follows_the_order_of_rows(subject: Subject) -> str:
     return ""
 
 
+def answers_each_trajectory_alone_if_it_says_so(subject: Subject) -> str:
+    """With `by_trajectory`, the answer about some rows is the same when the others are not there."""
+    if not subject.strategy.by_trajectory:
+        return ""
+    for batch in subject.examples:
+        whole = subject.answer(batch)
+        for rows in (range(0, len(batch.teachers), 2), range(1)):
+            part = subject.answer(batch.select(rows), "some rows of a batch")
+            if changed := difference(whole[list(rows)], part, batch.response_mask[list(rows)]):
+                return (
+                    f"says by_trajectory = True, but answers otherwise when other rows of the batch are missing "
+                    f"({changed}). Leave by_trajectory out: the default, False, has it asked of the whole batch."
+                )
+    return ""
+
+
 def _in_place(answer: Tensor, order: list[int]) -> Tensor:
     """Return the rows of an answer where they were before they were put into an order."""
     back = torch.empty_like(answer)

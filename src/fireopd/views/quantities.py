@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fireopd.signals import PER_TRAJECTORY
+from fireopd.signals import OF_STUDENT, PER_TRAJECTORY
 from fireopd.targets import Targets
 from fireopd.types import ScoredBatch
 
@@ -48,11 +48,14 @@ KINDS = {
 def measured(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
     """Return what is known of every token: float32 [N, L] by name, in the order of `KINDS`.
 
-    What the method gives to tokens is NaN on dropped trajectories, which it gives nothing.
+    What the method gives to tokens is NaN on dropped trajectories, which it gives nothing; what the student says is NaN
+    on trajectories that it has not read.
     """
     found = {name: values for name, values in batch.signals.items() if name not in PER_TRAJECTORY}
+    for name in found.keys() & OF_STUDENT:
+        found[name] = torch.where(batch.student_mask, found[name], torch.nan)
     if "teacher_logprobs" in batch.signals:
-        found["log_ratio"] = batch.teacher_logprobs - batch.student_logprobs
+        found["log_ratio"] = batch.teacher_logprobs - found["student_logprobs"]
     given = {name: values for name, values in targets.tensors.items() if name not in ("keep", "mask")}
     found |= {name: torch.where(targets.mask, values, torch.nan) for name, values in given.items()}
     return {name: found[name].float().cpu() for name in KINDS if name in found}

@@ -29,6 +29,8 @@ class TokenWeighter(Strategy, ABC):
 class UniformWeighter(TokenWeighter):
     """Gives every token the same weight: plain on-policy distillation."""
 
+    by_trajectory = True
+
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L], all 1."""
         return torch.ones(batch.response_mask.shape, device=batch.response_mask.device)

@@ -22,6 +22,11 @@ class ProductOf(TokenWeighter):
         """What any of the weighters requires."""
         return signals.union(self.weighters)
 
+    @property
+    def by_trajectory(self) -> bool:
+        """Whether all of the weighters look at one trajectory at a time."""
+        return all(part.by_trajectory for part in self.weighters)
+
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
         weight = UniformWeighter()(batch)

@@ -31,6 +31,8 @@ class PositionWeighter(TokenWeighter):
     width: float = 0.1
     """How slowly it rises, as a share of the length; more than 0."""
 
+    by_trajectory = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if not 0 <= self.floor <= 1:
@@ -58,6 +60,8 @@ class WindowWeighter(TokenWeighter):
     """From the first token on, or from a token drawn for each trajectory, the stretch within the response."""
     seed: int = 0
     """Decides, with the step and the trajectory's tokens, what is drawn; the order of rows does not matter."""
+
+    by_trajectory = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
