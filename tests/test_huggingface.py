@@ -5,10 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from fireopd.engines import HFEngine
-from fireopd.engines.huggingface import sample, truncate
 from fireopd.rollouts import collate, roll_out, row_seed
 from fireopd.scoring import CausalScorer, score_rollouts
-from fireopd.types import Prompt, Sampling
+from fireopd.types import Prompt
 
 CPU = torch.device("cpu")
 
@@ -64,39 +63,6 @@ def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts)
             assert len(response.logprobs) == len(response.tokens)
         assert any(response.finished for response in responses) or sampler is short
         assert not all(response.finished for response in responses) or sampler is engine
-
-
-def test_frequencies_of_sampled_tokens_are_the_probabilities():
-    logits = torch.tensor([1.0, -torch.inf, 0.0, 2.0, -1.0])
-    uniforms = (torch.arange(20_000) + 0.5) / 20_000
-    chosen, logprobs = sample(logits.expand(20_000, -1), Sampling(), uniforms)
-    frequencies = torch.bincount(chosen, minlength=5) / 20_000
-    torch.testing.assert_close(frequencies, logits.softmax(-1), atol=1e-3, rtol=0)
-    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[chosen])
-
-
-@pytest.mark.parametrize(("top_p", "top_k"), [(0.7, 0), (1.0, 3), (0.5, 4), (1e-6, 0), (1.0, 99), (0.9, 1)])
-def test_truncation_keeps_the_likeliest_tokens_and_tells_their_new_probabilities(top_p, top_k):
-    torch.manual_seed(0)
-    logits = torch.randn(50, 11) * 2
-    for row, cut in zip(logits, truncate(logits, Sampling(1.0, top_p, top_k)), strict=True):
-        ranked = sorted(range(11), key=lambda token: -row[token])[: top_k or None]
-        probabilities = row[ranked].softmax(-1).tolist()
-        kept = [token for i, token in enumerate(ranked) if sum(probabilities[:i]) < top_p]
-        assert sorted(kept) == cut.isfinite().nonzero()[:, 0].tolist()
-    uniforms = torch.rand(50)
-    chosen, logprobs = sample(logits, Sampling(1.3, top_p, top_k), uniforms)
-    distribution = truncate(logits / 1.3, Sampling(1.0, top_p, top_k)).softmax(-1)
-    torch.testing.assert_close(logprobs.exp(), distribution.gather(-1, chosen[:, None])[:, 0])
-    assert (logprobs > -torch.inf).all()
-
-
-def test_extremes_of_the_uniform_never_give_an_impossible_token():
-    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
-    for uniform in (0.0, 1 - 2**-24):
-        chosen, logprobs = sample(logits, Sampling(), torch.tensor([uniform]))
-        assert logprobs.isfinite().all()
-        assert chosen.item() in (1, 2)
 
 
 def test_rolled_out_frequencies_follow_the_model():

@@ -69,7 +69,9 @@ class Decoder:
                 self._begin(free)
             else:
                 self._go_on()
-        told = zip(self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.finished.tolist(), strict=True)
+        told = zip(
+            self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.finished.tolist(), strict=True
+        )
         return [Response(tuple(tokens[:n]), tuple(logprobs[:n]), finished) for tokens, logprobs, n, finished in told]
 
     def _begin(self, free: int) -> None:

@@ -10,7 +10,9 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd.engines.attentions import share_heads
 from fireopd.engines.base import RolloutEngine
 from fireopd.engines.decoding import Decoder
-from fireopd.models import Dtype, load_causal_lm, load_tokenizer, stop_tokens
+from fireopd.engines.slots import keeps_more
+from fireopd.errors import UserError
+from fireopd.models import Dtype, load_causal_lm, load_config, load_tokenizer, stop_tokens
 from fireopd.scoring import CausalScorer
 from fireopd.types import Prompt, Response
 
@@ -34,6 +36,12 @@ class HFEngine(RolloutEngine):
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
+    def check(self, key: str, student: str) -> None:
+        """Raise `UserError` for a model that this engine cannot decode."""
+        super().check(key, student)
+        if keeps_more(load_config(student, "model.student")):
+            raise self._cannot_decode(key, student)
+
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
         """Return the bytes of the engine's own copy of the student and of its cache."""
         width, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
@@ -45,7 +53,10 @@ class HFEngine(RolloutEngine):
 
     def setup(self, model: str, device: torch.device) -> None:
         """Load the model and its stop tokens."""
+        self.check("engine", model)
         self.model = load_causal_lm(model, "engine", self.dtype, device).eval().requires_grad_(False)
+        if self.model._is_stateful:
+            raise self._cannot_decode("engine", model)
         share_heads(self.model)
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
 
@@ -76,5 +87,17 @@ class HFEngine(RolloutEngine):
         assert self.model is not None, "setup() comes first"
         if not prompts:
             return []
-        settings = {"sampling": self.sampling, "stops": self.stops, "max_length": self.max_response_length}
-        return Decoder(self.model, prompts, seeds, slots=self.batch_size, **settings).decode()
+        decoder = Decoder(
+            self.model,
+            prompts,
+            seeds,
+            sampling=self.sampling,
+            stops=self.stops,
+            max_length=self.max_response_length,
+            slots=self.batch_size,
+        )
+        return decoder.decode()
+
+    def _cannot_decode(self, key: str, model: str) -> UserError:
+        problem = f"{model} keeps more of earlier tokens than their keys and values"
+        return UserError(key, "HFEngine", problem, "choose VLLMEngine or VLLMServerEngine")

@@ -24,17 +24,17 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
     log_distribution = truncate(logits, sampling).log_softmax(-1)
-    every = torch.arange(len(logits), device=logits.device)
+    every, size = torch.arange(len(logits), device=logits.device), min(BLOCK, logits.shape[-1])
     probabilities = log_distribution.exp()
-    if missing := -logits.shape[-1] % BLOCK:
+    if missing := -logits.shape[-1] % size:
         probabilities = pad(probabilities, (0, missing))
-    blocks = probabilities.view(len(logits), -1, BLOCK)
+    blocks = probabilities.view(len(logits), -1, size)
     cumulative = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     drawn = uniforms.double() * cumulative[:, -1]
     block = _first_beyond(cumulative, drawn)
     inside = drawn - pad(cumulative, (1, 0))[every, block]
-    chosen = block * BLOCK + _first_beyond(blocks[every, block].double().cumsum(-1), inside)
-    chosen = chosen.clamp(max=logits.shape[-1] - 1)
+    chosen = block * size + _first_beyond(blocks[every, block].double().cumsum(-1), inside)
+    chosen = chosen.clamp(max=logits.shape[-1] - 1)  # where nothing is finite
     return chosen, log_distribution[every, chosen]
 
 

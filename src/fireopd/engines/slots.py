@@ -1,8 +1,8 @@
 """The key-value cache of rows that are decoded together: a row that ends leaves its slot to another.
 
-All rows end in the same column, so that a step writes one column; a shorter row begins further to the right. Memory is set
-aside for more columns than are in use, so that a token costs no copy of those before it; and a row that ends costs the
-copy of one other row, the last one, into its slot.
+All rows end in the same column, so that a step writes one column; a shorter row begins further to the right. Memory is
+set aside for more columns than are in use, so that a token costs no copy of those before it; and a row that ends costs
+the copy of one other row, the last one, into its slot.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,20 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.modeling_utils import PreTrainedModel
 
 LEAST_ROOM = 64
 """Columns that are set aside beyond those in use, or half as many as are in use if that is more."""
 
 
-def keeps_keys_and_values_alone(model: PreTrainedModel) -> bool:
-    """Return whether a model keeps nothing of earlier tokens but their keys and values."""
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in DynamicCache(model.config).layers)
+def keeps_more(config: PreTrainedConfig) -> bool:
+    """Return whether models of a configuration keep more of earlier tokens than their keys and values."""
+    try:
+        layers = DynamicCache(config=config).layers
+    except KeyError:  # a kind of layer that comes with the model
+        return True
+    return not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 @dataclass
@@ -108,7 +111,10 @@ class SlotCache(DynamicCache):
             rows: int64 [K]. Its rows; one that comes several times fills as many slots.
             slots: rows to set memory aside for, where there is not enough.
         """
-        states = [(cast(Tensor, layer.keys), cast(Tensor, layer.values)) for layer in prefilled.layers]
+        states = [
+            (cast(Tensor, layer.keys), cast(Tensor, layer.values))
+            for layer in cast(list[DynamicLayer], prefilled.layers)
+        ]
         if self.extent.rows == 0:
             self.layers = [SlotLayer(self.extent, own) for own in states]
             self.extent.start, self.extent.end, self.slots = 0, states[0][0].shape[2], 0
