@@ -1,4 +1,4 @@
-"""Tokens come from the stated distribution, whatever the number of tokens, and rounding never picks an impossible one."""
+"""Tokens come from the stated distribution, however many there are, and rounding never picks an impossible one."""
 
 import pytest
 import torch
