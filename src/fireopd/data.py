@@ -1,8 +1,9 @@
 """The rollout data module: prompts go in, batches of the student's own trajectories come out."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,9 +13,10 @@ from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models import context_length, encode_chat, load_tokenizer
+from fireopd.overlaps import Overlap, from_state, state_of
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.rollouts import grade, roll_out
-from fireopd.types import Prompt, RolloutBatch
+from fireopd.types import Prompt, Response, RolloutBatch
 
 VALIDATION_SEED = 0
 """Validation rollouts have a seed of their own, so that two runs, or two moments of one, are compared in pairs."""
@@ -34,6 +36,7 @@ class RolloutDataModule(LightningDataModule):
         validation_responses: int = 4,
         chat_template_options: dict[str, Any] | None = None,
         seed: int = 0,
+        overlap: bool = False,
     ) -> None:
         """Store the settings.
 
@@ -47,6 +50,7 @@ class RolloutDataModule(LightningDataModule):
             validation_responses: responses to each validation prompt: the k of avg@k.
             chat_template_options: passed to the chat template, for example {enable_thinking: false}.
             seed: of the order of prompts and of all rollouts; follows seed_everything.
+            overlap: sample the next batch while this one is learnt from, from weights that are one rollout batch older.
 
         Raises:
             ValueError: if a number is out of range.
@@ -61,7 +65,8 @@ class RolloutDataModule(LightningDataModule):
         self.batch_size, self.responses_per_prompt = batch_size, responses_per_prompt
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
-        self.seed = seed
+        self.seed, self.overlap = seed, overlap
+        self.next_rollout = Overlap()
         self.grade_training = False
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
@@ -146,6 +151,8 @@ class RolloutLoader:
         self.prompts, self.own = prompts, prompts[self.rank :: self.ranks]
         self.size = data.batch_size if training else data.validation_batch_size
         self.position = 0
+        self.handed_out: RolloutBatch | None = None
+        self.saved: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         """Return the number of batches, the same on every process; training leaves out a last one that is not full."""
@@ -155,44 +162,74 @@ class RolloutLoader:
         """Roll out batch after batch, each when it is asked for."""
         return self._train() if self.training else self._validate()
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches the run has learnt from; one that an interrupt cut short is to come again."""
-        if not self.data.trainer:
-            return {"position": self.position}
-        progress: Any = self.data.trainer.fit_loop.epoch_loop.batch_progress.current
-        return {"position": self.position - (progress.ready - progress.processed)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches the run has learnt from; one that an interrupt cut short is to come again.
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        Where rollouts overlap, the next batch comes from weights that no checkpoint has: it is kept itself, by process.
+        Every process must call.
+        """
+        position = self.position
+        if self.data.trainer:
+            progress: Any = self.data.trainer.fit_loop.epoch_loop.batch_progress.current
+            position -= progress.ready - progress.processed
+        if not self.data.overlap:
+            return {"position": position}
+        cut_short = position < self.position
+        rollouts = self.handed_out if cut_short else self.data.next_rollout.peek(position)
+        return {"position": position, "next": collectives.from_all(None if rollouts is None else state_of(rollouts))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
         self.position = state_dict["position"]
+        kept = state_dict.get("next", [])
+        if self.data.overlap and len(kept) == self.ranks and None not in kept:
+            self.saved = kept[self.rank]
 
     def _train(self) -> Iterator[RolloutBatch]:
         epoch = self.position // len(self)
         generator = torch.Generator().manual_seed(self.data.seed + epoch)
         order = torch.randperm(len(self.prompts), generator=generator).tolist()
+
+        def own(position: int) -> list[Prompt]:
+            start = (position % len(self)) * self.size
+            return [self.prompts[i] for i in order[start : start + self.size]][self.rank :: self.ranks]
+
         while self.position < (epoch + 1) * len(self):
-            start = (self.position % len(self)) * self.size
-            chosen = [self.prompts[i] for i in order[start : start + self.size]]
-            batch = self._batch(chosen[self.rank :: self.ranks], self.position)
+            batch = self._together(partial(self._next, own(self.position), self.position))
             self.position += 1  # not before: a rollout that fails is to come again
+            self.handed_out = batch
+            if self.data.overlap and self.position < (epoch + 1) * len(self):
+                roll_out = partial(self._roll_out, own(self.position), self.position)
+                self.data.next_rollout.begin(self.position, roll_out)
             yield batch
 
     def _validate(self) -> Iterator[RolloutBatch]:
         for start in range(0, len(self) * self.size, self.size):
-            yield self._batch(self.own[start : start + self.size], step=0)
+            yield self._together(partial(self._roll_out, self.own[start : start + self.size], step=0))
 
-    def _batch(self, prompts: list[Prompt], step: int) -> RolloutBatch:
+    def _together(self, make: Callable[[], RolloutBatch]) -> RolloutBatch:
+        """Return a batch, graded if that is wanted, or raise on all processes."""
         batch, error = None, None
         try:
-            batch = self._roll_out(prompts, step)
+            batch = self._graded(make())
         except Exception as failure:  # of any engine or verifier
             error = failure
         collectives.raise_together(error)
         return cast(RolloutBatch, batch)
 
+    def _next(self, prompts: list[Prompt], position: int) -> RolloutBatch:
+        """Return the batch that a checkpoint kept, or that was sampled beside the training, or else sample it."""
+        saved, self.saved = self.saved, None
+        if saved is not None:
+            return from_state(saved, [prompt for prompt in prompts for _ in range(self.data.responses_per_prompt)])
+        sampled = self.data.next_rollout.take(position)
+        if sampled is not None:
+            return replace(sampled, seconds=self.data.next_rollout.waited)
+        return self._roll_out(prompts, position)
+
     def _roll_out(self, prompts: list[Prompt], step: int) -> RolloutBatch:
         data = self.data
-        batch, rows, responses = roll_out(
+        batch, _, _ = roll_out(
             self.engine,
             prompts,
             responses=data.responses_per_prompt if self.training else data.validation_responses,
@@ -200,7 +237,13 @@ class RolloutLoader:
             step=step,
             first_group=self.rank * self.size,
         )
-        if self.training and not data.grade_training:
+        return batch
+
+    def _graded(self, batch: RolloutBatch) -> RolloutBatch:
+        """Return the batch with rewards and votes, if somebody reads them. Verifiers may need the main thread."""
+        if (self.training and not self.data.grade_training) or batch.rewards is not None:
             return batch
-        rewards, votes = grade(data.source.verifier, data.tokenizer, rows, responses)
+        written = [tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.response_mask, strict=True)]
+        responses = [Response(tuple(tokens), (), finished=False) for tokens in written]
+        rewards, votes = grade(self.data.source.verifier, self.data.tokenizer, batch.prompts, responses)
         return replace(batch, rewards=rewards, votes=votes)
