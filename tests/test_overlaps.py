@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from fakes import ScriptedEngine
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from processes import Run
 from test_module import TEACHERS, Notes, fit, make_data, make_module, sgd
@@ -67,15 +68,24 @@ def test_where_the_student_stands_still_nothing_changes(tmp_path):
 
 
 def test_the_engine_takes_no_weights_while_it_samples(tmp_path):
+    learnt = threading.Event()
+
+    class Learnt(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            learnt.set()
+
     class Slow(ScriptedEngine):
         def generate(self, prompts, seeds):
             answers = super().generate(prompts, seeds)
-            time.sleep(0.2)
+            if threading.current_thread() is not threading.main_thread():
+                assert learnt.wait(30), "the step beside it is done"
+                learnt.clear()
+                time.sleep(0.1)
             self.events.append("done")
             return answers
 
     data = make_data(24, engine=Slow(), overlap=True)
-    fit(make_module(trajectory_filter=KeepAll()), data, tmp_path)
+    fit(make_module(trajectory_filter=KeepAll()), data, tmp_path, callbacks=[Learnt()])
     expected = ["setup tiny/student", "load 0", "generate 0", "done", "generate 0", "done", "load 1"]
     assert data.engine.events == [*expected, "generate 1", "done", "load 2", "load 3"]
 
