@@ -10,7 +10,7 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd.engines.attentions import share_heads
 from fireopd.engines.base import RolloutEngine
 from fireopd.engines.decoding import Decoder
-from fireopd.engines.slots import keeps_more
+from fireopd.engines.slots import keeps_more, room_beyond
 from fireopd.errors import UserError
 from fireopd.models import Dtype, load_causal_lm, load_config, load_tokenizer, stop_tokens
 from fireopd.scoring import CausalScorer
@@ -45,10 +45,11 @@ class HFEngine(RolloutEngine):
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
         """Return the bytes of the engine's own copy of the student and of its cache."""
         width, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
-        cache = rows * tokens * cache_per_token * width
+        columns = tokens + room_beyond(tokens)
+        cache = rows * columns * cache_per_token * width
         return {
             "weights": (parameters * width, f"{parameters / 1e6:.1f} M parameters x {width} B"),
-            "KV cache": (cache, f"{rows} rows x {tokens} tokens x {cache_per_token} x {width} B"),
+            "KV cache": (cache, f"{rows} rows x {columns} tokens x {cache_per_token} x {width} B"),
         }
 
     def setup(self, model: str, device: torch.device) -> None:

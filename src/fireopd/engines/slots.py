@@ -14,7 +14,12 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 LEAST_ROOM = 64
-"""Columns that are set aside beyond those in use, or half as many as are in use if that is more."""
+"""Columns that are set aside beyond those in use, at least."""
+
+
+def room_beyond(columns: int) -> int:
+    """Return how many columns are set aside beyond those in use: half as many, lest memory be moved too often."""
+    return max(LEAST_ROOM, columns // 2)
 
 
 def keeps_more(config: PreTrainedConfig) -> bool:
@@ -146,7 +151,7 @@ class SlotCache(DynamicCache):
 
     def _set_aside(self, slots: int) -> None:
         width = self.extent.end - self.extent.start
-        self.slots, self.columns = slots, width + max(LEAST_ROOM, width // 2)
+        self.slots, self.columns = slots, width + room_beyond(width)
         for layer in self.layers:
             cast(SlotLayer, layer).set_aside(self.slots, self.columns)
         self.extent.start, self.extent.end = 0, width
