@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.filters import KeepAll
 from fireopd.module import FiReOPDModule
-from fireopd.overlaps import Overlap
+from fireopd.overlaps import Overlap, from_state, state_of
 from fireopd.preflight import check_overlap
 from fireopd.weighters import TokenWeighter
 
@@ -268,6 +268,20 @@ def test_what_cannot_overlap_is_refused(engine, cap, message):
     with pytest.raises(UserError, match=f"data.overlap: True: .*{message}"):
         check_overlap(make_data(engine=engine, overlap=True), cap)
     check_overlap(make_data(engine=HFEngine(), overlap=True), 5.0)
+
+
+def test_a_rollout_comes_back_from_a_checkpoint_on_its_own_prompts_alone(tmp_path):
+    data = make_data(16, engine=ScriptedEngine(), responses_per_prompt=2)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    torch.save(state_of(batch), tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    again = from_state(state, batch.prompts)
+    for f in fields(batch):
+        one, other = getattr(again, f.name), getattr(batch, f.name)
+        assert torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other, f.name
+    assert from_state(state, batch.prompts[:-1]) is None
+    assert from_state(state, batch.prompts[::-1]) is None
 
 
 def test_only_the_rollout_that_is_asked_for_is_taken():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fireopd.engines.sampling import BLOCK, sample, truncate
+from fireopd.engines.sampling import BLOCK, first_beyond, sample, truncate
 from fireopd.types import Sampling
 
 
@@ -78,6 +78,17 @@ def test_extremes_of_the_uniform_never_give_an_impossible_token(possible):
         assert chosen.item() in possible
     first, _ = sample(logits, Sampling(), torch.tensor([0.0]))
     assert first.item() == possible[0]
+
+
+def test_a_value_that_rounding_made_too_large_falls_to_the_last_token_with_a_probability():
+    cumulative = torch.tensor([[0.25, 0.25, 1.0, 1.0], [0.0, 0.5, 0.5, 0.5]], dtype=torch.float64)
+    for values, expected in (
+        ([0.0, 0.0], [0, 1]),
+        ([0.25, 0.4999], [2, 1]),
+        ([1.0, 0.5], [2, 1]),
+        ([1.1, 9.0], [2, 1]),
+    ):
+        assert first_beyond(cumulative, torch.tensor(values, dtype=torch.float64)).tolist() == expected
 
 
 def test_what_is_not_finite_gives_a_token_of_the_vocabulary_and_spoils_no_other_row():

@@ -219,13 +219,12 @@ class RolloutLoader:
 
     def _next(self, prompts: list[Prompt], position: int) -> RolloutBatch:
         """Return the batch that a checkpoint kept, or that was sampled beside the training, or else sample it."""
-        saved, self.saved = self.saved, None
-        if saved is not None:
-            return from_state(saved, [prompt for prompt in prompts for _ in range(self.data.responses_per_prompt)])
-        sampled = self.data.next_rollout.take(position)
+        rows = [prompt for prompt in prompts for _ in range(self.data.responses_per_prompt)]
+        kept = None if self.saved is None else from_state(self.saved, rows)
+        sampled, self.saved = self.data.next_rollout.take(position), None
         if sampled is not None:
-            return replace(sampled, seconds=self.data.next_rollout.waited)
-        return self._roll_out(prompts, position)
+            sampled = replace(sampled, seconds=self.data.next_rollout.waited)
+        return kept or sampled or self._roll_out(prompts, position)
 
     def _roll_out(self, prompts: list[Prompt], step: int) -> RolloutBatch:
         data = self.data

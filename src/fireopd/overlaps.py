@@ -77,6 +77,11 @@ def state_of(rollouts: RolloutBatch) -> dict[str, Any]:
     return kept | {"sampling": asdict(rollouts.sampling)}
 
 
-def from_state(state: dict[str, Any], prompts: Sequence[Prompt]) -> RolloutBatch:
-    """Return a rollout on its prompts, one for each row."""
+def from_state(state: dict[str, Any], prompts: Sequence[Prompt]) -> RolloutBatch | None:
+    """Return a rollout on its prompts, one for each row; None if it answers others: the run has other settings now."""
+    rows = state["tokens"].tolist()
+    if len(rows) != len(prompts):
+        return None
+    if any(tuple(row[: len(prompt.tokens)]) != prompt.tokens for row, prompt in zip(rows, prompts, strict=True)):
+        return None
     return RolloutBatch(prompts=tuple(prompts), **(state | {"sampling": Sampling(**state["sampling"])}))

@@ -31,9 +31,9 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
     blocks = probabilities.view(len(logits), -1, size)
     cumulative = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     drawn = uniforms.double() * cumulative[:, -1]
-    block = _first_beyond(cumulative, drawn)
+    block = first_beyond(cumulative, drawn)
     inside = drawn - pad(cumulative, (1, 0))[every, block]
-    chosen = block * size + _first_beyond(blocks[every, block].double().cumsum(-1), inside)
+    chosen = block * size + first_beyond(blocks[every, block].double().cumsum(-1), inside)
     chosen = chosen.clamp(max=logits.shape[-1] - 1)  # where nothing is finite
     return chosen, log_distribution[every, chosen]
 
@@ -51,7 +51,7 @@ def truncate(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits
 
 
-def _first_beyond(cumulative: Tensor, values: Tensor) -> Tensor:
+def first_beyond(cumulative: Tensor, values: Tensor) -> Tensor:
     """Return int64 [B], the first place where float64 [B, K] is beyond [B], or, by rounding, reaches its last value."""
     below = cumulative[:, -1] * (1 - 2**-52)
     places = torch.searchsorted(cumulative, torch.minimum(values, below)[:, None], right=True).squeeze(-1)
