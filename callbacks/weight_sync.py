@@ -55,11 +55,16 @@ class WeightSync(Callback):
         pl_module.log("time/sync", self.sync(pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Let go of the engine."""
+        """Let go of the engine, once it is done."""
+        pl_module.data.next_rollout.wait()
         pl_module.data.engine.close()
 
     def sync(self, pl_module: "FiReOPDModule") -> float:
-        """Send the weights if the engine's are of another version, and check; return the seconds that it took."""
+        """Send the weights if the engine's are of another version, and check; return the seconds that it took.
+
+        A rollout that is under way comes to its end before: with the weights that it began with.
+        """
+        pl_module.data.next_rollout.wait()
         began = time.perf_counter()
         engine = pl_module.data.engine
         if engine.policy_version != pl_module.policy_version:

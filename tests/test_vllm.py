@@ -13,7 +13,7 @@ from test_module import fit, make_data, make_module
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from fireopd.engines import HFEngine, VLLMEngine
-from fireopd.engines.huggingface import truncate
+from fireopd.engines.sampling import truncate
 from fireopd.engines.vllm import import_vllm
 from fireopd.errors import UserError
 from fireopd.models import load_causal_lm, load_tokenizer

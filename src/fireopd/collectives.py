@@ -34,12 +34,18 @@ def from_first(value: Any) -> Any:
     return held[0]
 
 
+def from_all(value: Any) -> list[Any]:
+    """Return what each rank holds, any plain value or tensors on the CPU. Every rank must call."""
+    if world_size() == 1:
+        return [value]
+    held = [None] * world_size()
+    dist.all_gather_object(held, value)
+    return held
+
+
 def raise_together(error: Exception | None) -> None:
     """Raise on all ranks what any of them has to raise, lest they wait for it. Every rank must call."""
-    errors = [error]
-    if world_size() > 1:
-        errors = [None] * world_size()
-        dist.all_gather_object(errors, _portable(error))
+    errors = from_all(error if world_size() == 1 else _portable(error))
     if error is not None:
         raise error
     for raised in errors:

@@ -2,8 +2,9 @@
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 from lightning import LightningDataModule
@@ -13,6 +14,7 @@ from fireopd import collectives
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models import load_tokenizer
+from fireopd.overlaps import Overlap, from_state, state_of
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.rollouts import roll_out
 from fireopd.tokenization import check_lengths, longest_prompt, tokenize
@@ -38,6 +40,7 @@ class RolloutDataModule(LightningDataModule):
         chat_template_options: dict[str, Any] | None = None,
         overlong_prompts: Literal["refuse", "drop"] = "refuse",
         seed: int = 0,
+        overlap: bool = False,
     ) -> None:
         """Store the settings.
 
@@ -52,6 +55,7 @@ class RolloutDataModule(LightningDataModule):
             chat_template_options: passed to the chat template, for example {enable_thinking: false}.
             overlong_prompts: what is done about prompts that do not fit into the context with their responses.
             seed: of the order of prompts and of all rollouts; follows seed_everything.
+            overlap: sample the next batch while this one is learnt from, from weights that are one rollout batch older.
 
         Raises:
             ValueError: if a number is out of range.
@@ -67,7 +71,8 @@ class RolloutDataModule(LightningDataModule):
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
         self.overlong_prompts = overlong_prompts
-        self.seed = seed
+        self.seed, self.overlap = seed, overlap
+        self.next_rollout = Overlap()
         self.grade_training = False
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
@@ -146,6 +151,8 @@ class RolloutLoader:
         self.prompts, self.own = prompts, prompts[self.rank :: self.ranks]
         self.size = data.batch_size if training else data.validation_batch_size
         self.position = 0
+        self.handed_out: RolloutBatch | None = None
+        self.saved: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         """Return the number of batches, the same on every process; training leaves out a last one that is not full."""
@@ -157,43 +164,73 @@ class RolloutLoader:
         """Roll out batch after batch, each when it is asked for."""
         return self._train() if self.training else self._validate()
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches the run has learnt from; one that an interrupt cut short is to come again."""
-        if not self.data.trainer:
-            return {"position": self.position}
-        progress: Any = self.data.trainer.fit_loop.epoch_loop.batch_progress.current
-        return {"position": self.position - (progress.ready - progress.processed)}
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches the run has learnt from; one that an interrupt cut short is to come again.
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        Where rollouts overlap, the next batch comes from weights that no checkpoint has: it is kept itself, by process.
+        Every process must call.
+        """
+        position = self.position
+        if self.data.trainer:
+            progress: Any = self.data.trainer.fit_loop.epoch_loop.batch_progress.current
+            position -= progress.ready - progress.processed
+        if not self.data.overlap:
+            return {"position": position}
+        cut_short = position < self.position
+        rollouts = self.handed_out if cut_short else self.data.next_rollout.peek(position)
+        return {"position": position, "next": collectives.from_all(None if rollouts is None else state_of(rollouts))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
         self.position = state_dict["position"]
+        kept = state_dict.get("next", [])
+        if self.data.overlap and len(kept) == self.ranks and None not in kept:
+            self.saved = kept[self.rank]
 
     def _train(self) -> Iterator[RolloutBatch]:
         epoch = self.position // len(self)
         order = self.data.source.order(self.prompts, self.data.seed, epoch)
+
+        def own(position: int) -> list[Prompt]:
+            """Return this process's prompts of a batch."""
+            start = (position % len(self)) * self.size
+            return [self.prompts[i] for i in order[start : start + self.size]][self.rank :: self.ranks]
+
         while self.position < (epoch + 1) * len(self):
-            start = (self.position % len(self)) * self.size
-            chosen = [self.prompts[i] for i in order[start : start + self.size]]
-            batch = self._batch(chosen[self.rank :: self.ranks], self.position)
+            batch = self._together(partial(self._next, own(self.position), self.position))
             self.position += 1  # not before: a rollout that fails is to come again
+            self.handed_out = batch
+            if self.data.overlap and self.position < (epoch + 1) * len(self):
+                roll_out = partial(self._roll_out, own(self.position), self.position)
+                self.data.next_rollout.begin(self.position, roll_out)
             yield batch
 
     def _validate(self) -> Iterator[RolloutBatch]:
         for start in range(0, len(self) * self.size, self.size):
-            yield self._batch(self.own[start : start + self.size], step=0)
+            yield self._together(partial(self._roll_out, self.own[start : start + self.size], step=0))
 
-    def _batch(self, prompts: list[Prompt], step: int) -> RolloutBatch:
+    def _together(self, make: Callable[[], RolloutBatch]) -> RolloutBatch:
+        """Return a batch, graded if that is wanted, or raise on all processes."""
         batch, error = None, None
         try:
-            batch = self._roll_out(prompts, step)
+            batch = self._graded(make())
         except Exception as failure:  # of any engine or verifier
             error = failure
         collectives.raise_together(error)
         return cast(RolloutBatch, batch)
 
+    def _next(self, prompts: list[Prompt], position: int) -> RolloutBatch:
+        """Return the batch that a checkpoint kept, or that was sampled beside the training, or else sample it."""
+        rows = [prompt for prompt in prompts for _ in range(self.data.responses_per_prompt)]
+        kept = None if self.saved is None else from_state(self.saved, rows)
+        sampled, self.saved = self.data.next_rollout.take(position), None
+        if sampled is not None:
+            sampled = replace(sampled, seconds=self.data.next_rollout.waited)
+        return kept or sampled or self._roll_out(prompts, position)
+
     def _roll_out(self, prompts: list[Prompt], step: int) -> RolloutBatch:
         data = self.data
-        batch, rows, responses = roll_out(
+        batch, _, _ = roll_out(
             self.engine,
             prompts,
             responses=data.responses_per_prompt if self.training else data.validation_responses,
@@ -201,8 +238,13 @@ class RolloutLoader:
             step=step,
             first_group=self.rank * self.size,
         )
-        if self.training and not data.grade_training:
+        return batch
+
+    def _graded(self, batch: RolloutBatch) -> RolloutBatch:
+        """Return the batch with rewards and votes, if somebody reads them. Verifiers may need the main thread."""
+        if (self.training and not self.data.grade_training) or batch.rewards is not None:
             return batch
-        texts = [str(data.tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in responses]
-        rewards, votes = ballot(grade(rows, texts))
+        written = [tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.response_mask, strict=True)]
+        texts = [str(self.data.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in written]
+        rewards, votes = ballot(grade(batch.prompts, texts))
         return replace(batch, rewards=rewards, votes=votes)

@@ -190,9 +190,11 @@ class FiReOPDModule(LightningModule):
 
     def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
         """Learn from one rollout batch."""
-        if rollouts.policy_version != self.policy_version:
+        staleness = self.policy_version - rollouts.policy_version
+        if not 0 <= staleness <= (self.mini_batches * self.epochs if self.data.overlap else 0):
             sampler = f"sampled by version {rollouts.policy_version} of the student"
             raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
+        self.log("rollout/staleness", float(staleness))
         watch = Stopwatch(rollout=rollouts.seconds)
         scored, distributions = self.score(rollouts, watch)
         batch, own = collectives.gather_batch(scored)

@@ -42,6 +42,7 @@ def checks(module: "FiReOPDModule", data: RolloutDataModule) -> Iterator[Callabl
     yield partial(check_precision, str(module.trainer.precision))
     yield partial(check_routing, module.teachers, data)
     yield partial(check_sampling, data.engine.sampling, module.method.importance_cap)
+    yield partial(check_overlap, data, module.method.importance_cap)
     yield partial(check_signals, module.requires)
     for name, teacher in module.teachers.items():
         prompts = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher == name]
@@ -84,6 +85,18 @@ def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:
         problem = "the engine draws from a part of the vocabulary, so importance weights to the student mean nothing"
         remedy = "sample with top_p 1 and top_k 0, or do without importance weights: model.importance_cap null"
         raise UserError(f"data.engine.{key}", value, problem, remedy)
+
+
+def check_overlap(data: RolloutDataModule, importance_cap: float | None) -> None:
+    """Raise `UserError` if rollouts cannot overlap with training, or if nothing makes up for it."""
+    if not data.overlap:
+        return
+    refusal = data.engine.refusal_of_overlap()
+    if refusal is not None:
+        raise refusal
+    if importance_cap is None:
+        problem = "rollouts come from an older student, and no importance weights make up for it"
+        raise UserError("data.overlap", True, problem, "set model.importance_cap, for example 5.0")
 
 
 def check_signals(requires: frozenset[str]) -> None:

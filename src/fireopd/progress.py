@@ -28,12 +28,13 @@ def counted(items: Sequence[T], what: str) -> Iterator[T]:
     """
     try:
         for number, item in enumerate(items):
-            _tell(what, number, len(items))
+            tell(what, number, len(items))
             yield item
     finally:
-        _tell(what, len(items), len(items))
+        tell(what, len(items), len(items))
 
 
-def _tell(what: str, finished: int, total: int) -> None:
+def tell(what: str, finished: int, total: int) -> None:
+    """Tell how much of some work is finished."""
     if _Audience.listener is not None:
         _Audience.listener(what, finished, total)

@@ -107,7 +107,7 @@ class RolloutBatch:
     votes: Tensor | None = None
     """int64 [B]. Equal for equal final answers to one prompt, -1 for none, where a verifier was asked."""
     seconds: float = 0.0
-    """Time that the rollout took."""
+    """Time that the run waited for the rollout."""
 
     @property
     def teachers(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fireopd.errors import UserError
 from fireopd.models import resolve
 from fireopd.types import Prompt, Response, Sampling
 
@@ -69,6 +70,10 @@ class RolloutEngine(ABC):
         """
         resolve(student, "model.student")
 
+    def refusal_of_overlap(self) -> UserError | None:
+        """Return why the engine cannot sample while the trainer computes; None if it can."""
+        return None
+
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
         """Return what the engine will hold in the memory of this process: bytes, and what they are made of, by part.
 
@@ -88,7 +93,8 @@ class RolloutEngine(ABC):
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Return one response for each prompt, in order; what a row gets depends on its prompt and seed alone.
 
-        Every process must call, with prompts of its own, or none.
+        Every process must call, with prompts of its own, or none; an error is raised by the process that has it. It may
+        be called in another thread, never beside another call: processes do not talk in it by the trainer's group.
         """
 
     @abstractmethod

@@ -76,6 +76,16 @@ class VLLMEngine(RolloutEngine):
                 key, "VLLMEngine", f"vllm {version} is installed, but {VERSION}* is needed", f"install it: {INSTALL}"
             )
 
+    def refusal_of_overlap(self) -> UserError | None:
+        """Return an error where vLLM and the trainer would wait for each other."""
+        if self.sleep:
+            remedy = "choose one: data.overlap false, or data.engine.sleep false and room for both"
+            return UserError("data.overlap", True, "data.engine.sleep lends the GPU's memory to one at a time", remedy)
+        if self.tensor_parallel_size > 1:
+            problem = "processes that share an engine would talk in two threads at once"
+            return UserError("data.overlap", True, problem, "set data.engine.tensor_parallel_size 1, or use servers")
+        return None
+
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
         """Return the bytes of vLLM: those of a share of the device, or of its weights and a cache of a set size."""
         if self.kv_cache_gib is None and torch.cuda.is_available():

@@ -120,16 +120,6 @@ class VLLMServerEngine(RolloutEngine):
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Ask for one response to each prompt; what a failed server owes is asked of the others."""
-        responses: list[Response] = []
-        problem: UserError | None = None
-        try:
-            responses = self._ask_all(prompts, seeds)
-        except UserError as error:
-            problem = error
-        collectives.raise_together(problem)
-        return responses
-
-    def _ask_all(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         responses: dict[int, Response] = {}
         while len(responses) < len(prompts):
             if not self.ready:
