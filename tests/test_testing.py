@@ -61,6 +61,7 @@ def check(strategy):
         (wrong.ReadsPadding(), ["reads what is off the response mask: with nan planted there, token", "reductions"]),
         (wrong.CountsColumns(), ["depends on padding: with 1 more columns", "batch.lengths, never by the width"]),
         (wrong.LeaksGradient(), ["leaks a gradient", "Leave out torch.enable_grad"]),
+        (wrong.SaysItLooksAtOne(), ["says by_trajectory = True", "other rows of the batch are missing", "Leave"]),
         (wrong.DependsOnOrder(), ["depends on the order of rows", "trajectory", "batch.groups and batch.teachers"]),
         (
             wrong.ReadsUndeclared(),

@@ -44,6 +44,16 @@ class DependsOnOrder(TrajectoryFilter):
 
 
 @dataclass(frozen=True)
+class SaysItLooksAtOne(TokenWeighter):
+    """Compares each trajectory with the longest of the batch."""
+
+    by_trajectory = True
+
+    def __call__(self, batch):
+        return (batch.lengths / batch.lengths.max().clamp(min=1))[:, None].expand(batch.tokens.shape).clone()
+
+
+@dataclass(frozen=True)
 class ReadsUndeclared(TokenWeighter):
     requires = frozenset({"student_entropy"})
 
