@@ -284,6 +284,19 @@ def test_a_rollout_comes_back_from_a_checkpoint_on_its_own_prompts_alone(tmp_pat
     assert from_state(state, batch.prompts[::-1]) is None
 
 
+def test_a_run_that_is_stopped_before_its_first_step_loses_no_rollout():
+    data = make_data(16, engine=ScriptedEngine(), overlap=True)
+    data.setup("fit")
+    first, second = data.train_dataloader(), data.train_dataloader()
+    batch = next(iter(first))
+    kept = {"position": 0, "next": [state_of(batch)]}
+    second.load_state_dict(kept)
+    assert second.state_dict() == kept
+    again = next(iter(second))
+    assert again.tokens is kept["next"][0]["tokens"]
+    assert second.state_dict()["next"][0]["tokens"] is not again.tokens, "the one after it, sampled beside the training"
+
+
 def test_only_the_rollout_that_is_asked_for_is_taken():
     overlap = Overlap()
     assert overlap.take(0) is None

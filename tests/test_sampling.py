@@ -39,17 +39,17 @@ def chi_square(counts, probabilities):
 
 
 def test_a_large_vocabulary_passes_a_chi_square_test():
-    """1,000 tokens in four blocks, 400,000 draws: beyond the 0.999 quantile in one case of a thousand."""
+    """1,000 tokens in four blocks, 80,000 draws: beyond the 0.999 quantile in one case of a thousand."""
     torch.manual_seed(0)
     logits = torch.randn(1000)
     counts = torch.zeros(1000, dtype=torch.float64)
-    for _ in range(40):
+    for _ in range(8):
         chosen, _ = sample(logits.expand(10_000, -1), Sampling(1.5), torch.rand(10_000))
         counts += torch.bincount(chosen, minlength=1000)
     exact = (logits.double() / 1.5).softmax(-1)
     assert chi_square(counts, exact) < 1142.85, "chi-square with 999 degrees of freedom, level 0.001"
-    wrong = (logits.double() / 1.55).softmax(-1)
-    assert chi_square(counts, wrong) > 1142.85, "the test tells a temperature of 1.55 apart"
+    wrong = (logits.double() / 1.7).softmax(-1)
+    assert chi_square(counts, wrong) > 1142.85, "the test tells a temperature of 1.7 apart"
 
 
 @pytest.mark.parametrize(("top_p", "top_k"), [(0.7, 0), (1.0, 3), (0.5, 4), (1e-6, 0), (1.0, 99), (0.9, 1)])

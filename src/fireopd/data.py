@@ -178,7 +178,8 @@ class RolloutLoader:
             return {"position": position}
         cut_short = position < self.position
         rollouts = self.handed_out if cut_short else self.data.next_rollout.peek(position)
-        return {"position": position, "next": collectives.from_all(None if rollouts is None else state_of(rollouts))}
+        kept = self.saved if rollouts is None else state_of(rollouts)
+        return {"position": position, "next": collectives.from_all(kept)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
