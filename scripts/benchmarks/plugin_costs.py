@@ -1,0 +1,73 @@
+"""What filter, weighter and objective cost on a large batch, against a whole step on as many tokens.
+
+No machine of a laptop's size can make that step. Its seconds are those of a small model's step for each response token,
+times the tokens of the batch: a lower bound for any larger model, and the more so as the cost of attention for each
+token grows with the length.
+"""
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.jobs import embedded, job
+from benchmarks.ratios import Ratio, Side
+from benchmarks.settings import Settings
+from benchmarks.turns import timed
+from fireopd import collectives
+from fireopd.filters import TeacherLikelihoodFilter
+from fireopd.methods import Method
+from fireopd.types import ScoredBatch
+from fireopd.weighters import EntropyWeighter
+
+SIGNALS = ("sampling_logprobs", "student_logprobs", "teacher_logprobs", "student_entropy", "teacher_entropy")
+"""Signals that FiRe-OPD reads."""
+
+
+def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
+    """Yield the share of a step that FiRe-OPD's strategies and the gathering take, for the embedded student's step."""
+    batch = large_batch(settings.plugin_rows, settings.plugin_length, settings.device)
+    method = Method(TeacherLikelihoodFilter(drop_fraction=0.2, per_teacher=True), EntropyWeighter())
+
+    def work() -> None:
+        gathered, _ = collectives.gather_batch(batch)
+        method.targets(gathered)
+
+    work()
+    costs = tuple(timed(work) for _ in range(settings.pairs))
+    rates = tuple(seconds_per_token(settings, folder))
+    tokens = int(batch.lengths.sum())
+    above = Side(f"filter, weighter, objective, gather: {settings.plugin_rows} x {settings.plugin_length}", "s", costs)
+    below = Side("step on as many response tokens at the embedded student's pace", "s", tuple(tokens * r for r in rates))
+    notes = "worst case: the smallest model there is (0.6 M parameters); one process, so that nothing is sent"
+    details = {"response_tokens": tokens, "step_seconds_per_token": statistics.median(rates)}
+    yield Ratio("plugins_share_of_step", above, below, notes, details)
+
+
+def seconds_per_token(settings: Settings, folder: Path) -> list[float]:
+    """Return the seconds of steps of the embedded job for each response token."""
+    rates = []
+    with job(embedded(settings), folder / "pace") as loop:
+        for turn in range(settings.warm_up + settings.pairs):
+            step = loop.step()
+            if turn >= settings.warm_up:
+                rates.append(step.seconds / (step.parts["rollout/length"] * settings.rows))
+    return rates
+
+
+def large_batch(rows: int, length: int, device: torch.device) -> ScoredBatch:
+    """Return a batch of two teachers with all signals that FiRe-OPD reads; responses fill half of the width or more."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(length // 2, length + 1, (rows,), generator=generator)
+    mask = torch.arange(length) < lengths[:, None]
+    drawn = {name: torch.rand(mask.shape, generator=generator) for name in SIGNALS}
+    signs = {name: -1.0 if name.endswith("logprobs") else 1.0 for name in SIGNALS}
+    return ScoredBatch(
+        tokens=torch.zeros(mask.shape, dtype=torch.int64, device=device),
+        response_mask=mask.to(device),
+        groups=torch.arange(rows, device=device),
+        finished=torch.ones(rows, dtype=torch.bool, device=device),
+        teachers=tuple(("math", "code")[row % 2] for row in range(rows)),
+        signals={name: torch.where(mask, signs[name] * value, 0.0).to(device) for name, value in drawn.items()},
+    )
