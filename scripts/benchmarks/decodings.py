@@ -23,19 +23,17 @@ def decoding(settings: Settings, folder: Path) -> Iterator[Ratio | LeftOut]:
     for rows in settings.decoding_rows:
         source = TinyPrompts(num_training=rows * (settings.pairs + 1), num_validation=0)
         length = min(TINY_LENGTH, 3 * settings.response_length)
-        yield against_generate("generate_over_hfengine", "tiny/student", source, rows, length, settings)
+        yield against_generate("tiny/student", "tiny/student", source, rows, length, settings)
     name = "generate_over_hfengine_smollm2"
     if settings.smollm2 is None:
         yield LeftOut(name, "no model: python scripts/prepare_smollm2.py OUT, then --smollm2 OUT")
         return
     source = JSONLPrompts(settings.smollm2 / "train.jsonl", teacher="none")
     model = str(settings.smollm2 / "model")
-    yield against_generate(name, model, source, settings.smollm2_rows, settings.smollm2_length, settings)
+    yield against_generate("SmolLM2-135M", model, source, settings.smollm2_rows, settings.smollm2_length, settings)
 
 
-def against_generate(
-    name: str, model: str, source: PromptSource, rows: int, length: int, settings: Settings
-) -> Ratio:
+def against_generate(label: str, model: str, source: PromptSource, rows: int, length: int, settings: Settings) -> Ratio:
     """Return the ratio for one model and number of rows, each pair on prompts of its own."""
     engine = HFEngine(length)
     data = RolloutDataModule(model, source, engine, batch_size=1)
@@ -67,7 +65,16 @@ def against_generate(
     torch.manual_seed(0)
     generate(), decode()
     theirs, ours = in_turns(settings.pairs, [generate, decode])
-    what = f"{Path(model).parent.name if settings.smollm2 and 'smollm2' in name else model}, {rows} rows, up to {length} tokens"
+    what = f"{label}, {rows} rows, up to {length} tokens"
+    name = f"generate_over_hfengine_{rows}" if label == model else "generate_over_hfengine_smollm2"
     mean = {who: sum(lengths) / len(lengths) / rows for who, lengths in written.items()}
-    sides = Side(f"model.generate, one padded batch: {what}", "s a token", theirs), Side(f"HFEngine: {what}", "s a token", ours)
-    return Ratio(f"{name}_{rows}", *sides, "same distribution, other draws: seconds for each response token", {"mean_length": mean})
+    sides = (
+        Side(f"model.generate, one padded batch: {what}", "s a token", theirs),
+        Side(f"HFEngine: {what}", "s a token", ours),
+    )
+    return Ratio(
+        name,
+        *sides,
+        "same distribution, other draws: seconds for each response token",
+        {"mean_length": mean},
+    )

@@ -17,8 +17,15 @@ from fireopd.module import FiReOPDModule
 
 CONFIG = Path(__file__).parents[2] / "configs" / "multi_teacher.yaml"
 """The embedded job with two teachers."""
-SILENT = """--data.prompts.num_validation 0 --trainer.callbacks [] --trainer.logger false
-    --trainer.enable_progress_bar false --trainer.enable_checkpointing false --trainer.val_check_interval null""".split()
+SILENT = {
+    "--data.prompts.num_validation": "0",
+    "--trainer.callbacks": "[]",
+    "--trainer.logger": "false",
+    "--trainer.enable_progress_bar": "false",
+    "--trainer.enable_checkpointing": "false",
+    "--trainer.val_check_interval": "null",
+    "--trainer.accelerator": "auto",
+}
 """Nothing is written, shown or validated: no more than what the rivals do."""
 
 
@@ -68,7 +75,11 @@ def job(
     """Return a run of ours as a loop; `folder` is for what it might write."""
 
     def go(boundary: Boundary) -> None:
-        run([*arguments, "--trainer.default_root_dir", str(folder)], engine=engine, callbacks=[*callbacks, StepEnd(boundary)])
+        run(
+            [*arguments, "--trainer.default_root_dir", str(folder)],
+            engine=engine,
+            callbacks=[*callbacks, StepEnd(boundary)],
+        )
 
     return Loop(go)
 
@@ -76,13 +87,10 @@ def job(
 def embedded(settings: Settings, *more: str) -> list[str]:
     """Return the arguments of the embedded job of these sizes, with more settings."""
     lengths = ["--data.engine.max_response_length", str(settings.response_length)]
-    sizes = ["--data.batch_size", str(settings.rows), *lengths]
-    return ["--config", str(CONFIG), *SILENT, *sizes, "--trainer.accelerator", "auto", *more]
+    return ["--config", str(CONFIG), *flat(SILENT), "--data.batch_size", str(settings.rows), *lengths, *more]
 
 
-def on_mix(
-    student: str, teachers: Mapping[str, str], prompts: str, *more: str, rows: int, longest: int
-) -> list[str]:
+def on_mix(student: str, teachers: Mapping[str, str], prompts: str, *more: str, rows: int, longest: int) -> list[str]:
     """Return the arguments of FiRe-OPD on recorded rollouts of any lengths.
 
     Args:
@@ -93,15 +101,22 @@ def on_mix(
         rows: of a step.
         longest: tokens of the longest response.
     """
-    named = ", ".join(f"{name}: {{class_path: HFTeacher, init_args: {{path: {path}}}}}" for name, path in teachers.items())
-    source = f"{{class_path: JSONLPrompts, init_args: {{train: {prompts}}}}}"
-    quiet = [part for pair in zip(SILENT[::2], SILENT[1::2], strict=True) if "num_validation" not in pair[0] for part in pair]
-    return [
-        *("--config", str(CONFIG), "--model.student", student, "--model.teachers", f"{{{named}}}"),
-        *("--data.prompts", source, *quiet, "--trainer.accelerator", "auto"),
-        *("--model.token_budget", "16384", "--data.batch_size", str(rows)),
-        *("--data.engine.max_response_length", str(longest), *more),
-    ]
+    named = (f"{name}: {{class_path: HFTeacher, init_args: {{path: {path}}}}}" for name, path in teachers.items())
+    quiet = {key: value for key, value in SILENT.items() if key != "--data.prompts.num_validation"}
+    sizes = {
+        "--model.student": student,
+        "--model.teachers": f"{{{', '.join(named)}}}",
+        "--model.token_budget": "16384",
+        "--data.prompts": f"{{class_path: JSONLPrompts, init_args: {{train: {prompts}}}}}",
+        "--data.batch_size": str(rows),
+        "--data.engine.max_response_length": str(longest),
+    }
+    return ["--config", str(CONFIG), *flat(quiet), *flat(sizes), *more]
+
+
+def flat(pairs: Mapping[str, str]) -> list[str]:
+    """Return settings and their values as arguments."""
+    return [part for pair in pairs.items() for part in pair]
 
 
 def recorded(settings: Settings, median: int | None = None) -> RecordedEngine:

@@ -1,7 +1,7 @@
 """Peak memory and time of score and backward. Each peak is that of a fresh process: `python -m benchmarks.memories`.
 
-On a CPU it is the peak of the resident memory above what is resident before (`VmHWM` of Linux, set back at that moment),
-after a warm-up on a few tokens; on an accelerator that of the allocator.
+On a CPU it is the peak of the resident memory (`VmHWM` of Linux, which is set back before) above what
+was resident, after a warm-up on a few tokens; on an accelerator that of the allocator.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A step on a long-tailed mix of lengths: what dropping rows saves, what more teachers cost, what padding is computed."""
+"""A step on a long-tailed mix of lengths: what dropping saves, what teachers cost, how much padding is computed."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ def side(what: str, steps: Sequence[Step], part: str) -> Side:
 
 def dropping(settings: Settings, folder: Path) -> Iterator[Ratio]:
     """Yield the update with a fifth and with half of the rows dropped over the one with none."""
-    mix = Mix(settings, folder / "dropping", teachers=1)
+    mix = Mix(settings, folder, teachers=1)
     fractions = [
         mix.loop(f"drop{fraction}", "--model.trajectory_filter.drop_fraction", str(fraction)) for fraction in FRACTIONS
     ]
@@ -101,7 +101,7 @@ def dropping(settings: Settings, folder: Path) -> Iterator[Ratio]:
 
 def teachers(settings: Settings, folder: Path) -> Iterator[Ratio]:
     """Yield the scoring by four teachers, a quarter of the rows each, over that by one."""
-    mix = Mix(settings, folder / "teachers", teachers=4)
+    mix = Mix(settings, folder, teachers=4)
     one, four = mix.race([mix.loop("one"), mix.loop("four", teachers=4)])
     above, below = "scoring by four teachers, a quarter of the rows each", "scoring by one teacher"
     yield Ratio("score_4_teachers_over_1", side(above, four, "teacher"), side(below, one, "teacher"), MODEL)
@@ -109,7 +109,7 @@ def teachers(settings: Settings, folder: Path) -> Iterator[Ratio]:
 
 def padding(settings: Settings, folder: Path) -> Iterator[Ratio]:
     """Yield the tokens that go through the models over those that are no padding, in scoring and in the update."""
-    mix, counter = Mix(settings, folder / "padding", teachers=1), InputTokens()
+    mix, counter = Mix(settings, folder, teachers=1), InputTokens()
     found: dict[str, list[list[int]]] = {"scoring": [], "update": []}
     with mix.loop("counted", callbacks=[counter]) as loop:
         for _ in range(settings.pairs):
@@ -119,5 +119,8 @@ def padding(settings: Settings, folder: Path) -> Iterator[Ratio]:
                 counts.append(list(counter.counted[part]))
     for part, counts in found.items():
         computed, real = zip(*counts, strict=True)
-        sides = Side(f"tokens into the models in {part}", "tokens", computed), Side("of them no padding", "tokens", real)
+        sides = (
+            Side(f"tokens into the models in {part}", "tokens", computed),
+            Side("of them no padding", "tokens", real),
+        )
         yield Ratio(f"padded_over_real_tokens_{part}", *sides, f"{MODEL}; counted by a hook on the models' input")

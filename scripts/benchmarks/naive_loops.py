@@ -135,5 +135,11 @@ def sampling(length: int, stops: Sequence[int]) -> GenerationConfig:
     """Return what makes `model.generate` sample from the model's own distribution."""
     stop = list(stops)
     return GenerationConfig(
-        do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=length, eos_token_id=stop, pad_token_id=stop[0]
+        do_sample=True,
+        top_k=0,
+        top_p=1.0,
+        temperature=1.0,
+        max_new_tokens=length,
+        eos_token_id=stop,
+        pad_token_id=stop[0],
     )

@@ -1,12 +1,13 @@
 """What filter, weighter and objective cost on a large batch, against a whole step on as many tokens.
 
-No machine of a laptop's size can make that step. Its seconds are those of a small model's step for each response token,
-times the tokens of the batch: a lower bound for any larger model, and the more so as the cost of attention for each
-token grows with the length.
+No machine of a laptop's size can make that step. Its seconds are those of the embedded student's step for each response
+token, on many rows, times the tokens of the batch: a lower bound for any larger model, and for longer responses, whose
+tokens cost more attention.
 """
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from fireopd.weighters import EntropyWeighter
 
 SIGNALS = ("sampling_logprobs", "student_logprobs", "teacher_logprobs", "student_entropy", "teacher_entropy")
 """Signals that FiRe-OPD reads."""
+MANY = 8
+"""By how much the rows of the embedded job are multiplied, since on few rows its tokens cost more."""
 
 
 def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
@@ -39,15 +42,17 @@ def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
     rates = tuple(seconds_per_token(settings, folder))
     tokens = int(batch.lengths.sum())
     above = Side(f"filter, weighter, objective, gather: {settings.plugin_rows} x {settings.plugin_length}", "s", costs)
-    below = Side("step on as many response tokens at the embedded student's pace", "s", tuple(tokens * r for r in rates))
-    notes = "worst case: the smallest model there is (0.6 M parameters); one process, so that nothing is sent"
+    below = Side(
+        "step on as many response tokens at the embedded student's pace", "s", tuple(tokens * r for r in rates)
+    )
+    notes = "worst case: a model of 0.6 M parameters; one process, so that nothing is sent"
     details = {"response_tokens": tokens, "step_seconds_per_token": statistics.median(rates)}
     yield Ratio("plugins_share_of_step", above, below, notes, details)
 
 
 def seconds_per_token(settings: Settings, folder: Path) -> list[float]:
-    """Return the seconds of steps of the embedded job for each response token."""
-    rates = []
+    """Return the seconds of steps of the embedded job for each response token, on so many rows that none is idle."""
+    settings, rates = replace(settings, rows=MANY * settings.rows), []
     with job(embedded(settings), folder / "pace") as loop:
         for turn in range(settings.warm_up + settings.pairs):
             step = loop.step()

@@ -79,10 +79,14 @@ def ratio(name: str, above: str, theirs: Sequence[Step], below: str, ours: Seque
 def parts(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
     """Return the spread of the seconds of each part of our steps, and of what no part accounts for."""
     split = {
-        name: [sum(value for key, value in step.parts.items() if is_part(key, name)) for step in steps] for name in PARTS
+        name: [sum(value for key, value in step.parts.items() if is_part(key, name)) for step in steps]
+        for name in PARTS
     }
     split["other"] = [step.seconds - sum(split[name][place] for name in PARTS) for place, step in enumerate(steps)]
-    shares = {name: statistics.median(v / s.seconds for v, s in zip(values, steps, strict=True)) for name, values in split.items()}
+    shares = {
+        name: statistics.median(v / s.seconds for v, s in zip(values, steps, strict=True))
+        for name, values in split.items()
+    }
     return {name: {**spread(values), "share": shares[name]} for name, values in split.items()}
 
 
@@ -90,7 +94,9 @@ def embedded_prompts(settings: Settings) -> list[Prompt]:
     """Return the tokenized prompts of the embedded job."""
     number = settings.rows * (settings.warm_up + settings.pairs + 1)
     engine = HFEngine(settings.response_length)
-    data = RolloutDataModule(prompts=TinyPrompts(num_training=number, num_validation=0), engine=engine, batch_size=1, seed=1)
+    data = RolloutDataModule(
+        prompts=TinyPrompts(num_training=number, num_validation=0), engine=engine, batch_size=1, seed=1
+    )
     data.setup("fit")
     return data.training_prompts
 

@@ -1,4 +1,4 @@
-"""What is worked on: a long-tailed mix of lengths, random models of a given size, prompts for any number of teachers."""
+"""What is worked on: a long-tailed mix of lengths, random models of a given size, prompts for any teachers."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,9 @@ def long_tailed(rows: int, median: int, seed: int) -> list[int]:
     return drawn.clamp(2, TAIL * median).int().tolist()
 
 
-def random_model(folder: Path, *, width: int, vocabulary: int | None = None, layers: int = LAYERS, seed: int = 0) -> str:
+def random_model(
+    folder: Path, *, width: int, vocabulary: int | None = None, layers: int = LAYERS, seed: int = 0
+) -> str:
     """Write a Qwen3 with random weights and the tokenizer of the embedded models, and return its path.
 
     Args:
