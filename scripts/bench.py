@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks import decodings, machines, memories, mixes, plugin_costs, scalings, steps
+from benchmarks import decodings, machines, memories, mixes, own_runs, plugin_costs, scalings, steps
 from benchmarks.ratios import LeftOut, Ratio
 from benchmarks.settings import Settings
 from benchmarks.tables import terminal_table
@@ -42,16 +42,20 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "memory": ("peaks of score and backward, a process each", memories.memory),
 }
 """What each is about, and what measures it, by name."""
-LAWS = "scaling"
-"""The name under which the laws of scaling are asked for."""
+OTHERS: dict[str, tuple[str, Callable[[Settings, Path], Iterator[tuple[str, dict[str, Any]]]]]] = {
+    "own_run": ("time and memory of our embedded job", own_runs.own_run),
+    "scaling": ("laws of scaling", scalings.laws),
+}
+"""What yields other results than ratios, by name, in sections of that name."""
+NAMES = (*BENCHMARKS, *OTHERS)
+"""All that can be asked for."""
 
 
 def main() -> None:
     """Measure, write, print a table. What a user can mend is one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    names = [*BENCHMARKS, LAWS]
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=names, help=f"some of: {', '.join(names)}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=NAMES, help=f"some of: {', '.join(NAMES)}")
     parser.add_argument("--pairs", type=int, help="interleaved measurements of each side (default: 5)")
     parser.add_argument("--threads", type=int, help="threads of torch, for all sides (default: 1)")
     parser.add_argument("--memory-tokens", type=int, help="tokens that peaks of memory are for (default: 8192)")
@@ -72,16 +76,16 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(settings.threads)
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # of the processes that are started
     quieten()
-    logging.getLogger("lightning").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     disable_progress_bar()
     console = Console()
     results: dict[str, Any] = {"machine": machines.describe(), "settings": settings.to_json()}
-    results |= {"ratios": {}, "left_out": {}, "scaling": {}}
+    results |= {"ratios": {}, "left_out": {}, **{name: {} for name in OTHERS}}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress, TemporaryDirectory() as folder:
         for name in options.only:
-            what = BENCHMARKS[name][0] if name in BENCHMARKS else "laws of scaling"
-            task = progress.add_task(f"{name}: {what}", total=None)
+            task = progress.add_task(f"{name}: {(BENCHMARKS | OTHERS)[name][0]}", total=None)
             for part in parts(name, settings, Path(folder, name)):
                 for key, found in part.items():
                     results[key] |= found
@@ -95,9 +99,9 @@ def measure(options: argparse.Namespace) -> None:
 def parts(name: str, settings: Settings, folder: Path) -> Iterator[dict[str, dict[str, Any]]]:
     """Yield the results of one benchmark as they come, by the section that they belong to."""
     folder.mkdir(parents=True)
-    if name == LAWS:
-        for quantity, found in scalings.laws(settings, folder):
-            yield {"scaling": {quantity: found}}
+    if name in OTHERS:
+        for key, found in OTHERS[name][1](settings, folder):
+            yield {name: {key: found}}
         return
     for found in BENCHMARKS[name][1](settings, folder):
         if isinstance(found, LeftOut):
@@ -113,8 +117,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
         UserError: if a name is unknown, a number is out of range, or there is no such model or folder.
     """
     for name in options.only:
-        if name not in (*BENCHMARKS, LAWS):
-            raise UserError("--only", name, "no such benchmark", f"the benchmarks are {', '.join((*BENCHMARKS, LAWS))}")
+        if name not in NAMES:
+            raise UserError("--only", name, "no such benchmark", f"the benchmarks are {', '.join(NAMES)}")
     if options.smollm2 and not (options.smollm2 / "model" / "config.json").is_file():
         remedy = "make it with python scripts/prepare_smollm2.py OUT"
         raise UserError("--smollm2", str(options.smollm2), "holds no model", remedy)

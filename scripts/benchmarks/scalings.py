@@ -1,63 +1,66 @@
 """How the cost of scoring and of the update grows: with tokens, vocabulary, teachers, dropped rows and processes.
 
-Each point is the median of some steps of a run on recorded rollouts.
+The sizes of a law take turns, step by step, on the same recorded rollouts. A point is the median of some steps; where
+the tokens are the size, it is one step.
 """
 
-import argparse
-import json
 import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.jobs import StepEnd, job, on_mix, recorded, run, seconds
+from benchmarks.jobs import job, on_mix, recorded, seconds
+from benchmarks.processes import run_apart
 from benchmarks.settings import Settings
-from benchmarks.turns import Step
+from benchmarks.turns import Loop, Step, race
 from benchmarks.workloads import TAIL, random_model, write_prompts
 
 COSTS = ("teacher", "student", "update")
 """Parts of a step whose law is sought; the first two are the scoring."""
 TEACHERS = (1, 2, 4, 8)
+"""Numbers of teachers that share the rows."""
 FRACTIONS = (0.0, 0.1, 0.2, 0.35, 0.5)
+"""Shares of the rows that are dropped."""
 VOCABULARIES = (64, 4096, 16384, 32768, 65536)
+"""Outputs of the head."""
 PROCESSES = (1, 2)
+"""Processes that share the rows."""
 
-Point = Mapping[str, float]
-"""Seconds by part of the step, of one size."""
+Point = tuple[float, Mapping[str, float]]
+"""A size, and the seconds of each part of the step."""
 
 
 def laws(settings: Settings, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each law by what it is a function of: the sizes, the seconds of each part, and a line through them."""
-    bench = Bench(settings, folder)
-    rows = [settings.mix_rows * (n + 1) // settings.scaling_points for n in range(settings.scaling_points)]
-    yield "tokens", law("response tokens of a batch", [point for size in rows for point in bench.rows(size)])
-    measures: dict[str, tuple[str, Sequence[float], Callable[[Any], Point]]] = {
-        "vocabulary": ("outputs of the head", VOCABULARIES[: settings.scaling_points], bench.vocabulary),
-        "teachers": ("teachers that share the rows", TEACHERS[: settings.scaling_points], bench.teachers),
-        "drop_fraction": ("share of the rows dropped", FRACTIONS[: settings.scaling_points], bench.fraction),
-        "processes": ("processes, gloo, one thread each", PROCESSES, bench.processes),
-    }
-    if settings.device.type != "cpu":
-        del measures["processes"]
-    for name, (what, sizes, measure) in measures.items():
-        yield name, law(what, [(size, measure(size)) for size in sizes])
+    bench, number = Bench(settings, folder), settings.scaling_points
+    rows = [settings.mix_rows * (n + 1) // number for n in range(number)]
+    steps = bench.race([bench.loop(rows=size) for size in rows])
+    by_tokens = [
+        (s.parts["rollout/length"] * size, medians([s])) for size, own in zip(rows, steps, strict=True) for s in own
+    ]
+    yield "tokens", law("response tokens of a batch", by_tokens)
+    sizes = VOCABULARIES[:number]
+    yield "vocabulary", law("outputs of the head", bench.points(sizes, [bench.with_head(size) for size in sizes]))
+    counts = TEACHERS[:number]
+    several = [bench.loop(teachers=bench.models("teacher", count)) for count in counts]
+    yield "teachers", law("teachers that share the rows", bench.points(counts, several))
+    fractions = FRACTIONS[:number]
+    dropping = [bench.loop("--model.trajectory_filter.drop_fraction", str(share)) for share in fractions]
+    yield "drop_fraction", law("share of the rows dropped", bench.points(fractions, dropping))
+    if settings.device.type == "cpu":
+        shared = [(size, bench.processes(size)) for size in PROCESSES]
+        yield "processes", law("processes, gloo, one thread each", shared)
 
 
-def law(what: str, points: Sequence[tuple[float, Point]]) -> dict[str, Any]:
-    """Return sizes, the seconds of each part at each of them, and the line that fits those best.
-
-    Args:
-        what: the sizes are of.
-        points: seconds of each part at some sizes.
-    """
-    xs, points = [float(size) for size, _ in points], [point for _, point in points]
-    found = {name: [point[name] for point in points] for name in COSTS}
-    found["scoring"] = [point["teacher"] + point["student"] for point in points]
-    return {"what": what, "sizes": xs, "seconds": found, "lines": {name: line(xs, ys) for name, ys in found.items()}}
+def law(what: str, points: Sequence[Point]) -> dict[str, Any]:
+    """Return sizes, the seconds of each part at each of them, and the line that fits those best."""
+    sizes = [float(size) for size, _ in points]
+    found = {name: [point[name] for _, point in points] for name in COSTS}
+    found["scoring"] = [point["teacher"] + point["student"] for _, point in points]
+    return {"what": what, "sizes": sizes, "seconds": found, "lines": {n: line(sizes, ys) for n, ys in found.items()}}
 
 
 def line(xs: Sequence[float], ys: Sequence[float]) -> dict[str, Any]:
@@ -74,54 +77,25 @@ class Bench:
     """Makes the runs that the points are from."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """Write the models of the settings' width."""
-        self.settings, self.folder = settings, folder
+        """Write a model of the settings' width."""
+        self.settings, self.folder, self.made = settings, folder, 0
         folder.mkdir(parents=True, exist_ok=True)
         self.student = random_model(folder / "student", width=settings.width)
-        self.made = 0
 
-    def rows(self, rows: int) -> list[tuple[float, Point]]:
-        """Measure steps of so many rows; return the response tokens of each, and its seconds."""
-        steps = self.steps(self.arguments(rows=rows))
-        return [(step.parts["rollout/length"] * rows, medians([step])) for step in steps]
+    def models(self, name: str, number: int) -> dict[str, str]:
+        """Return so many models by name, each with weights of its own."""
+        names = [f"{name}{place}" for place in range(number)]
+        return {own: random_model(self.folder / own, width=self.settings.width, seed=n) for n, own in enumerate(names)}
 
-    def vocabulary(self, size: int) -> Point:
-        """Measure models with a head of this size."""
-        model = random_model(self.folder / f"vocabulary{size}", width=self.settings.width, vocabulary=size)
-        return self.point(self.arguments(student=model))
+    def with_head(self, size: int) -> Loop:
+        """Return a run of models with so many outputs."""
+        model = random_model(self.folder / f"head{size}", width=self.settings.width, vocabulary=size)
+        return self.loop(student=model)
 
-    def teachers(self, number: int) -> Point:
-        """Measure so many teachers, each with its share of the rows."""
-        own = {
-            f"teacher{n}": random_model(self.folder / f"teacher{n}", width=self.settings.width, seed=n)
-            for n in range(number)
-        }
-        return self.point(self.arguments(teachers=own))
-
-    def fraction(self, fraction: float) -> Point:
-        """Measure with this share of the rows dropped."""
-        return self.point(self.arguments("--model.trajectory_filter.drop_fraction", str(fraction)))
-
-    def processes(self, number: int) -> Point:
-        """Measure so many processes that share the rows."""
-        several = ["--trainer.devices", str(number), "--trainer.strategy", "ddp"]
-        arguments = [*self.arguments(*several), "--trainer.default_root_dir", str(self.folder / f"processes{number}")]
-        sizes = [self.settings.mix_median, self.settings.warm_up + self.settings.pairs]
-        launcher = [
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            str(number),
-            "-m",
-            "benchmarks.scalings",
-        ]
-        command = [sys.executable, "-m", *launcher, *map(str, sizes), "--", *arguments]
-        place = Path(__file__).parents[1]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{number} processes ended with {done.returncode}: {done.stderr[-2000:]}")
-        steps = json.loads(next(row for row in done.stdout.splitlines() if row.startswith("[")))
-        return medians([Step(0.0, parts) for parts in steps[self.settings.warm_up :]])
+    def loop(self, *more: str, **models: Any) -> Loop:
+        """Return a run with more settings as a loop; the models are those that `arguments` takes."""
+        arguments = self.arguments(*more, **models)
+        return job(arguments, self.folder / f"run{self.made}", engine=recorded(self.settings))
 
     def arguments(
         self, *more: str, student: str = "", teachers: Mapping[str, str] | None = None, rows: int = 0
@@ -134,37 +108,26 @@ class Bench:
         prompts = write_prompts(self.folder / f"run{self.made}.jsonl", list(teachers), number)
         return on_mix(student, teachers, prompts, *more, rows=rows, longest=TAIL * settings.mix_median)
 
-    def point(self, arguments: list[str]) -> Point:
-        """Return the medians of the steps of a run."""
-        return medians(self.steps(arguments))
+    def points(self, sizes: Sequence[float], loops: Sequence[Loop]) -> list[Point]:
+        """Return the medians of the steps of some runs that took turns."""
+        return [(size, medians(steps)) for size, steps in zip(sizes, self.race(loops), strict=True)]
 
-    def steps(self, arguments: list[str]) -> list[Step]:
-        """Return the steps of a run, those of the warm-up left out."""
-        settings = self.settings
-        with job(arguments, self.folder / f"run{self.made}", engine=recorded(settings)) as loop:
-            return [loop.step() for _ in range(settings.warm_up + settings.pairs)][settings.warm_up :]
+    def race(self, loops: Sequence[Loop]) -> list[list[Step]]:
+        """Return the steps of some runs that took turns."""
+        with ExitStack() as stack:
+            entered = [stack.enter_context(loop) for loop in loops]
+            return race(entered, warm_up=self.settings.warm_up, pairs=self.settings.pairs)
+
+    def processes(self, number: int) -> dict[str, float]:
+        """Return the medians of the steps of a run of so many processes."""
+        several = ["--trainer.devices", str(number), "--trainer.strategy", "ddp" if number > 1 else "auto"]
+        place = ["--trainer.default_root_dir", str(self.folder / f"processes{number}")]
+        settings, steps = self.settings, self.settings.warm_up + self.settings.pairs
+        arguments = self.arguments(*several, *place)
+        told = run_apart(arguments, steps=steps, processes=number, median=settings.mix_median, settings=settings)
+        return medians([Step(0.0, parts) for parts in told["steps"][settings.warm_up :]])
 
 
-def medians(steps: Sequence[Step]) -> Point:
+def medians(steps: Sequence[Step]) -> dict[str, float]:
     """Return the median seconds of each part."""
     return {name: statistics.median(seconds(step.parts, name) for step in steps) for name in COSTS}
-
-
-def main() -> None:
-    """Make a run of several processes, started by torchrun, and print what each step logs as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("median", type=int, help="median length of a response, tokens")
-    parser.add_argument("steps", type=int)
-    parser.add_argument("arguments", nargs="*")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    steps: list[Mapping[str, float]] = []
-    engine = recorded(Settings(), options.median)
-    short = ["--trainer.limit_train_batches", str(options.steps)]
-    cli = run([*options.arguments, *short], engine=engine, callbacks=[StepEnd(steps.append)])
-    if cli.trainer.global_rank == 0:
-        print(json.dumps(steps))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,48 +1,47 @@
 """Tables of the results: for the terminal, and for a Markdown page."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
 
-COLUMNS = ("ratio", "median", "lowest", "highest", "pairs", "above the line", "below the line")
+COLUMNS = ("ratio", "median", "lowest to highest", "pairs", "above the line", "below the line")
 """Of both tables."""
 
 
 def terminal_table(results: dict[str, Any]) -> Table:
-    """Return the ratios, and why others are left out."""
-    table = Table(*COLUMNS, title="medians of pairs that were measured in turns")
-    for row in rows(results):
-        table.add_row(*row)
+    """Return the ratios with the medians of their sides, and why others are left out."""
+    table = Table(title="medians of pairs that were measured in turns")
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=column == "ratio")
+    for name, ratio in results["ratios"].items():
+        table.add_row(name, *numbers(ratio), *(quantity(ratio[side]) for side in ("numerator", "denominator")))
     for name, reason in results["left_out"].items():
-        table.add_row(name, "left out", "", "", "", reason, "")
+        table.add_row(name, "left out", reason)
     return table
 
 
 def markdown_table(results: dict[str, Any]) -> str:
-    """Return the ratios, the machine below them."""
+    """Return the ratios with what was measured, and the machine below them."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    for name, *others in rows(results):
-        lines.append(f"| {' | '.join((f'`{name}`', *others))} |")
+    for name, ratio in results["ratios"].items():
+        sides = (f"{ratio[side]['what']} ({quantity(ratio[side])})" for side in ("numerator", "denominator"))
+        lines.append(f"| {' | '.join((f'`{name}`', *numbers(ratio), *sides))} |")
     return "\n".join([*lines, "", machine_line(results)])
 
 
-def rows(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of each ratio."""
-    for name, ratio in results["ratios"].items():
-        numbers = [f"{ratio[key]:.3g}" for key in ("median", "min", "max")]
-        sides = [side_cell(ratio[side]) for side in ("numerator", "denominator")]
-        yield name, *numbers, str(len(ratio["each"])), *sides
+def numbers(ratio: dict[str, Any]) -> tuple[str, str, str]:
+    """Return median, extremes and number of pairs of a ratio as cells."""
+    return f"{ratio['median']:.3g}", f"{ratio['min']:.3g} to {ratio['max']:.3g}", str(len(ratio["each"]))
 
 
-def side_cell(side: dict[str, Any]) -> str:
-    """Return what a side of a ratio is, with its median: bytes as GB, short times as ms."""
+def quantity(side: dict[str, Any]) -> str:
+    """Return the median of a side with its unit: bytes as GB, short times as ms."""
     value, unit = side["median"], side["unit"]
     if unit == "bytes":
-        return f"{side['what']} ({value / 1e9:.2f} GB)"
+        return f"{value / 1e9:.2f} GB"
     if unit.startswith("s") and value < 1:
-        return f"{side['what']} ({1000 * value:.3g} m{unit})"
-    return f"{side['what']} ({value:.3g} {unit})"
+        return f"{1000 * value:.3g} m{unit}"
+    return f"{value:.3g} {unit}"
 
 
 def machine_line(results: dict[str, Any]) -> str:
