@@ -15,9 +15,7 @@ def own_run(settings: Settings, folder: Path) -> Iterator[tuple[str, dict[str, A
     arguments = embedded(settings, "--trainer.default_root_dir", str(folder))
     told = run_apart(arguments, steps=settings.warm_up + settings.pairs, settings=settings)
     steps = told["steps"][settings.warm_up :]
-    names = {key.split("/")[1] for step in steps for key in step if key.startswith("time/")}
-    split = {
-        name: [sum(v for key, v in step.items() if is_part(key, name)) for step in steps] for name in sorted(names)
-    }
+    names = sorted({key.split("/")[1] for step in steps for key in step if key.startswith("time/")})
+    split = {name: [sum(v for key, v in step.items() if is_part(key, name)) for step in steps] for name in names}
     yield "seconds", {name: {**spread(values), "each": values} for name, values in split.items()}
     yield "memory", {"peak_bytes": told["peak_bytes"], "after_imports_bytes": told["before_bytes"]}

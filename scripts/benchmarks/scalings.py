@@ -37,11 +37,9 @@ def laws(settings: Settings, folder: Path) -> Iterator[tuple[str, dict[str, Any]
     """Yield each law by what it is a function of: the sizes, the seconds of each part, and a line through them."""
     bench, number = Bench(settings, folder), settings.scaling_points
     rows = [settings.mix_rows * (n + 1) // number for n in range(number)]
-    steps = bench.race([bench.loop(rows=size) for size in rows])
-    by_tokens = [
-        (s.parts["rollout/length"] * size, medians([s])) for size, own in zip(rows, steps, strict=True) for s in own
-    ]
-    yield "tokens", law("response tokens of a batch", by_tokens)
+    steps = zip(rows, bench.race([bench.loop(rows=size) for size in rows]), strict=True)
+    each = [(size * step.parts["rollout/length"], medians([step])) for size, own in steps for step in own]
+    yield "tokens", law("response tokens of a batch", each)
     sizes = VOCABULARIES[:number]
     yield "vocabulary", law("outputs of the head", bench.points(sizes, [bench.with_head(size) for size in sizes]))
     counts = TEACHERS[:number]
