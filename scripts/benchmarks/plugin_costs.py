@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.jobs import embedded, job
+from benchmarks.jobs import embedded, job, on_mix
 from benchmarks.ratios import Ratio, Side
 from benchmarks.settings import Settings
 from benchmarks.turns import timed
@@ -29,7 +29,7 @@ MANY = 8
 
 
 def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
-    """Yield the share of a step that FiRe-OPD's strategies and the gathering take, for the embedded student's step."""
+    """Yield the share of a step that FiRe-OPD's strategies and the gathering take, at the pace of one model or two."""
     batch = large_batch(settings.plugin_rows, settings.plugin_length, settings.device)
     method = Method(TeacherLikelihoodFilter(drop_fraction=0.2, per_teacher=True), EntropyWeighter())
 
@@ -39,26 +39,37 @@ def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
 
     work()
     costs = tuple(timed(work) for _ in range(settings.pairs))
-    rates = tuple(seconds_per_token(settings, folder))
-    tokens = int(batch.lengths.sum())
     above = Side(f"filter, weighter, objective, gather: {settings.plugin_rows} x {settings.plugin_length}", "s", costs)
-    below = Side(
-        "step on as many response tokens at the embedded student's pace", "s", tuple(tokens * r for r in rates)
-    )
-    notes = "worst case: a model of 0.6 M parameters; one process, so that nothing is sent"
-    details = {"response_tokens": tokens, "step_seconds_per_token": statistics.median(rates)}
-    yield Ratio("plugins_share_of_step", above, below, notes, details)
+    tokens = int(batch.lengths.sum())
+    many = replace(settings, rows=MANY * settings.rows)
+    yield share("plugins_share_of_step", "the embedded student (0.6 M)", above, tokens, embedded(many), many, folder)
+    if settings.smollm2 is not None:
+        few = replace(settings, rows=settings.smollm2_rows)
+        name, model = "plugins_share_of_step_smollm2", "SmolLM2 (135 M) with itself as the teacher"
+        yield share(name, model, above, tokens, with_smollm2(few), few, folder)
 
 
-def seconds_per_token(settings: Settings, folder: Path) -> list[float]:
-    """Return the seconds of steps of the embedded job for each response token, on so many rows that none is idle."""
-    settings, rates = replace(settings, rows=MANY * settings.rows), []
-    with job(embedded(settings), folder / "pace") as loop:
+def share(
+    name: str, model: str, above: Side, tokens: int, arguments: list[str], settings: Settings, folder: Path
+) -> Ratio:
+    """Return the ratio to a step on so many response tokens at the pace of a run."""
+    rates = []
+    with job(arguments, folder / name) as loop:
         for turn in range(settings.warm_up + settings.pairs):
             step = loop.step()
             if turn >= settings.warm_up:
                 rates.append(step.seconds / (step.parts["rollout/length"] * settings.rows))
-    return rates
+    below = Side(f"step on {tokens} response tokens at the pace of {model}", "s", tuple(tokens * r for r in rates))
+    notes = "one process, so that nothing is sent; the step is not run but reckoned from the pace of a smaller one"
+    return Ratio(name, above, below, notes, {"step_seconds_per_token": statistics.median(rates)})
+
+
+def with_smollm2(settings: Settings) -> list[str]:
+    """Return the arguments of a run with SmolLM2 as student and teacher."""
+    assert settings.smollm2 is not None
+    model, prompts = str(settings.smollm2 / "model"), str(settings.smollm2 / "train.jsonl")
+    arguments = on_mix(model, {"own": model}, prompts, rows=settings.rows, longest=settings.smollm2_length)
+    return [*arguments, "--data.prompts.teacher", "own"]
 
 
 def large_batch(rows: int, length: int, device: torch.device) -> ScoredBatch:

@@ -1,6 +1,6 @@
 """TRL's `DistillationTrainer` as a loop that takes turns. TRL is asked for by the benchmark alone (extra `bench`)."""
 
-import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def trl_loop(settings: Settings, prompts: Sequence[Prompt], teacher: str, folder
     """
 
     def run(boundary: Boundary) -> None:
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")  # which takes no part
         from datasets import Dataset
         from transformers import TrainerCallback
         from trl import DistillationConfig, DistillationTrainer
