@@ -233,6 +233,7 @@ def test_the_benchmarks_run_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert results["ratios"]["padded_over_real_tokens_update"]["min"] >= 1
     assert "prepare_smollm2" in results["left_out"]["generate_over_hfengine_smollm2"]
     split = results["ratios"]["naive_over_fireopd"]["details"]["parts_of_ours"]
+    assert results["ratios"]["naive_over_fireopd"]["details"]["of_processor_seconds"]["min"] > 0
     assert sum(part["share"] for part in split.values()) == pytest.approx(1, abs=0.15)
     assert results["machine"]["versions"]["torch"] == torch.__version__
     law = scalings.law(

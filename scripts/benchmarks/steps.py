@@ -73,7 +73,9 @@ def turns(settings: Settings) -> dict[str, int]:
 def ratio(name: str, above: str, theirs: Sequence[Step], below: str, ours: Sequence[Step], notes: str) -> Ratio:
     """Return the ratio of the seconds of steps, with the parts of ours."""
     sides = [Side(what, "s", tuple(step.seconds for step in steps)) for what, steps in ((above, theirs), (below, ours))]
-    return Ratio(name, *sides, notes, {"parts_of_ours": parts(ours)})
+    pairs = zip(theirs, ours, strict=True)
+    processor = [one.processor_seconds / other.processor_seconds for one, other in pairs]
+    return Ratio(name, *sides, notes, {"parts_of_ours": parts(ours), "of_processor_seconds": spread(processor)})
 
 
 def parts(steps: Sequence[Step]) -> dict[str, dict[str, float]]:

@@ -19,6 +19,8 @@ class Step:
     """From the end of the step before to the end of this one."""
     parts: Mapping[str, float] = field(default_factory=dict)
     """What the loop itself says about the step."""
+    processor_seconds: float = 0.0
+    """Of this process, on all threads: what a loaded machine does not stretch."""
 
 
 Boundary = Callable[[Mapping[str, float]], None]
@@ -41,7 +43,6 @@ class Loop:
         self.go, self.done = threading.Event(), threading.Event()
         self.over, self.error = False, None
         self.parts: Mapping[str, float] = {}
-        self.began = 0.0
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> "Loop":
@@ -58,13 +59,13 @@ class Loop:
     def step(self) -> Step:
         """Let the loop run to the end of its next step; raise what it raises."""
         wait()
-        self.began = time.perf_counter()
+        began, processor_began = time.perf_counter(), time.process_time()
         self.done.clear()
         self.go.set()
         self.done.wait()
         if self.error is not None:
             raise self.error
-        return Step(time.perf_counter() - self.began, self.parts)
+        return Step(time.perf_counter() - began, self.parts, time.process_time() - processor_began)
 
     def _work(self) -> None:
         try:
