@@ -239,8 +239,9 @@ def test_the_benchmarks_run_from_end_to_end(tmp_path, monkeypatch, capsys):
     law = scalings.law(
         "tokens", [(1, {"teacher": 1.0, "student": 1.0, "update": 2.0}), (2, dict.fromkeys(scalings.COSTS, 3.0))]
     )
-    out.write_text(json.dumps(results | {"scaling": {"tokens": law}}))
-    monkeypatch.setattr(sys, "argv", ["plot_bench.py", str(out), "--out", str(tmp_path)])
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(results | {"ratios": {}, "scaling": {"tokens": law}}))
+    monkeypatch.setattr(sys, "argv", ["plot_bench.py", str(out), str(other), "--out", str(tmp_path)])
     plot_bench.main()
     assert "| `naive_over_fireopd` |" in capsys.readouterr().out
     assert (tmp_path / "performance.png").read_bytes().startswith(b"\x89PNG")
