@@ -11,7 +11,19 @@ from lightning.pytorch.callbacks import Callback
 
 import bench
 import plot_bench
-from benchmarks import jobs, memories, mixes, naive_loops, ratios, scalings, scorings, turns, workloads
+from benchmarks import (
+    jobs,
+    memories,
+    mixes,
+    naive_loops,
+    ratios,
+    scalings,
+    scorings,
+    steps,
+    trl_trainers,
+    turns,
+    workloads,
+)
 from benchmarks.settings import Settings
 from fireopd.models import load_causal_lm
 
@@ -144,9 +156,9 @@ def test_loops_run_only_in_their_own_turns():
         return turns.Loop(run)
 
     with counting("a") as one, counting("b") as two:
-        steps = turns.race([one, two], warm_up=1, pairs=2)
+        made = turns.race([one, two], warm_up=1, pairs=2)
     assert events == ["a0", "b0", "b1", "a1", "a2", "b2"]
-    assert [[step.parts["number"] for step in own] for own in steps] == [[1, 2], [1, 2]]
+    assert [[step.parts["number"] for step in own] for own in made] == [[1, 2], [1, 2]]
     assert not one.thread.is_alive()
 
 
@@ -261,3 +273,9 @@ def test_what_cannot_be_measured_is_said_before_anything_is(options, message, tm
         bench.main()
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_trl_its_ratios_are_left_out_with_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setattr(trl_trainers, "version", lambda package: None)
+    (left_out,) = steps.against_trl(Settings.quick(), tmp_path)
+    assert "pip install -e '.[bench]'" in left_out.reason
