@@ -1,14 +1,15 @@
 """`HFEngine` against `model.generate` in one padded batch: the same prompts, rows, length limit and distribution."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.naive_loops import NaiveLoop, Recipe
-from benchmarks.ratios import LeftOut, Ratio, Side, in_turns
+from benchmarks.ratios import LeftOut, Ratio, in_turns
 from benchmarks.settings import Settings
-from benchmarks.turns import timed
+from benchmarks.turns import Step, ratio_of_steps, timed
 from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine
 from fireopd.prompts import JSONLPrompts, PromptSource, TinyPrompts
@@ -49,32 +50,30 @@ def against_generate(label: str, model: str, source: PromptSource, rows: int, le
         turn[who] += 1
         return data.training_prompts[start : start + rows]
 
-    def generate() -> float:
+    def generate() -> Step:
         prompts, lengths = asked("generate"), []
-        seconds = timed(lambda: lengths.append(int(generator.roll_out(prompts)[2].sum())))
+        step = timed(lambda: lengths.append(int(generator.roll_out(prompts)[2].sum())))
         written["generate"] += lengths
-        return seconds / lengths[-1]
+        return step.per(lengths[-1])
 
-    def decode() -> float:
+    def decode() -> Step:
         prompts, lengths = asked("engine"), []
         seeds = range(1000 * turn["engine"], 1000 * turn["engine"] + rows)
-        seconds = timed(lambda: lengths.append(sum(len(r.tokens) for r in engine.generate(prompts, seeds))))
+        step = timed(lambda: lengths.append(sum(len(r.tokens) for r in engine.generate(prompts, seeds))))
         written["engine"] += lengths
-        return seconds / lengths[-1]
+        return step.per(lengths[-1])
 
     torch.manual_seed(0)
     generate(), decode()
     theirs, ours = in_turns(settings.pairs, [generate, decode])
     what = f"{label}, {rows} rows, up to {length} tokens"
     name = f"generate_over_hfengine_{rows}" if label == model else "generate_over_hfengine_smollm2"
-    mean = {who: sum(lengths) / len(lengths) / rows for who, lengths in written.items()}
-    sides = (
-        Side(f"model.generate, one padded batch: {what}", "s a token", theirs),
-        Side(f"HFEngine: {what}", "s a token", ours),
-    )
-    return Ratio(
+    ratio = ratio_of_steps(
         name,
-        *sides,
+        (f"model.generate, one padded batch: {what}", theirs),
+        (f"HFEngine: {what}", ours),
         "same distribution, other draws: seconds for each response token",
-        {"mean_length": mean},
+        "s a token",
     )
+    mean = {who: sum(lengths) / len(lengths) / rows for who, lengths in written.items()}
+    return replace(ratio, details=ratio.details | {"mean_length": mean})

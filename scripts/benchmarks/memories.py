@@ -20,7 +20,7 @@ from benchmarks.ratios import LeftOut, Ratio, Side, in_turns
 from benchmarks.scorings import WAYS, learn, workload
 from benchmarks.settings import Settings
 from benchmarks.trl_trainers import missing
-from benchmarks.turns import timed
+from benchmarks.turns import ratio_of_steps, timed
 
 PLAIN_COPIES = 6
 """Copies of the logits that there must be room for before the plain way is tried; it holds five."""
@@ -81,8 +81,7 @@ def speed(settings: Settings, folder: Path) -> Iterator[Ratio | LeftOut]:
     ours, *others = in_turns(settings.pairs, sides)
     what = f"score + backward, {settings.time_tokens} tokens, V = {settings.vocabulary}"
     for name, values in zip(names[1:], others, strict=True):
-        both = Side(f"{what}: chunked", "s", ours), Side(f"{what}: {name}", "s", values)
-        yield Ratio(f"time_chunked_over_{name}", *both)
+        yield ratio_of_steps(f"time_chunked_over_{name}", (f"{what}: chunked", ours), (f"{what}: {name}", values))
     if reason:
         yield reason
 

@@ -38,7 +38,7 @@ def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
         method.targets(gathered)
 
     work()
-    costs = tuple(timed(work) for _ in range(settings.pairs))
+    costs = tuple(timed(work).seconds for _ in range(settings.pairs))
     above = Side(f"filter, weighter, objective, gather: {settings.plugin_rows} x {settings.plugin_length}", "s", costs)
     tokens = int(batch.lengths.sum())
     many = replace(settings, rows=MANY * settings.rows)

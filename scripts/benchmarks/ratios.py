@@ -3,7 +3,10 @@
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+Measured = TypeVar("Measured")
+"""What one measurement gives."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": middle, "min": min(values), "max": max(values), "quartile_1": low, "quartile_3": high}
 
 
-def in_turns(pairs: int, sides: Sequence[Callable[[], float]]) -> list[tuple[float, ...]]:
+def in_turns(pairs: int, sides: Sequence[Callable[[], Measured]]) -> list[tuple[Measured, ...]]:
     """Return what some measurements gave, each `pairs` times, taking turns, so that what else a machine does hits all.
 
     Each starts every other round, as the one that comes first may find colder caches.
     """
-    measured: list[list[float]] = [[] for _ in sides]
+    measured: list[list[Measured]] = [[] for _ in sides]
     for turn in range(pairs):
         order = range(len(sides)) if turn % 2 == 0 else reversed(range(len(sides)))
         for place in order:

@@ -3,15 +3,16 @@
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.jobs import embedded, is_part, job
 from benchmarks.naive_loops import NaiveLoop, Recipe
-from benchmarks.ratios import LeftOut, Ratio, Side, spread
+from benchmarks.ratios import LeftOut, Ratio, spread
 from benchmarks.settings import Settings
 from benchmarks.trl_trainers import missing, trl_loop
-from benchmarks.turns import Boundary, Loop, Step, race
+from benchmarks.turns import Boundary, Loop, Step, race, ratio_of_steps
 from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine
 from fireopd.models import load_causal_lm, load_tokenizer, stop_tokens, without_dropout
@@ -72,10 +73,8 @@ def turns(settings: Settings) -> dict[str, int]:
 
 def ratio(name: str, above: str, theirs: Sequence[Step], below: str, ours: Sequence[Step], notes: str) -> Ratio:
     """Return the ratio of the seconds of steps, with the parts of ours."""
-    sides = [Side(what, "s", tuple(step.seconds for step in steps)) for what, steps in ((above, theirs), (below, ours))]
-    pairs = zip(theirs, ours, strict=True)
-    processor = [one.processor_seconds / other.processor_seconds for one, other in pairs]
-    return Ratio(name, *sides, notes, {"parts_of_ours": parts(ours), "of_processor_seconds": spread(processor)})
+    found = ratio_of_steps(name, (above, theirs), (below, ours), notes)
+    return replace(found, details=found.details | {"parts_of_ours": parts(ours)})
 
 
 def parts(steps: Sequence[Step]) -> dict[str, dict[str, float]]:

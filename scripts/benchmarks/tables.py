@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-COLUMNS = ("ratio", "median", "lowest to highest", "pairs", "above the line", "below the line")
+COLUMNS = ("ratio", "median", "lowest to highest", "pairs", "of processor time", "above the line", "below the line")
 """Of both tables."""
 
 
@@ -29,9 +29,16 @@ def markdown_table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", machine_line(results)])
 
 
-def numbers(ratio: dict[str, Any]) -> tuple[str, str, str]:
-    """Return median, extremes and number of pairs of a ratio as cells."""
-    return f"{ratio['median']:.3g}", f"{ratio['min']:.3g} to {ratio['max']:.3g}", str(len(ratio["each"]))
+def numbers(ratio: dict[str, Any]) -> tuple[str, ...]:
+    """Return median, extremes, number of pairs and, where it is known, the median of processor seconds as cells."""
+    processor = ratio.get("details", {}).get("of_processor_seconds")
+    extremes = f"{ratio['min']:.3g} to {ratio['max']:.3g}"
+    return (
+        f"{ratio['median']:.3g}",
+        extremes,
+        str(len(ratio["each"])),
+        f"{processor['median']:.3g}" if processor else "",
+    )
 
 
 def quantity(side: dict[str, Any]) -> str:

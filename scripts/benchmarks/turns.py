@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from fireopd.stopwatches import Stopwatch
+from benchmarks.ratios import Ratio, Side, spread
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Step:
     """What the loop itself says about the step."""
     processor_seconds: float = 0.0
     """Of this process, on all threads: what a loaded machine does not stretch."""
+
+    def per(self, number: int) -> "Step":
+        """Return the seconds for each of so many things."""
+        return Step(self.seconds / number, self.parts, self.processor_seconds / number)
 
 
 Boundary = Callable[[Mapping[str, float]], None]
@@ -109,9 +113,28 @@ def race(loops: Sequence[Loop], *, warm_up: int, pairs: int) -> list[list[Step]]
     return steps
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Return the seconds that something takes, work on an accelerator included."""
-    watch = Stopwatch()
-    with watch("work"):
-        work()
-    return watch.seconds["work"]
+def timed(work: Callable[[], object]) -> Step:
+    """Return the time that something takes, work on an accelerator included."""
+    wait()
+    began, processor_began = time.perf_counter(), time.process_time()
+    work()
+    wait()
+    return Step(time.perf_counter() - began, {}, time.process_time() - processor_began)
+
+
+def ratio_of_steps(
+    name: str, above: tuple[str, Sequence[Step]], below: tuple[str, Sequence[Step]], notes: str = "", unit: str = "s"
+) -> Ratio:
+    """Return the ratio of the seconds of some steps, with that of their processor seconds among the details.
+
+    Args:
+        name: of the ratio.
+        above: what the steps above the line are, and they.
+        below: the same of those below the line.
+        notes: on the ratio.
+        unit: of the seconds.
+    """
+    sides = [Side(what, unit, tuple(step.seconds for step in steps)) for what, steps in (above, below)]
+    pairs = zip(above[1], below[1], strict=True)
+    processor = [one.processor_seconds / other.processor_seconds for one, other in pairs]
+    return Ratio(name, *sides, notes, {"of_processor_seconds": {**spread(processor), "each": processor}})
