@@ -87,7 +87,9 @@ def job(
 def embedded(settings: Settings, *more: str) -> list[str]:
     """Return the arguments of the embedded job of these sizes, with more settings."""
     lengths = ["--data.engine.max_response_length", str(settings.response_length)]
-    return ["--config", str(CONFIG), *flat(SILENT), "--data.batch_size", str(settings.rows), *lengths, *more]
+    prompts = ["--data.prompts.num_training", str(settings.prompts(settings.rows))]
+    sizes = ["--data.batch_size", str(settings.rows), *prompts, *lengths]
+    return ["--config", str(CONFIG), *flat(SILENT), *sizes, *more]
 
 
 def on_mix(student: str, teachers: Mapping[str, str], prompts: str, *more: str, rows: int, longest: int) -> list[str]:

@@ -69,8 +69,7 @@ class Mix:
         """
         settings, rows = self.settings, rows or self.settings.mix_rows
         used = dict(list(self.teachers.items())[:teachers])
-        number = rows * (settings.warm_up + settings.pairs + 1)
-        prompts = write_prompts(self.folder / f"{name}.jsonl", list(used), number)
+        prompts = write_prompts(self.folder / f"{name}.jsonl", list(used), settings.prompts(rows))
         arguments = on_mix(self.student, used, prompts, *more, rows=rows, longest=TAIL * settings.mix_median)
         return job(arguments, self.folder / name, engine=recorded(settings), callbacks=callbacks)
 

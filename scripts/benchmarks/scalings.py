@@ -102,8 +102,7 @@ class Bench:
         settings, student = self.settings, student or self.student
         teachers, rows = teachers or {"teacher": student}, rows or settings.mix_rows
         self.made += 1
-        number = rows * (settings.warm_up + settings.pairs + 1)
-        prompts = write_prompts(self.folder / f"run{self.made}.jsonl", list(teachers), number)
+        prompts = write_prompts(self.folder / f"run{self.made}.jsonl", list(teachers), settings.prompts(rows))
         return on_mix(student, teachers, prompts, *more, rows=rows, longest=TAIL * settings.mix_median)
 
     def points(self, sizes: Sequence[float], loops: Sequence[Loop]) -> list[Point]:

@@ -64,6 +64,10 @@ class Settings:
         sizes |= {"plugin_rows": 32, "plugin_length": 64, "smollm2_rows": 4, "smollm2_length": 8, "scaling_points": 3}
         return cls(**({**sizes, "decoding_rows": (8,)} | changes))
 
+    def prompts(self, rows: int) -> int:
+        """Return how many prompts a run of so many rows a step needs: for one step more than is measured."""
+        return rows * (self.warm_up + self.pairs + 1)
+
     @property
     def device(self) -> torch.device:
         """The accelerator if there is one, else the CPU."""

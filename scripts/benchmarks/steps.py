@@ -92,8 +92,8 @@ def parts(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
 
 
 def embedded_prompts(settings: Settings) -> list[Prompt]:
-    """Return the tokenized prompts of the embedded job."""
-    number = settings.rows * (settings.warm_up + settings.pairs + 1)
+    """Return the tokenized prompts of the embedded job, which it has in another order."""
+    number = settings.prompts(settings.rows)
     engine = HFEngine(settings.response_length)
     data = RolloutDataModule(
         prompts=TinyPrompts(num_training=number, num_validation=0), engine=engine, batch_size=1, seed=1
