@@ -16,6 +16,7 @@ from benchmarks import (
     memories,
     mixes,
     naive_loops,
+    own_runs,
     ratios,
     scalings,
     scorings,
@@ -186,6 +187,13 @@ def test_a_peak_is_measured_in_a_process_of_its_own():
     settings = Settings.quick(vocabulary=20000)
     logits = 4 * 2048 * settings.vocabulary
     assert memories.peak("plain", 2048, settings) > 3 * logits
+
+
+def test_our_own_run_tells_its_seconds_and_its_memory(tmp_path):
+    found = dict(own_runs.own_run(Settings.quick(pairs=1), tmp_path))
+    assert {"rollout", "teacher", "student", "update"} <= found["seconds"].keys()
+    assert all(part["each"][0] >= 0 for part in found["seconds"].values())
+    assert found["memory"]["peak_bytes"] > found["memory"]["after_imports_bytes"] > 0
 
 
 def test_a_peak_without_room_is_left_out_with_the_reason(monkeypatch):

@@ -13,8 +13,8 @@ RACES = {
     "trl_over_fireopd_same_loss": "TRL, same loss",
     "naive_over_fireopd": "naive loop",
     "naive_whole_over_fireopd": "naive, one batch",
-    "generate_over_hfengine_64": "generate",
-    "memory_plain_over_chunked": "whole logits",
+    "generate_over_hfengine_64": "generate, 64 rows",
+    "generate_over_hfengine_256": "generate, 256 rows",
 }
 """Ratios of the bar chart, where more than 1 is in our favour."""
 PARTS = ("rollout", "teacher", "student", "update", "sync", "other")
