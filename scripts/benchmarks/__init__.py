@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` measures, one kind of measurement a file."""

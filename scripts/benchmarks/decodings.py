@@ -1,0 +1,79 @@
+"""`HFEngine` against `model.generate` in one padded batch: the same prompts, rows, length limit and distribution."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.naive_loops import NaiveLoop, Recipe
+from benchmarks.ratios import LeftOut, Ratio, in_turns
+from benchmarks.settings import Settings
+from benchmarks.turns import Step, ratio_of_steps, timed
+from fireopd.data import RolloutDataModule
+from fireopd.engines import HFEngine
+from fireopd.prompts import JSONLPrompts, PromptSource, TinyPrompts
+from fireopd.types import Prompt
+
+TINY_LENGTH = 192
+"""Longest response of the embedded student, tokens: most end long before, some drift on to the limit."""
+
+
+def decoding(settings: Settings, folder: Path) -> Iterator[Ratio | LeftOut]:
+    """Yield the seconds for each response token of `generate` over those of the engine, model by model."""
+    for rows in settings.decoding_rows:
+        source = TinyPrompts(num_training=rows * (settings.pairs + 1), num_validation=0)
+        length = min(TINY_LENGTH, 3 * settings.response_length)
+        yield against_generate("tiny/student", "tiny/student", source, rows, length, settings)
+    name = "generate_over_hfengine_smollm2"
+    if settings.smollm2 is None:
+        yield LeftOut(name, "no model: python scripts/prepare_smollm2.py OUT, then --smollm2 OUT")
+        return
+    source = JSONLPrompts(settings.smollm2 / "train.jsonl", teacher="none")
+    model = str(settings.smollm2 / "model")
+    yield against_generate("SmolLM2-135M", model, source, settings.smollm2_rows, settings.smollm2_length, settings)
+
+
+def against_generate(label: str, model: str, source: PromptSource, rows: int, length: int, settings: Settings) -> Ratio:
+    """Return the ratio for one model and number of rows, each pair on prompts of its own."""
+    engine = HFEngine(length)
+    data = RolloutDataModule(model, source, engine, batch_size=1)
+    data.setup("fit")
+    engine.setup(model, settings.device)
+    assert engine.model is not None
+    generator = NaiveLoop(engine.model, {}, Recipe(response_length=length), sorted(engine.stops))
+    written: dict[str, list[int]] = {"generate": [], "engine": []}
+    turn = {"generate": 0, "engine": 0}
+
+    def asked(who: str) -> Sequence[Prompt]:
+        start = turn[who] * rows % max(1, len(data.training_prompts) - rows + 1)
+        turn[who] += 1
+        return data.training_prompts[start : start + rows]
+
+    def generate() -> Step:
+        prompts, lengths = asked("generate"), []
+        step = timed(lambda: lengths.append(int(generator.roll_out(prompts)[2].sum())))
+        written["generate"] += lengths
+        return step.per(lengths[-1])
+
+    def decode() -> Step:
+        prompts, lengths = asked("engine"), []
+        seeds = range(1000 * turn["engine"], 1000 * turn["engine"] + rows)
+        step = timed(lambda: lengths.append(sum(len(r.tokens) for r in engine.generate(prompts, seeds))))
+        written["engine"] += lengths
+        return step.per(lengths[-1])
+
+    torch.manual_seed(0)
+    generate(), decode()
+    theirs, ours = in_turns(settings.pairs, [generate, decode])
+    what = f"{label}, {rows} rows, up to {length} tokens"
+    name = f"generate_over_hfengine_{rows}" if label == model else "generate_over_hfengine_smollm2"
+    ratio = ratio_of_steps(
+        name,
+        (f"model.generate, one padded batch: {what}", theirs),
+        (f"HFEngine: {what}", ours),
+        "same distribution, other draws: seconds for each response token",
+        "s a token",
+    )
+    mean = {who: sum(lengths) / len(lengths) / rows for who, lengths in written.items()}
+    return replace(ratio, details=ratio.details | {"mean_length": mean})

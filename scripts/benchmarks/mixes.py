@@ -1,0 +1,125 @@
+"""A step on a long-tailed mix of lengths: what dropping saves, what teachers cost, how much padding is computed."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+
+from benchmarks.jobs import job, on_mix, recorded, seconds
+from benchmarks.ratios import Ratio, Side
+from benchmarks.settings import Settings
+from benchmarks.turns import Loop, Step, race
+from benchmarks.workloads import TAIL, random_model, write_prompts
+from fireopd.module import FiReOPDModule
+
+FRACTIONS = (0.0, 0.2, 0.5)
+"""What the filter drops."""
+MODEL = "random models of four layers, recorded rollouts, log-normal lengths (sigma 1, longest 16 times the median)"
+"""What the figures of this file are about."""
+
+
+class InputTokens(Callback):
+    """Counts what goes into the student and the teachers, at the models' own input; padding is token 0."""
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.counted: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+
+    def on_train_start(self, trainer: Trainer, pl_module: FiReOPDModule) -> None:
+        """Hang the counters on."""
+        models = [pl_module.student.model, *(teacher.scorer.model for teacher in pl_module.teachers.values())]
+        for model in models:
+            model.base_model.register_forward_pre_hook(self.count, with_kwargs=True)
+
+    def count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Add the tokens of one forward pass, with a gradient or without."""
+        tokens = args[0] if args else kwargs["input_ids"]
+        counts = self.counted["update" if torch.is_grad_enabled() else "scoring"]
+        counts[0] += tokens.numel()
+        counts[1] += int((tokens != 0).sum())
+
+
+class Mix:
+    """Models and prompts of a long-tailed workload, in a folder."""
+
+    def __init__(self, settings: Settings, folder: Path, teachers: int) -> None:
+        """Write a student and some teachers with weights of their own, and the prompts."""
+        self.settings, self.folder = settings, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.student = random_model(folder / "student", width=settings.width)
+        self.teachers = {
+            f"teacher{number}": random_model(folder / f"teacher{number}", width=settings.width, seed=1 + number)
+            for number in range(teachers)
+        }
+
+    def loop(self, name: str, *more: str, teachers: int = 1, callbacks: Sequence[Callback] = (), rows: int = 0) -> Loop:
+        """Return a run of FiRe-OPD as a loop; all of one mix have the same rollouts.
+
+        Args:
+            name: of its folder.
+            more: settings.
+            teachers: the first so many of the mix's, which share the rows evenly.
+            callbacks: are added to those of the run.
+            rows: of a step, if not those of the settings.
+        """
+        settings, rows = self.settings, rows or self.settings.mix_rows
+        used = dict(list(self.teachers.items())[:teachers])
+        prompts = write_prompts(self.folder / f"{name}.jsonl", list(used), settings.prompts(rows))
+        arguments = on_mix(self.student, used, prompts, *more, rows=rows, longest=TAIL * settings.mix_median)
+        return job(arguments, self.folder / name, engine=recorded(settings), callbacks=callbacks)
+
+    def race(self, loops: Sequence[Loop]) -> list[list[Step]]:
+        """Return the steps of loops that took turns."""
+        with ExitStack() as stack:
+            entered = [stack.enter_context(loop) for loop in loops]
+            return race(entered, warm_up=self.settings.warm_up, pairs=self.settings.pairs)
+
+
+def side(what: str, steps: Sequence[Step], part: str) -> Side:
+    """Return the seconds of a part of some steps."""
+    return Side(what, "s", tuple(seconds(step.parts, part) for step in steps))
+
+
+def dropping(settings: Settings, folder: Path) -> Iterator[Ratio]:
+    """Yield the update with a fifth and with half of the rows dropped over the one with none."""
+    mix = Mix(settings, folder, teachers=1)
+    fractions = [
+        mix.loop(f"drop{fraction}", "--model.trajectory_filter.drop_fraction", str(fraction)) for fraction in FRACTIONS
+    ]
+    whole, *others = mix.race(fractions)
+    for fraction, steps in zip(FRACTIONS[1:], others, strict=True):
+        name = f"update_drop{round(100 * fraction)}_over_drop0"
+        above, below = f"update with {fraction:.0%} of the rows dropped", "update with none dropped"
+        yield Ratio(name, side(above, steps, "update"), side(below, whole, "update"), MODEL)
+
+
+def teachers(settings: Settings, folder: Path) -> Iterator[Ratio]:
+    """Yield the scoring by four teachers, a quarter of the rows each, over that by one."""
+    mix = Mix(settings, folder, teachers=4)
+    one, four = mix.race([mix.loop("one"), mix.loop("four", teachers=4)])
+    above, below = "scoring by four teachers, a quarter of the rows each", "scoring by one teacher"
+    yield Ratio("score_4_teachers_over_1", side(above, four, "teacher"), side(below, one, "teacher"), MODEL)
+
+
+def padding(settings: Settings, folder: Path) -> Iterator[Ratio]:
+    """Yield the tokens that go through the models over those that are no padding, in scoring and in the update."""
+    mix, counter = Mix(settings, folder, teachers=1), InputTokens()
+    found: dict[str, list[list[int]]] = {"scoring": [], "update": []}
+    with mix.loop("counted", callbacks=[counter]) as loop:
+        for _ in range(settings.pairs):
+            counter.counted.clear()
+            loop.step()
+            for part, counts in found.items():
+                counts.append(list(counter.counted[part]))
+    for part, counts in found.items():
+        computed, real = zip(*counts, strict=True)
+        sides = (
+            Side(f"tokens into the models in {part}", "tokens", computed),
+            Side("of them no padding", "tokens", real),
+        )
+        yield Ratio(f"padded_over_real_tokens_{part}", *sides, f"{MODEL}; counted by a hook on the models' input")

@@ -1,0 +1,121 @@
+"""Whole training steps: ours against TRL's and against a naive loop, and where the time of ours goes."""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import cycle, islice
+from pathlib import Path
+
+from benchmarks.jobs import embedded, is_part, job
+from benchmarks.naive_loops import NaiveLoop, Recipe
+from benchmarks.ratios import LeftOut, Ratio, spread
+from benchmarks.settings import Settings
+from benchmarks.trl_trainers import missing, trl_loop
+from benchmarks.turns import Boundary, Loop, Step, race, ratio_of_steps
+from fireopd.data import RolloutDataModule
+from fireopd.engines import HFEngine
+from fireopd.models import load_causal_lm, load_tokenizer, stop_tokens, without_dropout
+from fireopd.prompts import TinyPrompts
+from fireopd.types import Prompt
+
+PARTS = ("rollout", "teacher", "student", "update", "sync")
+"""Parts of a step that our module logs the seconds of."""
+ONE_TEACHER = (
+    *("--model.teachers", "{math: {class_path: HFTeacher, init_args: {path: tiny/math, token_budget: 2048}}}"),
+    *("--data.prompts.teachers", "{math: math, code: math}"),
+)
+"""Overrides for one teacher that judges all rows."""
+GKD = str(Path(__file__).parents[2] / "configs" / "methods" / "gkd_reverse.yaml")
+"""The overlay of the loss that TRL has."""
+
+
+def against_trl(settings: Settings, folder: Path) -> Iterator[Ratio | LeftOut]:
+    """Yield TRL's step over three of ours: the multi-teacher job, one teacher, and one teacher with TRL's own loss."""
+    reason = missing("trl_over_fireopd")
+    if reason:
+        yield reason
+        return
+    prompts = embedded_prompts(settings)
+    ours = {
+        "trl_over_fireopd": ("FiRe-OPD, two teachers", embedded(settings)),
+        "trl_over_fireopd_one_teacher": ("FiRe-OPD, one teacher", embedded(settings, *ONE_TEACHER)),
+        "trl_over_fireopd_same_loss": (
+            "one teacher, reverse KL over the whole vocabulary as TRL has it",
+            embedded(settings, "--config", GKD, *ONE_TEACHER),
+        ),
+    }
+    with ExitStack() as stack:
+        loops = [trl_loop(settings, prompts, "tiny/math", folder / "trl")]
+        loops += [job(arguments, folder / name) for name, (_, arguments) in ours.items()]
+        theirs, *all_ours = race([stack.enter_context(loop) for loop in loops], **turns(settings))
+    for (name, (what, _)), steps in zip(ours.items(), all_ours, strict=True):
+        notes = "TRL 1.16.0, one teacher, one micro-batch of all rows, float32, its chunked divergence, nothing logged"
+        yield ratio(name, "step of TRL's DistillationTrainer", theirs, f"step of ours: {what}", steps, notes)
+
+
+def against_naive(settings: Settings, folder: Path) -> Iterator[Ratio]:
+    """Yield the naive loop's step over ours, with micro-batches of one row, and of all rows."""
+    with ExitStack() as stack:
+        loops = [job(embedded(settings), folder / "ours")]
+        loops += [naive_loop(settings, micro_batch=rows) for rows in (1, settings.rows)]
+        ours, one, whole = race([stack.enter_context(loop) for loop in loops], **turns(settings))
+    what = "step of ours: FiRe-OPD, two teachers"
+    notes = "the same models, prompts and settings; every teacher scores every row, dropped rows are computed"
+    yield ratio("naive_over_fireopd", "step of the naive loop, micro-batches of one", one, what, ours, notes)
+    yield ratio("naive_whole_over_fireopd", "step of the naive loop, one micro-batch", whole, what, ours, notes)
+
+
+def turns(settings: Settings) -> dict[str, int]:
+    """Return how many steps a race has."""
+    return {"warm_up": settings.warm_up, "pairs": settings.pairs}
+
+
+def ratio(name: str, above: str, theirs: Sequence[Step], below: str, ours: Sequence[Step], notes: str) -> Ratio:
+    """Return the ratio of the seconds of steps, with the parts of ours."""
+    found = ratio_of_steps(name, (above, theirs), (below, ours), notes)
+    return replace(found, details=found.details | {"parts_of_ours": parts(ours)})
+
+
+def parts(steps: Sequence[Step]) -> dict[str, dict[str, float]]:
+    """Return the spread of the seconds of each part of our steps, and of what no part accounts for."""
+    split = {
+        name: [sum(value for key, value in step.parts.items() if is_part(key, name)) for step in steps]
+        for name in PARTS
+    }
+    split["other"] = [step.seconds - sum(split[name][place] for name in PARTS) for place, step in enumerate(steps)]
+    shares = {
+        name: statistics.median(v / s.seconds for v, s in zip(values, steps, strict=True))
+        for name, values in split.items()
+    }
+    return {name: {**spread(values), "share": shares[name]} for name, values in split.items()}
+
+
+def embedded_prompts(settings: Settings) -> list[Prompt]:
+    """Return the tokenized prompts of the embedded job, which it has in another order."""
+    number = settings.prompts(settings.rows)
+    engine = HFEngine(settings.response_length)
+    data = RolloutDataModule(
+        prompts=TinyPrompts(num_training=number, num_validation=0), engine=engine, batch_size=1, seed=1
+    )
+    data.setup("fit")
+    return data.training_prompts
+
+
+def naive_loop(settings: Settings, micro_batch: int) -> Loop:
+    """Return the naive loop on the embedded job."""
+
+    def run(boundary: Boundary) -> None:
+        models = {
+            name: without_dropout(load_causal_lm(f"tiny/{name}", "model", "float32", settings.device))
+            for name in ("student", "math", "code")
+        }
+        stops = sorted(stop_tokens("tiny/student", "model", load_tokenizer("tiny/student", "model")))
+        recipe = Recipe(micro_batch=micro_batch, response_length=settings.response_length)
+        loop = NaiveLoop(models.pop("student"), models, recipe, stops)
+        prompts = cycle(embedded_prompts(settings))
+        while True:
+            loop.step(list(islice(prompts, settings.rows)))
+            boundary({})
+
+    return Loop(run)
