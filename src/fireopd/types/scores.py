@@ -1,146 +1,16 @@
-"""The data of one training step, in the order in which it comes into being; `targets.py` has the last of it.
-
-One convention holds everywhere: index t of every per-token tensor is about token t (the one shift between logits and
-tokens is in `scoring.py`); nats; float32; 0 off the mask; padding on the right. Dimension letters: B rows on this rank,
-N rows of the global batch, L tokens.
-"""
+"""What models say of trajectories: of some rows, and of the whole batch that strategies see."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from fireopd.signals import Strategy, UndeclaredSignalError
-
-if TYPE_CHECKING:
-    from fireopd.verifiers import Verifier
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What the student is asked, ready for the engine."""
-
-    tokens: tuple[int, ...]
-    """Token ids, chat template applied."""
-    teacher: str
-    """Name of the teacher that judges the trajectory."""
-    task: str
-    """Name under which the row is reported, for example `math`."""
-    answer: str | None
-    """Reference answer, for verifiers."""
-    id: str
-    """Unique in its source; seeds the row's rollouts."""
-    content: str | list[dict[str, str]] = ""
-    """What the tokens say: text, or chat messages before the template was applied."""
-    template_options: dict[str, Any] = field(default_factory=dict)
-    """What the chat template was given beside the messages."""
-    verifier: Verifier | None = None
-    """Grades the responses; None where nobody asks for grades."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """What else a verifier may want to know."""
-    source: str = ""
-    """Name of the source in a mixture."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """The distribution that responses are drawn from, and that their sampling log-probabilities describe."""
-
-    temperature: float = 1.0
-    """Divides the logits. Student and teachers are scored at the same one. 0 for the likeliest token, always."""
-    top_p: float = 1.0
-    """The smallest set of likeliest tokens with this much probability is drawn from; 1 for all tokens."""
-    top_k: int = 0
-    """This many likeliest tokens are drawn from; 0 for all tokens."""
-
-    @property
-    def greedy(self) -> bool:
-        """Whether nothing is drawn: every token is the likeliest, with a log-probability of 0."""
-        return self.temperature == 0
-
-    @property
-    def truncated(self) -> bool:
-        """Whether tokens are left out, so that the student's own log-probabilities describe another distribution."""
-        return self.top_p < 1 or self.top_k > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What the student wrote."""
-
-    tokens: tuple[int, ...]
-    """Sampled token ids, the end-of-sequence token included where there is one."""
-    logprobs: tuple[float, ...]
-    """Log-probability of each of them under the distribution it was sampled from, nats."""
-    finished: bool
-    """False if the response was cut at the length limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutBatch:
-    """What the student wrote, before any teacher has seen it: the rows of this rank."""
-
-    tokens: Tensor
-    """int64 [B, L]. Prompt and response token ids."""
-    attention_mask: Tensor
-    """bool [B, L]. False on padding."""
-    response_mask: Tensor
-    """bool [B, L]. True on tokens that the student sampled, its end-of-sequence token included."""
-    sampling_logprobs: Tensor
-    """float32 [B, L]. Log-probability of each sampled token under the engine's copy of the student."""
-    groups: Tensor
-    """int64 [B]. Responses to one prompt share a number."""
-    finished: Tensor
-    """bool [B]. False where the response was cut at the length limit."""
-    prompts: tuple[Prompt, ...]
-    """[B]. What each response answers."""
-    sampling: Sampling
-    """The distribution that the responses were drawn from."""
-    policy_version: int
-    """Optimizer steps that the sampling weights had seen."""
-    rewards: Tensor | None = None
-    """float32 [B]. Grade of each response in [0, 1], where a verifier was asked."""
-    votes: Tensor | None = None
-    """int64 [B]. Equal for equal final answers to one prompt, -1 for none, where a verifier was asked."""
-    seconds: float = 0.0
-    """Time that the run waited for the rollout."""
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """[B]. Name of the teacher that judges each trajectory."""
-        return tuple(prompt.teacher for prompt in self.prompts)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """[B]. Task of each prompt."""
-        return tuple(prompt.task for prompt in self.prompts)
-
-    def to(self, device: torch.device | str) -> RolloutBatch:
-        """Return the batch on another device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
-
-    def select(self, rows: Tensor) -> RolloutBatch:
-        """Return the rows of an int64 index, without the padding that they do not need."""
-        width = int(self.attention_mask[rows].sum(-1).max()) if len(rows) else 1
-        index = rows.tolist()
-        return replace(
-            self,
-            tokens=self.tokens[rows, :width],
-            attention_mask=self.attention_mask[rows, :width],
-            response_mask=self.response_mask[rows, :width],
-            sampling_logprobs=self.sampling_logprobs[rows, :width],
-            groups=self.groups[rows],
-            finished=self.finished[rows],
-            prompts=tuple(self.prompts[row] for row in index),
-            rewards=None if self.rewards is None else self.rewards[rows],
-            votes=None if self.votes is None else self.votes[rows],
-        )
+from fireopd.types.prompts import Sampling
+from fireopd.types.rollouts import RolloutBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +51,7 @@ class ScoredBatch:
     """[N]. Name of each trajectory's teacher."""
     signals: Mapping[str, Tensor]
     """The signals that were computed, by name (see `fireopd.signals.SIGNALS`)."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     """The distribution that `sampling_logprobs` describe."""
     policy_version: int = 0
     """Optimizer steps that the sampling weights had seen: the clock of schedules."""
