@@ -156,3 +156,18 @@ def test_rows_are_supervised_alike_whenever_they_are_read():
     assert torch.equal(whole.student_read, early.keep)
     for name, value in targets.tensors.items():
         torch.testing.assert_close(value, early.whole()[1].tensors[name])
+
+
+def test_a_filter_is_asked_once_as_it_may_keep_a_state():
+    batch, asked = scored_batch(5, 9, seed=4), []
+
+    class Asked(KeepAll):
+        def __call__(self, batch):
+            asked.append(len(batch.teachers))
+            return super().__call__(batch)
+
+    unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
+    late = Supervision(Method(Asked()), unread, void=False)
+    late.of(torch.tensor([1, 3]), TokenScores(batch.student_logprobs[[1, 3]]))
+    late.whole()
+    assert asked == [5]
