@@ -95,7 +95,14 @@ def dropping(settings: Settings, folder: Path) -> Iterator[Ratio]:
     for fraction, steps in zip(FRACTIONS[1:], others, strict=True):
         name = f"update_drop{round(100 * fraction)}_over_drop0"
         above, below = f"update with {fraction:.0%} of the rows dropped", "update with none dropped"
-        yield Ratio(name, side(above, steps, "update"), side(below, whole, "update"), MODEL)
+        details = {"share_of_tokens_kept": [kept_tokens(step) for step in steps]}
+        notes = f"{MODEL}; a short row's score varies most, so that the filter drops fewer tokens than rows"
+        yield Ratio(name, side(above, steps, "update"), side(below, whole, "update"), notes, details)
+
+
+def kept_tokens(step: Step) -> float:
+    """Return the share of the response tokens that the filter of a step has kept."""
+    return step.parts["fire/keep_ratio"] * step.parts["rollout/length_kept"] / step.parts["rollout/length"]
 
 
 def teachers(settings: Settings, folder: Path) -> Iterator[Ratio]:
