@@ -172,7 +172,7 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch):
 
 def test_a_worker_that_cannot_start_is_an_error_and_no_wrong_answer():
     pool = workers.Pool("fireopd.verifiers.no_such_worker", (), 1)
-    with pytest.raises(RuntimeError, match="no_such_worker"):
+    with pytest.raises(workers.WorkerError, match="no_such_worker"):
         pool.ask([None], 60)
 
 

@@ -46,7 +46,7 @@ class Jailer:
 def jailer(request):
     try:
         return Jailer(request.param)
-    except RuntimeError:
+    except workers.WorkerError:
         pytest.skip(f"this machine does not offer {request.param}")
 
 
