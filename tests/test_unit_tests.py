@@ -214,13 +214,9 @@ def test_no_worker_starts_with_less_isolation_than_is_allowed(monkeypatch):
     pool = workers.Pool(unit_tests.JAILER, ("no_such_isolation",), 1)
     with pytest.raises(workers.WorkerError, match="none of no_such_isolation works here"):
         pool.told()
-    monkeypatch.setattr(unit_tests, "ISOLATIONS", ("no_such_isolation", "none"))
-    started = []
-    monkeypatch.setattr(workers.Worker, "__init__", lambda self, *given: started.append(given))
-    monkeypatch.setattr(workers.Worker, "ask", lambda *given: {"answer": True}, raising=False)
-    monkeypatch.setattr(unit_tests, "strongest", lambda isolations: isolations[1])
-    assert grade(DOUBLE, tests=["assert double(1) == 2"]) == 1.0
-    assert started == [(unit_tests.JAILER, ("none",))]
+    monkeypatch.setattr(unit_tests, "strongest", lambda isolations: isolations[-1])
+    assert UnitTests()._pool().settings == ("landlock",)
+    assert UnitTests(allow_weak=True)._pool().settings == ("none",)
 
 
 def test_without_isolation_programs_run_only_if_the_user_says_so(monkeypatch):

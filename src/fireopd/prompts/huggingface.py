@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fireopd.errors import UserError
-from fireopd.prompts.extras import import_extra
+from fireopd.extras import import_extra
 from fireopd.prompts.tables import Table, TablePrompts
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fireopd.errors import UserError
 from fireopd.prompts.columns import Columns
-from fireopd.prompts.extras import import_extra
+from fireopd.extras import import_extra
 from fireopd.prompts.tables import FilePrompts, Table
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fireopd.errors import UserError
 from fireopd.prompts.base import PromptSource, PromptText
-from fireopd.prompts.extras import import_extra
+from fireopd.extras import import_extra
 from fireopd.verifiers import ReasoningGymVerifier, Verifier
 
 VALIDATION_SEED = 3 * 2**30
