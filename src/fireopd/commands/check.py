@@ -55,7 +55,9 @@ def say_memory(cli: FitCLI, console: Console) -> None:
     try:
         parts = estimate(cli.model, cli.datamodule)
     except Exception as error:
-        console.print(f"The memory of a process is not known ({error!r}).", markup=False, highlight=False, soft_wrap=True)
+        console.print(
+            f"The memory of a process is not known ({error!r}).", markup=False, highlight=False, soft_wrap=True
+        )
         return
     device = cli.trainer.strategy.root_device
     limit = available(device)

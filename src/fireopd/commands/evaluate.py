@@ -25,7 +25,7 @@ from fireopd.evaluations.records import ProblemRecord
 from fireopd.evaluations.reports import tables, write_report
 from fireopd.evaluations.runs import BenchmarkRun, Sampler, answer, plan
 from fireopd.evaluations.summaries import summarise
-from fireopd.files import lock
+from fireopd.files import lock, make_folder
 from fireopd.plugins import load_plugins
 from fireopd.verifiers import MathVerify, Verifier
 
@@ -150,6 +150,7 @@ def _of_responses(given: Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[str]]:
+    make_folder(path)
     try:
         file = lock(path)
     except BlockingIOError as error:

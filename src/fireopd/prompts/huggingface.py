@@ -57,9 +57,14 @@ class HFPrompts(TablePrompts):
 
 
 def _split(dataset: Any, split: str, key: str) -> Any:
-    """Return a split of what save_to_disk wrote: several of them, or the rows of one."""
+    """Return a split of what save_to_disk wrote: several of them, or the rows of one, which are for training."""
     if not isinstance(dataset, dict):
-        return dataset
+        if (key, split) == ("data.prompts.train", "train"):
+            return dataset
+        remedy = "leave it out, and keep prompts for validation apart with data.prompts.held_out"
+        raise UserError(
+            key, split, "the dataset was saved without splits, and all of its rows are for training", remedy
+        )
     if split not in dataset:
         raise UserError(key, split, "there is no such split", f"the splits are {', '.join(dataset)}")
     return dataset[split]

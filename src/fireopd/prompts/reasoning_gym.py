@@ -8,8 +8,8 @@ from itertools import islice
 from typing import Any
 
 from fireopd.errors import UserError
-from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.extras import import_extra
+from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.verifiers import ReasoningGymVerifier, Verifier
 
 VALIDATION_SEED = 3 * 2**30

@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Any
 
 from fireopd.verifiers import frames
-from fireopd.verifiers.sandbox import values
 from fireopd.verifiers.names import used
+from fireopd.verifiers.sandbox import values
 
 
 def passes(tests: dict[str, str | None], channel: socket.socket) -> bool:
