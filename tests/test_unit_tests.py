@@ -147,8 +147,8 @@ def test_without_tests_nothing_is_right():
     ],
 )
 def test_a_prompt_whose_answer_holds_no_tests_is_refused_before_the_run(answer):
-    with pytest.raises(UserError, match=r"tasks.jsonl:7.*its answer holds no tests.*Give JSON"):
-        UnitTests().check("data.prompts.verifier", [Prompt((), "t", "code", answer, "tasks.jsonl:7")])
+    with pytest.raises(UserError, match=r"^ours: 'tasks.jsonl:7': its answer holds no tests.*Give JSON"):
+        UnitTests().check("ours", [Prompt((), "t", "code", answer, "tasks.jsonl:7")])
 
 
 @pytest.mark.parametrize("code", ["def pow(a, b):\n    return 0", "", "pow = max", "def other():\n    pass"])

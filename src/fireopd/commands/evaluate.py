@@ -49,12 +49,14 @@ def run(arguments: Sequence[str]) -> None:
     settings = instantiate(parser, given)
     engine = _engine(settings)
     models = _labelled(settings.models)
-    benchmarks = [benchmark.first(settings.limit) for benchmark in read_benchmarks(settings.benchmark)]
+    benchmarks = [
+        benchmark.first(settings.limit) for benchmark in read_benchmarks(settings.benchmark, settings.verifier)
+    ]
     _check(settings, benchmarks)
     folder = EvaluationFolder(settings.out)
     asking = Asking(settings.system, settings.suffix, settings.chat_template_options)
-    sampler = Sampler(settings.responses, settings.seed, settings.verifier)
-    runs = plan(models, benchmarks, asking, engine, settings.verifier, folder)
+    sampler = Sampler(settings.responses, settings.seed)
+    runs = plan(models, benchmarks, asking, engine, folder)
     console = Console()
     with _locked(folder.path):
         folder.begin(_of_responses(given), models)

@@ -58,9 +58,8 @@ def check_recorded(method: Method, path: Path, batch: ScoredBatch) -> None:
     """
     missing = sorted(method.requires - batch.signals.keys())
     if missing:
-        raise UserError(
-            "FILE", str(path), f"a strategy requires {missing[0]!r}", f"{how_to_record(missing[0])}, or choose another"
-        )
+        remedy = f"{how_to_record(missing[0])}, or choose another"
+        raise UserError("FILE", str(path), f"a strategy requires {missing[0]!r}", remedy)
     if batch.sampling.truncated and method.importance_cap is not None:
         problem = f"its responses were drawn from a part of the vocabulary ({batch.sampling})"
         raise UserError("--importance_cap", method.importance_cap, problem, "do without it: --importance_cap null")

@@ -44,8 +44,8 @@ class UnitTests(Verifier):
     - `{"inputs": [text, ...], "outputs": [text, ...]}`: the program is run with each text as its standard input, and
       must end without an error and write the output, blanks at the ends of lines and empty lines at the end aside.
 
-    All tests of a prompt may have 8 MiB.     A program is one process, with threads, that knows no network, no file but Python's own, no variable, and no other
-    process. `isolation` says how that is done.
+    All tests of a prompt may have 8 MiB. A program is one process, with threads, that knows no network, no file but
+    Python's own, no variable, and no other process. `isolation` says how that is done.
     """
 
     cpu_seconds: int = 10
@@ -90,7 +90,7 @@ class UnitTests(Verifier):
         """Run several programs at a time.
 
         Raises:
-            UserError: if a prompt's answer holds no tests.
+            ValueError: if a prompt's answer holds no tests.
             WorkerError: if programs cannot be isolated here.
         """
         programs = [last_block(response) for response in responses]
@@ -111,7 +111,10 @@ class UnitTests(Verifier):
             raise UserError(f"{key}.allow_weak", self.allow_weak, problem, remedy) from error
 
     def _check_tests(self, key: str, prompt: Prompt) -> None:
-        tests = _tests(prompt, key)
+        try:
+            tests = _tests(prompt)
+        except ValueError as error:
+            raise UserError(key, prompt.id, str(error), FORMAT) from error
         if tests is None:
             return
         code = tests["code"]
@@ -135,7 +138,7 @@ class UnitTests(Verifier):
 
     def _jobs(self, prompt: Prompt, program: str | None) -> list[tuple[list[Any], Any]]:
         """Return what is asked of the sandbox, each with the answer that is wanted."""
-        tests = _tests(prompt, "data.prompts.verifier")
+        tests = _tests(prompt)
         if program is None or tests is None:
             return []
         jobs: list[tuple[list[Any], Any]] = []
@@ -161,8 +164,12 @@ def strongest(isolations: tuple[str, ...]) -> str:
     return str(worker.told)
 
 
-def _tests(prompt: Prompt, key: str) -> dict[str, Any] | None:
-    """Return "code", "prelude", "entry_point", "inputs" and "outputs" of a prompt that has tests."""
+def _tests(prompt: Prompt) -> dict[str, Any] | None:
+    """Return "code", "prelude", "entry_point", "inputs" and "outputs" of a prompt that has tests.
+
+    Raises:
+        ValueError: if its answer is something else.
+    """
     if prompt.answer is None:
         return None
     try:
@@ -178,7 +185,7 @@ def _tests(prompt: Prompt, key: str) -> dict[str, Any] | None:
         for source in (prelude, code):
             compile(source, "tests", "exec")
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise UserError(key, prompt.id, f"its answer holds no tests ({error})", FORMAT) from error
+        raise ValueError(f"its answer holds no tests ({error})") from error
     return {"code": code, "prelude": prelude, "entry_point": entry, "inputs": inputs, "outputs": outputs}
 
 

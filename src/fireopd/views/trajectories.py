@@ -82,7 +82,7 @@ def spread(view: View, number: int | None = None, most_tokens: int = MOST_TOKENS
 
 
 def shares(number: int, sizes: Sequence[int]) -> list[int]:
-    """Return how many of a number fall to each of several views of given sizes: alike, and all of it, as far as it goes."""
+    """Return how many of a number fall to each of several views of given sizes: as alike as it goes, and all of it."""
     parts = [0] * len(sizes)
     for place, view in enumerate(sorted(range(len(sizes)), key=lambda view: sizes[view])):
         parts[view] = min(sizes[view], (number - sum(parts)) // (len(sizes) - place))
