@@ -49,9 +49,8 @@ def run(arguments: Sequence[str]) -> None:
     settings = instantiate(parser, given)
     engine = _engine(settings)
     models = _labelled(settings.models)
-    benchmarks = [
-        benchmark.first(settings.limit) for benchmark in read_benchmarks(settings.benchmark, settings.verifier)
-    ]
+    whole = read_benchmarks(settings.benchmark, settings.verifier)
+    benchmarks = [benchmark.first(settings.limit) for benchmark in whole]
     _check(settings, benchmarks)
     folder = EvaluationFolder(settings.out)
     asking = Asking(settings.system, settings.suffix, settings.chat_template_options)

@@ -27,7 +27,7 @@ class Benchmark:
     name: str
     """That of the file, without its ending."""
     problems: tuple[PromptText, ...]
-    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`; one verifier grades them."""
+    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`. One verifier grades all."""
 
     @property
     def graded(self) -> bool:

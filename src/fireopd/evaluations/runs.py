@@ -114,7 +114,7 @@ def plan(
         folder: where everything goes.
 
     Raises:
-        UserError: if a model is not there, a prompt does not fit into its context, or the engine or a verifier cannot work.
+        UserError: if a model is not there, a prompt does not fit into its context, or engine or verifier cannot work.
     """
     runs = []
     for label, model in models.items():
