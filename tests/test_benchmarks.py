@@ -39,6 +39,8 @@ def test_problems_are_called_by_their_own_id_or_their_line(tmp_path):
         ([{"problem": "a", "id": 1}, {"problem": "b", "id": 1}], "another problem is called set:1"),
         ([{"problem": "a", "id": 2}, {"problem": "b"}], "another problem is called set:2"),
         ([{"problem": "a", "answer": "1"}, {"problem": "b"}], "some have none"),
+        ([{"problem": "a", "id": "\ud83d"}], "set.jsonl:1.*the id holds half of a character"),
+        ([{"problem": "a", "id": 1.5}], "set.jsonl:1.*the id is 1.5, neither text nor a whole number"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, rows, said):

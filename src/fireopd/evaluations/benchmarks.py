@@ -8,8 +8,9 @@ from typing import Any
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
-from fireopd.prompts import JSONLPrompts, PromptText
+from fireopd.prompts import Columns, JSONLPrompts, PromptText
 from fireopd.prompts.jsonl import read_jsonl
+from fireopd.prompts.rows import Row
 from fireopd.tokenization import tokenize
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
@@ -27,7 +28,7 @@ class Benchmark:
     name: str
     """That of the file, without its ending."""
     problems: tuple[PromptText, ...]
-    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`. One verifier grades all."""
+    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`; one verifier for all."""
 
     @property
     def graded(self) -> bool:
@@ -100,8 +101,8 @@ def read_benchmark(path: Path, verifier: Verifier) -> Benchmark:
     rows = dict(read_jsonl(path, KEY).rows)
     problems: dict[str, PromptText] = {}
     for text in texts:
-        row, number = rows[text.id], text.id.rpartition(":")[2]
-        name = f"{path.stem}:{next((row[key] for key in ID_KEYS if key in row), number)}"
+        own = next((rows[text.id][key] for key in ID_KEYS if key in rows[text.id]), None)
+        name = f"{path.stem}:{Row(KEY, text.id, Columns(), {'id': own}).text('id') or text.id.rpartition(':')[2]}"
         if name in problems:
             raise UserError(KEY, text.id, f"another problem is called {name}", "give each an id of its own")
         if (text.answer is None) != (texts[0].answer is None):
