@@ -17,7 +17,8 @@ class HFPrompts(TablePrompts):
     path: str
     """A name on the hub, a folder written by save_to_disk, or a folder of data files."""
     train: str = "train"
-    """Split of the training prompts; of what is not written by save_to_disk also a part, as in `train[:90%]`."""
+    """Split of the training prompts; of what is not written by save_to_disk also a part, as in `train[:90%]`. What
+    save_to_disk wrote without splits is all for training."""
     val: str | None = None
     """Split of the validation prompts; none to do without validation."""
     subset: str | None = None
