@@ -49,6 +49,8 @@ OTHERS: dict[str, tuple[str, Callable[[Settings, Path], Iterator[tuple[str, dict
 """What yields other results than ratios, by name, in sections of that name."""
 NAMES = (*BENCHMARKS, *OTHERS)
 """All that can be asked for."""
+QUIETENED = ("lightning.pytorch", "lightning.fabric")
+"""Libraries that would say of every run what nobody can act on."""
 
 
 def main() -> None:
@@ -76,7 +78,7 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(settings.threads)
     os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # of the processes that are started
     quieten()
-    for library in ("lightning.pytorch", "lightning.fabric"):
+    for library in QUIETENED:
         logging.getLogger(library).setLevel(logging.WARNING)
     disable_progress_bar()
     console = Console()

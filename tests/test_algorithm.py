@@ -9,7 +9,7 @@ import pytest
 import torch
 from fakes import scored_batch
 
-from fireopd.algorithm import fire_loss, fire_targets, loss_shares
+from fireopd.algorithm import fire_loss, fire_targets, kept, loss_shares
 from fireopd.batching import micro_batches
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.methods import Method
@@ -64,7 +64,9 @@ def test_targets_and_loss_equal_the_naive_reference(normalization, reduction):
     batch = scored_batch(dtype=torch.float64, seed=3)
     logprobs = batch.student_logprobs + 0.4 * torch.randn(batch.tokens.shape, dtype=torch.float64)
     filter_, weighter = TeacherLikelihoodFilter(0.3), EntropyWeighter(1.5, 0.5)
-    targets = fire_targets(batch, filter_, weighter, ReverseKL(), normalization=normalization, importance_cap=2.0)
+    targets = fire_targets(
+        batch, kept(batch, filter_), weighter, ReverseKL(), normalization=normalization, importance_cap=2.0
+    )
     shares = loss_shares(targets.mask, reduction)
     loss = fire_loss(logprobs, batch.student_logprobs, targets, shares, clip_ratio=0.2)
     keep, weight, expected = naive(batch, 0.3, 1.5, 0.5, normalization, reduction, 2.0, 0.2, logprobs)

@@ -1,6 +1,7 @@
 """The benchmarks: that they compare the same work, count right, and run from end to end."""
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -40,6 +41,16 @@ class Learnt(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.batches.append(batch)
+
+
+@pytest.fixture(autouse=True)
+def _loud():
+    """A benchmark quietens Lightning; the tests after it want to hear it."""
+    loggers = [logging.getLogger(name) for name in bench.QUIETENED]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def our_gradient(tmp_path, *settings):

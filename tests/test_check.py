@@ -38,6 +38,15 @@ def test_a_sound_run_is_described_without_a_model(capsys, monkeypatch, tmp_path)
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
+def test_memory_that_cannot_be_estimated_stops_no_check(capsys, monkeypatch, tmp_path):
+    def fail(*given):
+        raise KeyError("num_attention_heads")
+
+    monkeypatch.setattr("fireopd.commands.check.estimate", fail)
+    said = check(capsys, f"--trainer.default_root_dir={tmp_path}")
+    assert "The memory of a process is not known (KeyError('num_attention_heads')). Nothing found wrong." in said
+
+
 def test_all_that_is_wrong_is_said_at_once(capsys):
     wrong = ["--model.teachers.math.path=tiny/nope", "--data.engine.top_p=0.9"]
     said = check(capsys, *wrong, "--model.objective=ExtrapolatedReverseKL", code=2)

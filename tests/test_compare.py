@@ -101,7 +101,14 @@ def test_a_signal_that_is_not_recorded_names_method_signal_file_and_remedy(compa
     monkeypatch.setattr(ReverseKL, "requires", frozenset({"base_logprobs"}))
     error = compare({"exopd": OPD}, code=2)
     assert "--methods: 'exopd': its strategies require 'base_logprobs'" in error
-    assert "a.safetensors does not hold. Record that signal" in error
+    assert "a.safetensors does not hold. Record rollouts with it" in error
+    assert "with RolloutRecorder and --model.extra_signals '[base_logprobs]'), or leave the method out" in error
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_compared(compare, tmp_path, monkeypatch):
+    monkeypatch.setattr("fireopd.commands.compare.portray", lambda *given: pytest.fail("something was compared"))
+    (tmp_path / "out").write_text("as it was")
+    assert "no folder can be made there" in compare({"opd": OPD}, code=2)
 
 
 def test_importance_weights_to_a_truncated_distribution_are_refused(compare):

@@ -32,6 +32,18 @@ def test_the_training_loader_has_a_length_and_rolls_out_only_when_asked():
     assert data.engine.events == ["generate -1", "generate 7"]
 
 
+def test_training_prompts_that_are_validation_prompts_are_counted_in_a_warning(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("fireopd.data.rank_zero_info", said.append)
+    for name, problems in {"train": ["a", "b", "b", "c"], "val": ["b", "d"], "other": ["d"]}.items():
+        (tmp_path / name).write_text("".join(json.dumps({"problem": text}) + "\n" for text in problems))
+    make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "other", teacher="x"), batch_size=2)
+    make()
+    assert said == []
+    make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=2)
+    assert said == ["Warning: 2 of 4 training prompts are among the 2 validation prompts, word for word"]
+
+
 def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
     data = make(batch_size=10)
     loader = data.train_dataloader()
@@ -135,7 +147,8 @@ def test_prompts_that_do_not_fit_are_dropped_by_choice_and_counted(tmp_path, mon
     data = make(HFEngine(64), prompts=source, overlong_prompts="drop")
     lengths = [len(prompt.tokens) for prompt in data.training_prompts]
     assert (len(lengths), max(lengths)) == (9, 192), "190 digits, two tokens around them and a response of 64: 256"
-    assert said == [f"2 of 11 {kind} prompts are too long, and dropped" for kind in ("training", "validation")]
+    dropped = [f"2 of 11 {kind} prompts are too long, and dropped" for kind in ("training", "validation")]
+    assert said == [*dropped, "Warning: 9 of 9 training prompts are among the 9 validation prompts, word for word"]
     assert len(data.validation_prompts) == 9
 
 

@@ -1,10 +1,10 @@
-"""avg@n, pass@k and maj@n of one problem against enumeration."""
+"""pass@k and maj@n of one problem against enumeration."""
 
 from itertools import combinations
 
 import pytest
 
-from fireopd.estimators import average, majority, pass_at_k
+from fireopd.estimators import majority, pass_at_k
 
 
 @pytest.mark.parametrize("n", range(1, 8))
@@ -36,7 +36,3 @@ def test_majority_is_what_a_vote_with_ties_broken_by_chance_comes_to():
     assert majority([1, 0, 0], ["4", None, None]) == 1, "no answer is no vote"
     assert majority([0, 0], [None, None]) == 0
     assert majority([1.0, 0.5, 0.0], ["4", "4", "7"]) == 0.75, "grades of one answer may differ"
-
-
-def test_average_is_the_mean():
-    assert average([1.0, 0.0, 0.25]) == pytest.approx(1.25 / 3)

@@ -17,10 +17,12 @@ RECORDS = [record("HumanEval/0", TWO, "return 1"), record("HumanEval/1", "```\nx
 
 
 def test_the_program_is_the_last_fenced_block_or_everything():
-    assert program(TWO) == "def f():\n    return '``'\n"
+    assert program(TWO) == "def f():\n    return '``'"
     assert program("no block, `code`") == "no block, `code`"
     assert program("```python\nnever closed") == "```python\nnever closed"
-    assert program("  ```\n  a\n  ```") == "  a\n"
+    assert program("  ```\n  a\n  ```") == "  a"
+    assert program("~~~\na\n~~~\n```b``` it is.\n```") == "a"
+    assert program("````\n```\na\n```\n````") == "```\na\n```", "a longer fence holds shorter ones"
 
 
 def test_evalplus_reads_a_line_for_each_response(tmp_path):
@@ -28,7 +30,7 @@ def test_evalplus_reads_a_line_for_each_response(tmp_path):
     assert path == tmp_path / "exports" / "tiny--student" / "set.evalplus.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["task_id"] for row in rows] == ["HumanEval/0", "HumanEval/0", "HumanEval/1", "HumanEval/1"]
-    assert [row["solution"] for row in rows] == ["def f():\n    return '``'\n", "return 1", "x\n", ""]
+    assert [row["solution"] for row in rows] == ["def f():\n    return '``'", "return 1", "x", ""]
     assert {key for row in rows for key in row} == {"task_id", "solution"}
 
 
@@ -36,6 +38,6 @@ def test_livecodebench_reads_a_list_of_questions(tmp_path):
     path = export("livecodebench", EvaluationFolder(tmp_path), "m", "set", RECORDS)
     assert path.suffix == ".json"
     assert json.loads(path.read_text()) == [
-        {"question_id": "HumanEval/0", "code_list": ["def f():\n    return '``'\n", "return 1"]},
-        {"question_id": "HumanEval/1", "code_list": ["x\n", ""]},
+        {"question_id": "HumanEval/0", "code_list": ["def f():\n    return '``'", "return 1"]},
+        {"question_id": "HumanEval/1", "code_list": ["x", ""]},
     ]

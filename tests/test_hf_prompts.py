@@ -53,6 +53,17 @@ def test_one_split_that_was_saved_alone(tmp_path):
     assert len(HFPrompts(str(tmp_path / "alone"), teacher="x", columns=COLUMNS).training(0)) == 30
 
 
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [({"train": "test"}, "train: 'test'"), ({"val": "test"}, "val: 'test'"), ({"val": "train"}, "val: 'train'")],
+)
+def test_a_dataset_that_was_saved_without_splits_has_none_to_choose(tmp_path, settings, key):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "alone")
+    source = HFPrompts(str(tmp_path / "alone"), teacher="x", columns=COLUMNS, **settings)
+    with pytest.raises(UserError, match=rf"data.prompts.{key}: the dataset was saved without splits.*held_out"):
+        source.training(0), source.validation()
+
+
 def test_a_part_of_a_split_may_be_for_validation(files):
     source = HFPrompts(str(files), "train[:80%]", "train[80%:]", teacher="x", columns=COLUMNS)
     assert [len(texts) for texts in (source.training(0), source.validation())] == [16, 4]

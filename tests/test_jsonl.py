@@ -60,6 +60,12 @@ def test_a_line_ends_at_a_newline_only_and_a_byte_order_mark_is_no_part_of_it(tm
         ('{"problem": "a", "answer": 72.0}', r"train.jsonl:1.*the answer is 72.0, neither text nor a whole number"),
         ('{"problem": "a", "answer": ["1"]}', r"train.jsonl:1.*the answer is \['1'\]"),
         ('{"problem": "a", "answer": true}', r"train.jsonl:1.*the answer is True"),
+        ('{"problem": "a\\ud83d"}', r"train.jsonl:1.*the question holds half of a character \('\\ud83d'\)"),
+        (
+            '{"prompt": [{"role": "user", "content": "\\ude00"}]}',
+            r"train.jsonl:1.*the prompt holds half of a ch",
+        ),
+        ('{"problem": "a", "answer": "\\ude00"}', r"train.jsonl:1.*the answer holds half of a character"),
         ('{"problem": "a", "task": {}}', r"train.jsonl:1.*the task is {}"),
     ],
 )

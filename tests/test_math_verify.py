@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fireopd.errors import UserError
 from fireopd.types import Prompt
 from fireopd.verifiers import MathVerify, workers
 
@@ -172,8 +173,24 @@ def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch):
 
 def test_a_worker_that_cannot_start_is_an_error_and_no_wrong_answer():
     pool = workers.Pool("fireopd.verifiers.no_such_worker", (), 1)
-    with pytest.raises(RuntimeError, match="no_such_worker"):
+    with pytest.raises(workers.WorkerError, match="no_such_worker"):
         pool.ask([None], 60)
+
+
+def test_a_worker_that_cannot_start_is_refused_before_the_run(monkeypatch):
+    monkeypatch.setattr(MathVerify, "module", "fireopd.verifiers.no_such_worker")
+    with pytest.raises(UserError, match=r"ours: 'MathVerify': a worker of .* did not start: .*No module named .*Mend"):
+        MathVerify().check("ours", [])
+
+
+def test_a_worker_finds_the_libraries_of_its_python(monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere/lib")
+    monkeypatch.setenv("FIREOPD_SECRET", "secret")
+    worker = workers.Worker("fireopd.verifiers.math_worker", ("5.0",))
+    variables = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
+    worker.close()
+    assert b"LD_LIBRARY_PATH=/nowhere/lib" in variables
+    assert b"FIREOPD_SECRET=secret" not in variables
 
 
 def test_threads_can_grade():

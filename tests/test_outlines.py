@@ -44,3 +44,18 @@ def test_a_model_that_cannot_be_measured_stops_no_run(run, monkeypatch):
 
     monkeypatch.setattr(outlines.memory, "estimate", fail)
     assert outlines.announcement(*run).endswith("memory not known")
+    monkeypatch.setattr(outlines.memory, "count_parameters", fail)
+    assert outlines.announcement(*run).startswith("Student tiny/student (size not known) · teachers ")
+
+
+def test_one_process_works_the_line_out(run, monkeypatch):
+    module, data = run
+    module.trainer.datamodule = data
+    said = []
+    monkeypatch.setattr("fireopd.module.check_run", lambda *given: None)
+    monkeypatch.setattr("fireopd.module.announcement", lambda *given: said.append(given) or "")
+    monkeypatch.setattr(module, "teachers", {})
+    for rank in (1, 0):
+        monkeypatch.setattr(Trainer, "is_global_zero", rank == 0)
+        module.setup("fit")
+        assert len(said) == (rank == 0)

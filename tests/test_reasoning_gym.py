@@ -115,6 +115,18 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
         ReasoningGymPrompts({"chain_sum": {}}, "math").training(0)
 
 
+def test_the_verifier_refuses_before_the_run_what_it_cannot_grade(monkeypatch):
+    text = source({"countdown": {}}, num_training=1).training(0)[0]
+    ReasoningGymVerifier().check("ours", [prompt(text)])
+    for details in ({}, {"task": "countdown"}):
+        other = Prompt((), "t", "t", "1", "x.jsonl:3", details=details)
+        with pytest.raises(UserError, match=r"ours: .*x.jsonl:3 does not say which problem of reasoning-gym it is"):
+            ReasoningGymVerifier().check("ours", [prompt(text), other])
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(UserError, match=r"ours: .*needs reasoning_gym.*pip install 'fireopd\[reasoning-gym\]'"):
+        ReasoningGymVerifier().check("ours", [prompt(text)])
+
+
 def test_in_a_mixture_each_task_is_graded_as_its_own(monkeypatch):
     gym = source({"chain_sum": {"max_terms": 2, "max_digits": 1}}, num_training=8, system=None)
     monkeypatch.setattr("fireopd.tokenization.context_length", lambda *arguments: None)

@@ -80,6 +80,7 @@ def test_a_missing_file_and_a_missing_folder(tmp_path, capsys):
     for file, out, message in [
         ("nowhere", "out", "cannot be read as safetensors"),
         ("x", "no/out", "folder does not exist"),
+        ("x", ".", "it is a folder. Name a file in it"),
     ]:
         with pytest.raises(SystemExit) as stop:
             main(["replay", str(tmp_path / file), "--out", str(tmp_path / out)])

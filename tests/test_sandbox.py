@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fireopd.verifiers import workers
+from fireopd.verifiers.sandbox import landlock
 
 LIMITS = {"cpu_seconds": 1, "memory_mib": 512, "disk_mib": 4, "output_kib": 64}
 RIGHT = "def f(x):\n    return 2 * x\n"
@@ -45,7 +46,7 @@ class Jailer:
 def jailer(request):
     try:
         return Jailer(request.param)
-    except RuntimeError:
+    except workers.WorkerError:
         pytest.skip(f"this machine does not offer {request.param}")
 
 
@@ -212,6 +213,9 @@ SOCKETS = {
     "an abstract name": "socket.socket(socket.AF_UNIX).connect('\\0' + NAME)",
     "a server": "socket.create_server(('127.0.0.1', 0))",
     "raw": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+    "a pair": "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', '\\0' + NAME + '-datagrams')",
+    "a raw pair": "socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW | socket.SOCK_NONBLOCK)[0].sendto("
+    "b'x', '\\0' + NAME + '-datagrams')",
     "netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
 }
 
@@ -222,12 +226,14 @@ def test_there_is_no_network(jailer, name, tmp_path):
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket(socket.AF_UNIX) as local,
         socket.socket(socket.AF_UNIX) as abstract,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
     ):
         local.bind(str(tmp_path / "socket"))
         local.listen()
         own = f"fireopd-{os.getpid()}-{jailer.isolation}"
         abstract.bind("\0" + own)
         abstract.listen()
+        datagrams.bind("\0" + own + "-datagrams")
         settings = {"PORT": server.getsockname()[1], "PATH": str(tmp_path / "socket"), "NAME": own}
         assert jailer.output(attempt(SOCKETS[name], **settings)) == "refused\n"
 
@@ -251,6 +257,11 @@ WRITES = {
     "shared memory": "open('/dev/shm/new', 'w').write('x')",
     "a device": "os.mknod(PLACE + '/new', 0o60666, 0x800)",
     "the disk": "open('/dev/vda', 'r+b')",
+    "cut short by a mode": "os.open(PLACE + '/old', 3 | os.O_TRUNC)",
+    "attributes by a mode": "os.open(PLACE + '/old', 3)",
+    "by a call with a structure": "import ctypes, struct\n"
+    "if ctypes.CDLL(None).syscall(437, -100, (PLACE + '/old').encode(), struct.pack('QQQ', 3, 0, 0), 24) == -1:\n"
+    "    raise OSError",
     "a kernel setting": "open('/proc/sys/kernel/core_pattern', 'w').write('|/bin/sh')",
 }
 
@@ -296,6 +307,24 @@ def test_nothing_outside_is_read(jailer, name, tmp_path):
     secret.write_text("secret")
     program = attempt(READS[name], PARENT=os.getpid(), SECRET=str(secret))
     assert jailer.output(program) == "refused\n"
+
+
+@pytest.mark.parametrize("flags", [0, socket.SOCK_NONBLOCK, socket.SOCK_CLOEXEC])
+def test_a_pair_of_streams_is_a_programs_own(jailer, flags):
+    """It connects threads with one another, and asyncio with itself."""
+    body = "one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | FLAGS)\none.sendall(b'x')\ntwo.recv(1)"
+    assert jailer.output(attempt(body, FLAGS=int(flags))) == "done\n"
+
+
+@pytest.mark.parametrize("known", [0, 1, 2])
+def test_a_landlock_that_does_not_keep_files_from_being_cut_short_does_not_count(known, monkeypatch):
+    def call(name, number, *arguments):
+        assert arguments == (None, 0, 1), "nothing but its version is asked for"
+        return known
+
+    monkeypatch.setattr(landlock.linux, "call", call)
+    with pytest.raises(OSError, match="no Landlock that keeps files from being cut short"):
+        landlock.restrict()
 
 
 def test_a_program_knows_no_variables_but_its_own(jailer, monkeypatch):

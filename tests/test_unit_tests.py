@@ -6,7 +6,7 @@ import pytest
 
 from fireopd.errors import UserError
 from fireopd.types import Prompt
-from fireopd.verifiers import UnitTests, unit_tests
+from fireopd.verifiers import UnitTests, unit_tests, workers
 
 LIMITS = {"cpu_seconds": 2, "wall_seconds": 20.0}
 
@@ -147,16 +147,84 @@ def test_without_tests_nothing_is_right():
     ],
 )
 def test_a_prompt_whose_answer_holds_no_tests_is_refused_before_the_run(answer):
-    with pytest.raises(UserError, match=r"tasks.jsonl:7.*its answer holds no tests.*Give JSON"):
-        UnitTests().check("data.prompts.verifier", [Prompt((), "t", "code", answer, "tasks.jsonl:7")])
+    with pytest.raises(UserError, match=r"^ours: 'tasks.jsonl:7': its answer holds no tests.*Give JSON"):
+        UnitTests().check("ours", [Prompt((), "t", "code", answer, "tasks.jsonl:7")])
+
+
+@pytest.mark.parametrize("code", ["def pow(a, b):\n    return 0", "", "pow = max", "def other():\n    pass"])
+def test_a_wrong_program_fails_tests_of_a_function_that_is_called_like_pythons_own(code):
+    tests = {"tests": ["assert pow(2, 3) == 8"]}
+    assert grade(code, **tests) == 0.0
+    assert grade(code, **tests, entry_point="pow") == 0.0
+    assert grade("def pow(a, b):\n    return a ** b", **tests, entry_point="pow") == 1.0
+    assert grade("def copy(a):\n    return a", tests=["assert copy(2) == 2"], entry_point="copy") == 1.0
+    helped = {"tests": ["assert pow(2, 3) == helper(8)"], "entry_point": "pow"}
+    assert grade(f"def helper(x):\n    return x\n{code}", **helped) == 0.0
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"tests": ["assert pow(2, 3) == 8"]},
+        {"tests": ["import copy", "assert copy.copy(3) == 3"]},
+        {"tests": ["assert f(2) == 4"], "prelude": "def f(x):\n    return 2 * x"},
+        {"test": "def check(candidate):\n    assert candidate(2) == 4"},
+        {"tests": ["def test():\n    f = max\n    assert f(2, 4) == 4", "test()"]},
+    ],
+)
+def test_tests_of_nothing_that_a_program_defines_are_refused_before_the_run(tests):
+    with pytest.raises(UserError, match=r"ours: 'tasks.jsonl:1': its tests use no name.*Name .*entry_point"):
+        UnitTests().check("ours", [prompt(**tests)])
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"tests": ["assert pow(2, 3) == 8"], "entry_point": "pow"},
+        {"tests": ["def check(f):\n    assert f(2) == 4", "check(f)"]},
+        {"tests": ["f = staticmethod(f)"], "entry_point": "f"},
+        {"tests": ["def test():\n    assert Stack().items == []", "test()"]},
+        {"test": "def check(candidate):\n    assert candidate(2) == 4", "entry_point": "f"},
+        {"inputs": ["1"], "outputs": ["2"]},
+    ],
+)
+def test_tests_of_something_that_a_program_defines_are_not_refused(tests):
+    UnitTests().check("ours", [prompt(**tests)])
+
+
+def test_tests_that_nothing_can_pass_for_their_size_are_refused_before_the_run():
+    large = prompt(inputs=["x" * 2**20] * 9, outputs=[""] * 9)
+    with pytest.raises(UserError, match=r"'tasks.jsonl:1': its tests have 94\d{5} bytes, above 8388608"):
+        UnitTests().check("ours", [large])
+    long = prompt(inputs=[""], outputs=["x" * 3000 + " " * 3000])
+    with pytest.raises(UserError, match=r"has 3000 bytes, and a program may write 2 KiB. Raise ours.output_kib"):
+        UnitTests(output_kib=2).check("ours", [long])
+    UnitTests(output_kib=3).check("ours", [long])
+
+
+def test_what_is_not_refused_for_its_size_can_be_passed():
+    text = "x" * (2**20 - 1)
+    tests = {"inputs": [text] * 3, "outputs": [text] * 3}
+    UnitTests().check("ours", [prompt(**tests)])
+    assert grade("print(input())", **tests) == 1.0
+
+
+def test_no_worker_starts_with_less_isolation_than_is_allowed(monkeypatch):
+    """A later worker, too, though the machine may offer less by then."""
+    pool = workers.Pool(unit_tests.JAILER, ("no_such_isolation",), 1)
+    with pytest.raises(workers.WorkerError, match="none of no_such_isolation works here"):
+        pool.told()
+    monkeypatch.setattr(unit_tests, "strongest", lambda isolations: isolations[-1])
+    assert UnitTests()._pool().settings == ("landlock",)
+    assert UnitTests(allow_weak=True)._pool().settings == ("none",)
 
 
 def test_without_isolation_programs_run_only_if_the_user_says_so(monkeypatch):
-    monkeypatch.setattr(unit_tests, "ISOLATIONS", ("none",))
+    monkeypatch.setattr(unit_tests, "ISOLATIONS", ("nothing",))
     good = prompt(tests=["assert double(1) == 2"])
-    with pytest.raises(UserError, match=r"data.prompts.verifier.allow_weak: False: this machine offers neither"):
+    with pytest.raises(UserError, match=r"data.prompts.verifier.allow_weak: False: .*none of nothing works here"):
         UnitTests().check("data.prompts.verifier", [good])
-    with pytest.raises(UserError):
+    with pytest.raises(workers.WorkerError):
         UnitTests()(good, f"```\n{DOUBLE}\n```")
     assert UnitTests(allow_weak=True).isolation == "none"
     assert UnitTests(allow_weak=True)(good, f"```\n{DOUBLE}\n```") == 1.0

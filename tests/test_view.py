@@ -16,9 +16,10 @@ from fireopd.methods import Method
 from fireopd.models import load_tokenizer
 from fireopd.recordings import write_scored
 from fireopd.types import Sampling
-from fireopd.views import Page, View, spread
+from fireopd.views import Page, View, pages, spread
 from fireopd.views.pages import halves
 from fireopd.views.quantities import KINDS, extent, measured
+from fireopd.views.trajectories import shares
 from fireopd.weighters import EntropyWeighter
 
 TOKENIZER = load_tokenizer("tiny/student", "model.student")
@@ -145,6 +146,32 @@ def test_the_scale_ends_where_all_but_the_most_extreme_lie():
 def test_every_signal_and_target_can_be_shown():
     batch = full_batch()
     assert list(measured(batch, Method().targets(batch))) == [name for name in KINDS if name != "coefficient"]
+
+
+@pytest.mark.parametrize(
+    ("number", "sizes", "parts"),
+    [
+        (6, [8, 8], [3, 3]),
+        (7, [8, 8], [3, 4]),
+        (1, [8, 8, 8], [0, 0, 1]),
+        (9, [10, 1, 10], [4, 1, 4]),
+        (99, [8, 1], [8, 1]),
+    ],
+)
+def test_a_number_is_spread_over_the_files_exactly(number, sizes, parts):
+    assert shares(number, sizes) == parts
+    assert sum(parts) == min(number, sum(sizes))
+
+
+def test_several_files_share_the_room_of_a_page(monkeypatch):
+    view = view_of(scored_batch(rows=40))
+    for most in (pages.MOST_TOKENS, int(20 * view.batch.lengths.float().mean())):
+        monkeypatch.setattr(pages, "MOST_TOKENS", most)
+        one, four = (Page.of("t", {}, [view] * n, TOKENIZER) for n in (1, 4))
+        assert len(one.rows) == min(40, len(spread(view, most_tokens=most)))
+        assert len(four.rows) == 4 * len(spread(view, most_tokens=most // 4))
+    assert 16 <= len(four.rows) <= 20, "as many as of one file, some less for the rounding"
+    assert [len(Page.of("t", {}, [view] * 3, TOKENIZER, n).rows) for n in (1, 7, 200)] == [1, 7, 120]
 
 
 def test_rows_are_spread_over_the_scores():

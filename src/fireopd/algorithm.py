@@ -33,20 +33,26 @@ MAX_LOG_RATIO = 20.0
 
 
 @torch.no_grad()
+def kept(batch: ScoredBatch, trajectory_filter: TrajectoryFilter) -> Tensor:
+    """Return bool [N]: what a filter keeps of a global batch; raise `ValueError` if it answers something else."""
+    return contracts.checked_keep(trajectory_filter, trajectory_filter(batch.seen_by(trajectory_filter)), batch)
+
+
+@torch.no_grad()
 def fire_targets(
     batch: ScoredBatch,
-    trajectory_filter: TrajectoryFilter,
+    keep: Tensor,
     token_weighter: TokenWeighter,
     objective: Objective,
     *,
     normalization: Normalization = "trajectory",
     importance_cap: float | None = 5.0,
 ) -> Targets:
-    """Filter and reweight a global batch.
+    """Reweight a global batch that was filtered.
 
     Args:
         batch: N trajectories, scored.
-        trajectory_filter: decides which to keep.
+        keep: bool [N], from `kept`.
         token_weighter: weighs their tokens.
         objective: gives the advantage of each token, nats, and the coefficient of its divergence if it is direct.
         normalization: over what the weights have mean 1; dropped trajectories count.
@@ -55,7 +61,6 @@ def fire_targets(
     Raises:
         ValueError: if a strategy answers something of the wrong shape, type or range.
     """
-    keep = kept(batch, trajectory_filter)
     weight = contracts.checked_weight(token_weighter, token_weighter(batch.seen_by(token_weighter)), batch)
     advantage = contracts.checked_advantage(objective, objective.advantage(batch.seen_by(objective)), batch)
     mask = batch.response_mask & keep[:, None]
@@ -71,12 +76,6 @@ def fire_targets(
         importance=importance_weights(batch, mask, importance_cap),
         coefficient=coefficient,
     )
-
-
-@torch.no_grad()
-def kept(batch: ScoredBatch, trajectory_filter: TrajectoryFilter) -> Tensor:
-    """Return bool [N]: what a filter keeps of a global batch; raise `ValueError` if it answers something else."""
-    return contracts.checked_keep(trajectory_filter, trajectory_filter(batch.seen_by(trajectory_filter)), batch)
 
 
 def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Tensor:

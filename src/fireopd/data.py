@@ -93,6 +93,7 @@ class RolloutDataModule(LightningDataModule):
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
         self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
         self._check_sizes()
+        self._tell_repeated()
 
     @property
     def tasks(self) -> list[str]:
@@ -114,6 +115,16 @@ class RolloutDataModule(LightningDataModule):
         if len(fitting) < len(prompts):
             rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
         return fitting
+
+    def _tell_repeated(self) -> None:
+        """Warn of training prompts that are validation prompts too; a small set may repeat its prompts honestly."""
+        apart = {str(prompt.content) for prompt in self.validation_prompts}
+        repeated = sum(str(prompt.content) in apart for prompt in self.training_prompts)
+        if repeated:
+            own, held = len(self.training_prompts), len(self.validation_prompts)
+            rank_zero_info(
+                f"Warning: {repeated} of {own} training prompts are among the {held} validation prompts, word for word"
+            )
 
     def _check_sizes(self) -> None:
         if self.prompts_per_epoch < self.batch_size:

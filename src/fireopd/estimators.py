@@ -1,13 +1,10 @@
-"""What the responses to one problem say of a model: avg@n, pass@k and maj@n, for validation and evaluation."""
+"""What the responses to one problem say of a model: pass@k and maj@n, beside avg@n, which is their mean."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from math import comb, fsum
+from math import comb
 
-
-def average(rewards: Sequence[float]) -> float:
-    """Return avg@n: the mean of n rewards, n >= 1."""
-    return fsum(rewards) / len(rewards)
+from fireopd.statistics import mean
 
 
 def pass_at_k(rewards: Sequence[float], k: int) -> float:
@@ -34,8 +31,8 @@ def majority(rewards: Sequence[float], answers: Sequence[Hashable | None]) -> fl
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)
     winners = [
-        average([reward for reward, answer in zip(rewards, answers, strict=True) if answer == winner])
+        mean([reward for reward, answer in zip(rewards, answers, strict=True) if answer == winner])
         for winner, count in votes.items()
         if count == most
     ]
-    return average(winners) if winners else 0.0
+    return mean(winners) if winners else 0.0

@@ -22,13 +22,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_folder(path: Path) -> None:
-    """Check that a file named by `--out` has a folder to go into.
+    """Check that a file named by `--out` has a folder to go into, and is none itself.
 
     Raises:
-        UserError: if there is no such folder.
+        UserError: if there is no such folder, or if it is one.
     """
+    if path.is_dir():
+        raise UserError("--out", str(path), "it is a folder", "name a file in it")
     if not path.parent.is_dir():
         raise UserError("--out", str(path), "its folder does not exist", "make the folder, or choose another")
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder named by `--out`, if it is not there.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"no folder can be made there ({error.strerror})"
+        raise UserError("--out", str(path), problem, "name a folder, or where one can be made") from error
 
 
 def write_text(path: Path, text: str) -> None:

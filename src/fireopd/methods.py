@@ -20,18 +20,6 @@ Population = Literal["rollout_batch", "micro_batch_of_one"]
 """What filter and weighter see together: all trajectories of a step, or, as in the released scripts, one at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Decided(TrajectoryFilter):
-    """Says again what a filter has said."""
-
-    keep: Tensor
-    """bool [N]. Its answer."""
-
-    def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return bool [N]."""
-        return self.keep
-
-
 @dataclass(frozen=True)
 class Method:
     """What turns a scored batch into targets. The neutral one is plain on-policy distillation."""
@@ -83,9 +71,10 @@ class Method:
     def targets(self, batch: ScoredBatch) -> Targets:
         """Return the targets of a global batch."""
         if self.population == "rollout_batch":
-            return self._targets(batch)
-        alone = Targets.of_rows([self._targets(batch.select([row])) for row in range(len(batch.teachers))])
-        whole = replace(self, trajectory_filter=KeepAll(), token_weighter=UniformWeighter())._targets(batch)
+            return self.targets_of(batch, self.keep(batch))
+        rows = [batch.select([row]) for row in range(len(batch.teachers))]
+        alone = Targets.of_rows([self.targets_of(row, self.keep(row)) for row in rows])
+        whole = replace(self, token_weighter=UniformWeighter()).targets_of(batch, torch.ones_like(alone.keep))
         # The released code has its advantages from the whole batch, before it is cut.
         of_objective = {name: torch.where(alone.mask, value, 0.0) for name, value in whole.of_objective.items()}
         return replace(alone, **of_objective)
@@ -111,13 +100,20 @@ class Method:
         return kept(batch, self.trajectory_filter)
 
     def targets_of(self, batch: ScoredBatch, keep: Tensor) -> Targets:
-        """Return the targets of some trajectories of a batch that was filtered, where `reads_student_first` is false.
+        """Return the targets of trajectories that were filtered: a whole batch, or some, if not `reads_student_first`.
 
         Args:
-            batch: n of the trajectories.
+            batch: n trajectories.
             keep: bool [n]. Those that the filter keeps.
         """
-        return replace(self, trajectory_filter=Decided(keep)).targets(batch)
+        return fire_targets(
+            batch,
+            keep,
+            self.token_weighter,
+            self.objective,
+            normalization=self.normalization,
+            importance_cap=self.importance_cap,
+        )
 
     def comparison(self, distributions: Distributions | None) -> Comparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""
@@ -131,13 +127,3 @@ class Method:
             return {"divergence": contracts.checked_divergence(objective, divergence, student)}
 
         return Comparison(distributions, measure)
-
-    def _targets(self, batch: ScoredBatch) -> Targets:
-        return fire_targets(
-            batch,
-            self.trajectory_filter,
-            self.token_weighter,
-            self.objective,
-            normalization=self.normalization,
-            importance_cap=self.importance_cap,
-        )

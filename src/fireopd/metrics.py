@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from fireopd.estimators import average, majority, pass_at_k
+from fireopd.estimators import majority, pass_at_k
+from fireopd.statistics import mean
 from fireopd.types import RolloutBatch
 
 
@@ -31,7 +32,7 @@ class AverageAtK(GroupMetric):
 
     def of_group(self, rewards: list[float], answers: list[int | None]) -> float:
         """Return the mean."""
-        return average(rewards)
+        return mean(rewards)
 
 
 class PassAtK(GroupMetric):

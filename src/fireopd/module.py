@@ -128,7 +128,8 @@ class FiReOPDModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Check everything that can be known to be wrong, then load the teachers, and the base model if it is read."""
         check_run(self, self.data)
-        rank_zero_info(announcement(self, self.data))
+        if self.trainer.is_global_zero:
+            rank_zero_info(announcement(self, self.data))
         readers = {f"model.teachers.{name}": teacher for name, teacher in self.teachers.items()}
         if self.base is not None and "base_logprobs" in self.requires:
             readers["model.base"] = self.base

@@ -33,7 +33,7 @@ def outline(module: "FiReOPDModule", data: RolloutDataModule) -> dict[str, str]:
 def announcement(module: "FiReOPDModule", data: RolloutDataModule) -> str:
     """Return one line on a run that has been checked: models, method, size of a step, memory of a process.
 
-    No random number is drawn from the run's own generators.
+    No random number is drawn from the run's own generators, and what cannot be measured is said to be not known.
     """
     parts = [
         f"Student {module.student_name} ({_size(module.student_name, 'model.student')})",
@@ -65,7 +65,12 @@ def _teacher(name: str, teacher: Teacher) -> str:
 
 
 def _size(name: str, key: str) -> str:
-    count = memory.count_parameters(load_config(name, key))
+    config = load_config(name, key)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            count = memory.count_parameters(config)
+    except Exception:  # as below
+        return "size not known"
     return f"{count / 1e9:.1f} B parameters" if count >= 1e9 else f"{count / 1e6:.1f} M parameters"
 
 

@@ -89,6 +89,11 @@ def read_scored(path: Path) -> ScoredBatch:
     )
 
 
+def how_to_record(signal: str) -> str:
+    """Return, for the remedy of an error, how rollouts are recorded with a signal."""
+    return f"record rollouts with it (fireopd fit with RolloutRecorder and --model.extra_signals '[{signal}]')"
+
+
 def recorded_student(path: Path) -> str | None:
     """Return the name of the student whose rollouts a file holds, if the file says it.
 

@@ -51,8 +51,14 @@ def say_what_runs(cli: FitCLI, console: Console) -> None:
 
 
 def say_memory(cli: FitCLI, console: Console) -> None:
-    """Print what a process will hold, and whether its device can."""
-    parts = estimate(cli.model, cli.datamodule)
+    """Print what a process will hold, and whether its device can; of some architectures that is not known."""
+    try:
+        parts = estimate(cli.model, cli.datamodule)
+    except Exception as error:
+        console.print(
+            f"The memory of a process is not known ({error!r}).", markup=False, highlight=False, soft_wrap=True
+        )
+        return
     device = cli.trainer.strategy.root_device
     limit = available(device)
     total = sum(part.size for part in parts)

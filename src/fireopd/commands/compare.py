@@ -26,6 +26,7 @@ from fireopd.comparisons.plans import PlannedRun, fit_arguments, plan
 from fireopd.comparisons.replays import agreements, portray, read_recordings
 from fireopd.comparisons.trainings import RunQueue, log_tail
 from fireopd.errors import UserError
+from fireopd.files import make_folder
 from fireopd.models import load_causal_lm, without_dropout
 from fireopd.plugins import load_plugins
 from fireopd.scoring import CausalScorer
@@ -97,6 +98,7 @@ def _replay(settings: argparse.Namespace, more: Sequence[str]) -> None:
             problem = "its objective compares whole distributions, which recorded rollouts do not hold"
             raise UserError("--methods", name, problem, "leave it out, or leave out --student")
     recordings = read_recordings(settings.files, methods)
+    make_folder(settings.out)
     gradients = None
     answers = {name: [m.targets(recording.batch) for recording in recordings] for name, m in methods.items()}
     if settings.student:
@@ -155,7 +157,6 @@ def _finish(report: Any, out: Path, console: Console) -> None:
     """Print the tables, and write everything."""
     for table in report.tables[:2]:
         console.print(table.to_rich())
-    out.mkdir(parents=True, exist_ok=True)
     report.write(out)
     console.print(
         f"{out}/index.html shows it all; table.md, comparison.json and plots/ hold it.", highlight=False, soft_wrap=True

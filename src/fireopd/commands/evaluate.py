@@ -25,7 +25,7 @@ from fireopd.evaluations.records import ProblemRecord
 from fireopd.evaluations.reports import tables, write_report
 from fireopd.evaluations.runs import BenchmarkRun, Sampler, answer, plan
 from fireopd.evaluations.summaries import summarise
-from fireopd.files import lock
+from fireopd.files import lock, make_folder
 from fireopd.plugins import load_plugins
 from fireopd.verifiers import MathVerify, Verifier
 
@@ -49,12 +49,13 @@ def run(arguments: Sequence[str]) -> None:
     settings = instantiate(parser, given)
     engine = _engine(settings)
     models = _labelled(settings.models)
-    benchmarks = [benchmark.first(settings.limit) for benchmark in read_benchmarks(settings.benchmark)]
+    whole = read_benchmarks(settings.benchmark, settings.verifier)
+    benchmarks = [benchmark.first(settings.limit) for benchmark in whole]
     _check(settings, benchmarks)
     folder = EvaluationFolder(settings.out)
     asking = Asking(settings.system, settings.suffix, settings.chat_template_options)
-    sampler = Sampler(settings.responses, settings.seed, settings.verifier)
-    runs = plan(models, benchmarks, asking, engine, settings.verifier, folder)
+    sampler = Sampler(settings.responses, settings.seed)
+    runs = plan(models, benchmarks, asking, engine, folder)
     console = Console()
     with _locked(folder.path):
         folder.begin(_of_responses(given), models)
@@ -150,6 +151,7 @@ def _of_responses(given: Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[IO[str]]:
+    make_folder(path)
     try:
         file = lock(path)
     except BlockingIOError as error:

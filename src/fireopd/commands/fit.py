@@ -10,7 +10,7 @@ from typing import Any, cast
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd import callbacks as callbacks  # importing them is what lets the configuration name them
@@ -20,6 +20,7 @@ from fireopd.checkpoints import check, last_checkpoint, standing
 from fireopd.commands.parsers import Parser, instantiate
 from fireopd.data import RolloutDataModule
 from fireopd.errors import UserError
+from fireopd.loggers import SafeCSVLogger
 from fireopd.module import FiReOPDModule
 from fireopd.plugins import load_plugins
 from fireopd.sharding import FSDP2Strategy
@@ -126,8 +127,7 @@ class FitCLI(LightningCLI):
         if trainer["logger"] is None or trainer["logger"] is True:
             root = trainer["default_root_dir"] or "."
             curves = TensorBoardLogger(root, name=None)
-            # Every line at once: what a run has logged is there, whatever ends it.
-            settings["logger"] = [curves, CSVLogger(root, None, curves.version, flush_logs_every_n_steps=1)]
+            settings["logger"] = [curves, SafeCSVLogger(root, curves.version)]
         # First of all, before the settings are written there.
         trainer["callbacks"] = [RunLock(), RunRecord(), *(trainer["callbacks"] or [])]
         try:

@@ -11,6 +11,7 @@ from fireopd.errors import UserError
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.methods import Method, Population
 from fireopd.objectives import Objective, ReverseKL
+from fireopd.recordings import how_to_record
 from fireopd.types import ScoredBatch
 from fireopd.weighters import TokenWeighter, UniformWeighter
 
@@ -57,7 +58,8 @@ def check_recorded(method: Method, path: Path, batch: ScoredBatch) -> None:
     """
     missing = sorted(method.requires - batch.signals.keys())
     if missing:
-        raise UserError("FILE", str(path), f"a strategy requires {missing[0]!r}", "record it, or choose another")
+        remedy = f"{how_to_record(missing[0])}, or choose another"
+        raise UserError("FILE", str(path), f"a strategy requires {missing[0]!r}", remedy)
     if batch.sampling.truncated and method.importance_cap is not None:
         problem = f"its responses were drawn from a part of the vocabulary ({batch.sampling})"
         raise UserError("--importance_cap", method.importance_cap, problem, "do without it: --importance_cap null")

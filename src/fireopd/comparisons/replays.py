@@ -14,7 +14,7 @@ from torch import Tensor
 from fireopd.diagnostics import effective_share
 from fireopd.errors import UserError
 from fireopd.methods import Method
-from fireopd.recordings import read_scored
+from fireopd.recordings import how_to_record, read_scored
 from fireopd.statistics import rank_correlation
 from fireopd.targets import Targets
 from fireopd.types import ScoredBatch
@@ -93,7 +93,7 @@ def read_recordings(paths: Sequence[Path], methods: Mapping[str, Method]) -> lis
         for name, method in methods.items():
             for signal in sorted(method.requires - batch.signals.keys()):
                 problem = f"its strategies require {signal!r}, which {file} does not hold"
-                raise UserError("--methods", name, problem, "record that signal, or leave the method out")
+                raise UserError("--methods", name, problem, f"{how_to_record(signal)}, or leave the method out")
             if batch.sampling.truncated and method.importance_cap is not None:
                 problem = (
                     f"importance_cap is {method.importance_cap}, but the responses of {file} were drawn from a part"

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fireopd.comparisons.plans import PlannedRun
 from fireopd.errors import UserError
+from fireopd.files import make_folder
 from fireopd.statistics import mean
 
 PATIENCE = 120.0
@@ -133,7 +134,7 @@ def log_tail(run: PlannedRun, lines: int = 12) -> str:
 @contextmanager
 def locked(out: Path) -> Iterator[IO]:
     """Hold the folder's lock file, which runs inherit: two comparisons in one folder would write into the same runs."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,10 +8,12 @@ from typing import Any
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
-from fireopd.prompts import JSONLPrompts, PromptText
+from fireopd.prompts import Columns, JSONLPrompts, PromptText
 from fireopd.prompts.jsonl import read_jsonl
+from fireopd.prompts.rows import Row
 from fireopd.tokenization import tokenize
 from fireopd.types import Prompt
+from fireopd.verifiers import Verifier
 
 ID_KEYS = ("task_id", "question_id", "id")
 """Keys of a row that can name its problem, the first that is there; else its line number does."""
@@ -26,7 +28,7 @@ class Benchmark:
     name: str
     """That of the file, without its ending."""
     problems: tuple[PromptText, ...]
-    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`."""
+    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`; one verifier for all."""
 
     @property
     def graded(self) -> bool:
@@ -68,15 +70,15 @@ class Asking:
         return [*system, *before, last | {"content": last["content"] + end}]
 
 
-def read_benchmarks(paths: Sequence[Path]) -> list[Benchmark]:
-    """Return the benchmarks of some files, whose names must differ.
+def read_benchmarks(paths: Sequence[Path], verifier: Verifier) -> list[Benchmark]:
+    """Return the benchmarks of some files, whose names must differ, all graded by one verifier.
 
     Raises:
         UserError: if a file cannot be read, is empty, or has two problems of the same id.
     """
     found: dict[str, Benchmark] = {}
     for path in paths:
-        benchmark = read_benchmark(path)
+        benchmark = read_benchmark(path, verifier)
         if benchmark.name in found:
             remedy = "rename one of them: the name is what tells benchmarks apart"
             raise UserError(KEY, str(path), "another benchmark has the same name", remedy)
@@ -84,14 +86,14 @@ def read_benchmarks(paths: Sequence[Path]) -> list[Benchmark]:
     return list(found.values())
 
 
-def read_benchmark(path: Path) -> Benchmark:
+def read_benchmark(path: Path, verifier: Verifier) -> Benchmark:
     """Return the benchmark of a file with an object a line: "problem" or "prompt", "answer", and an id if it has one.
 
     Raises:
         UserError: if it cannot be read, is empty, has two problems of the same id, or answers to some problems only.
     """
     try:
-        texts = JSONLPrompts(train=path, val=path, teacher="none", task=path.stem).validation()
+        texts = JSONLPrompts(path, path, teacher="none", task=path.stem, verifier=verifier).validation()
     except UserError as error:
         raise UserError(KEY, error.value, error.problem, error.remedy) from error
     if not texts:
@@ -99,8 +101,8 @@ def read_benchmark(path: Path) -> Benchmark:
     rows = dict(read_jsonl(path, KEY).rows)
     problems: dict[str, PromptText] = {}
     for text in texts:
-        row, number = rows[text.id], text.id.rpartition(":")[2]
-        name = f"{path.stem}:{next((row[key] for key in ID_KEYS if key in row), number)}"
+        own = next((rows[text.id][key] for key in ID_KEYS if key in rows[text.id]), None)
+        name = f"{path.stem}:{Row(KEY, text.id, Columns(), {'id': own}).text('id') or text.id.rpartition(':')[2]}"
         if name in problems:
             raise UserError(KEY, text.id, f"another problem is called {name}", "give each an id of its own")
         if (text.answer is None) != (texts[0].answer is None):

@@ -8,11 +8,11 @@ LiveCodeBench (`python -m lcb_runner.runner.custom_evaluator --custom_output_fil
 """
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from fireopd.code_blocks import last_block
 from fireopd.evaluations.folders import EvaluationFolder
 from fireopd.evaluations.records import ProblemRecord
 from fireopd.files import write_text
@@ -20,14 +20,11 @@ from fireopd.files import write_text
 Export = Literal["evalplus", "livecodebench"]
 """Programs that responses can be exported for."""
 
-FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
-"""A fenced block of code."""
-
 
 def program(text: str) -> str:
     """Return the last fenced block of a response, or all of it if there is none."""
-    blocks = FENCED.findall(text)
-    return blocks[-1] if blocks else text
+    block = last_block(text)
+    return text if block is None else block
 
 
 def export(

@@ -8,10 +8,7 @@ from typing import Any
 from fireopd.comparisons.tables import Cell, Estimate, Table
 from fireopd.evaluations.summaries import AVERAGE, Numbers, Summary
 from fireopd.files import write_text
-from fireopd.statistics import Bootstrapped
-
-PERCENT = 95
-"""Confidence of the intervals that are shown, in percent."""
+from fireopd.statistics import CONFIDENCE, Bootstrapped
 
 
 def tables(summary: Summary) -> list[Table]:
@@ -27,7 +24,7 @@ def _right(summary: Summary) -> Table:
         for benchmark, model, numbers in _rows(summary)
         if names
     ]
-    columns = ["benchmark", "model", *names, *(f"{PERCENT} % of {name}" for name in names[:1])]
+    columns = ["benchmark", "model", *names, *(f"{CONFIDENCE:.0%} of {name}" for name in names[:1])]
     note = "Mean ± standard error over problems; interval: bootstrap over problems."
     if any(_agreed(numbers.get(names[0])) for _, _, numbers in _rows(summary) if names):
         note += " An interval without width says that all problems agree, not that more of them would."
@@ -64,7 +61,7 @@ def _differences(summary: Summary) -> Table:
             for name, found in shown.items():
                 signed = f"{found.value:+.3f}"
                 rows.append([benchmark, model, name.replace("_", " "), signed, _interval(found), found.verdict])
-    columns = ["benchmark", "model", "number", "difference", f"{PERCENT} % interval", "verdict"]
+    columns = ["benchmark", "model", "number", "difference", f"{CONFIDENCE:.0%} interval", "verdict"]
     note = "The same problems for both models, resampled together. A direction stands only where 0 is outside."
     return Table(f"Differences to {summary.control}", columns, rows, note)
 

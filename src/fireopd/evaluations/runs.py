@@ -18,7 +18,7 @@ from fireopd.models import load_tokenizer
 from fireopd.rollouts import row_seed
 from fireopd.tokenization import check_lengths, longest_prompt
 from fireopd.types import Prompt
-from fireopd.verifiers import Verifier
+from fireopd.verifiers.grading import grade
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,6 @@ class Sampler:
     """To each problem."""
     seed: int
     """Of all of them."""
-    verifier: Verifier
-    """Grades them."""
 
     def records(
         self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
@@ -40,7 +38,7 @@ class Sampler:
         seeds = [row_seed(self.seed, 0, prompt.id, index) for prompt in prompts for index in range(self.responses)]
         written = engine.generate(rows, seeds)
         texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in written]
-        judged = self.verifier.grade(rows, texts)
+        judged = grade(rows, texts)
         found = [
             ResponseRecord(
                 text,
@@ -104,7 +102,6 @@ def plan(
     benchmarks: Sequence[Benchmark],
     asking: Asking,
     engine: RolloutEngine,
-    verifier: Verifier,
     folder: EvaluationFolder,
 ) -> list[BenchmarkRun]:
     """Return what there is to do, checked as far as it can be without loading a model.
@@ -114,7 +111,6 @@ def plan(
         benchmarks: what they are asked.
         asking: how.
         engine: samples the responses.
-        verifier: grades them.
         folder: where everything goes.
 
     Raises:
@@ -129,7 +125,7 @@ def plan(
             limit = longest_prompt(model, engine, "MODEL")
             check_lengths(prompts, limit, engine, KEY, "shorten the prompt, or --max_response_length")
             if benchmark.graded:
-                verifier.check("--verifier", prompts)
+                benchmark.problems[0].verifier.check("--verifier", prompts)
             runs.append(BenchmarkRun(label, benchmark, prompts, folder.responses(label, benchmark.name)))
     return runs
 

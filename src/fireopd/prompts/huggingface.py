@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fireopd.errors import UserError
-from fireopd.prompts.extras import import_extra
+from fireopd.extras import import_extra
 from fireopd.prompts.tables import Table, TablePrompts
 
 
@@ -17,7 +17,8 @@ class HFPrompts(TablePrompts):
     path: str
     """A name on the hub, a folder written by save_to_disk, or a folder of data files."""
     train: str = "train"
-    """Split of the training prompts; of what is not written by save_to_disk also a part, as in `train[:90%]`."""
+    """Split of the training prompts; of what is not written by save_to_disk also a part, as in `train[:90%]`. What
+    save_to_disk wrote without splits is all for training."""
     val: str | None = None
     """Split of the validation prompts; none to do without validation."""
     subset: str | None = None
@@ -57,9 +58,14 @@ class HFPrompts(TablePrompts):
 
 
 def _split(dataset: Any, split: str, key: str) -> Any:
-    """Return a split of what save_to_disk wrote: several of them, or the rows of one."""
+    """Return a split of what save_to_disk wrote: several of them, or the rows of one, which are for training."""
     if not isinstance(dataset, dict):
-        return dataset
+        if (key, split) == ("data.prompts.train", "train"):
+            return dataset
+        remedy = "leave it out, and keep prompts for validation apart with data.prompts.held_out"
+        raise UserError(
+            key, split, "the dataset was saved without splits, and all of its rows are for training", remedy
+        )
     if split not in dataset:
         raise UserError(key, split, "there is no such split", f"the splits are {', '.join(dataset)}")
     return dataset[split]

@@ -14,8 +14,9 @@ class MixedPrompts(PromptSource):
     """Prompts of several sources, each with teachers, tasks and a verifier of its own.
 
     The sources are spread evenly over an epoch, so that each batch has about the shares of the whole. An epoch ends
-    when the first source is exhausted; the others go on in the next epoch where they stopped, so that each prompt of a
-    source comes once before any comes again.
+    when the first source is exhausted; the others go on in the next epoch where they stopped, in a fixed order that
+    comes round and round. As with any source, a last batch that would not be full is left out of an epoch, and its
+    prompts wait for the next round.
     """
 
     sources: dict[str, PromptSource]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fireopd.errors import UserError
+from fireopd.extras import import_extra
 from fireopd.prompts.columns import Columns
-from fireopd.prompts.extras import import_extra
 from fireopd.prompts.tables import FilePrompts, Table
 
 

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import Any
 
 from fireopd.errors import UserError
+from fireopd.extras import import_extra
 from fireopd.prompts.base import PromptSource, PromptText
-from fireopd.prompts.extras import import_extra
 from fireopd.verifiers import ReasoningGymVerifier, Verifier
 
-VALIDATION_SEED = 3 * 2**30
+FIRST_HELD_OUT = 3 * 2**30
 """Seed of the first validation problem; reasoning-gym draws problem i with the seed plus i, all of them below 2**32."""
 PATIENCE = 20
 """Problems drawn for each that is wanted, before a task counts as having no more."""
@@ -46,12 +46,12 @@ class ReasoningGymPrompts(PromptSource):
     def training(self, seed: int) -> list[PromptText]:
         """Draw the training prompts."""
         apart = {str(text.content) for text in self.validation()}
-        first = random.Random(seed).randrange(2**31)  # far from that of the next seed, and from VALIDATION_SEED
+        first = random.Random(seed).randrange(2**31)  # far from that of the next seed, and from FIRST_HELD_OUT
         return [text for task in self.tasks for text in self._draw(task, first, self.num_training, apart)]
 
     def validation(self) -> list[PromptText]:
         """Draw the validation prompts."""
-        return [text for task in self.tasks for text in self._draw(task, VALIDATION_SEED, self.num_validation, set())]
+        return [text for task in self.tasks for text in self._draw(task, FIRST_HELD_OUT, self.num_validation, set())]
 
     def _draw(self, task: str, seed: int, number: int, apart: set[str]) -> list[PromptText]:
         texts = list(islice(self._distinct(task, seed, number * PATIENCE, apart), number))

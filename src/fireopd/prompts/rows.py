@@ -1,5 +1,6 @@
 """One row of a table: what it says of a prompt, and what is wrong with it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,15 @@ class Row:
     """Which column holds what."""
     values: Mapping[str, Any]
     """What they hold, by what it is; what is null is not in it."""
+
+    def __post_init__(self) -> None:
+        """Check that all text in it can be written, and so read by a tokenizer."""
+        for name, value in self.values.items():
+            try:
+                json.dumps(value, ensure_ascii=False, default=str).encode()
+            except UnicodeEncodeError as error:
+                problem = f"the {name} holds half of a character ({error.object[error.start]!a}), which is no text"
+                raise self.error(problem, "write the whole character, or drop the row") from error
 
     def content(self) -> str | list[dict[str, str]]:
         """Return what is asked: text, or chat messages."""

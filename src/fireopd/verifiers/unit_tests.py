@@ -3,18 +3,30 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from fireopd.code_blocks import last_block
 from fireopd.errors import UserError
 from fireopd.types import Prompt
+from fireopd.verifiers import frames
 from fireopd.verifiers.base import Verdict, Verifier
-from fireopd.verifiers.workers import Pool, pool
+from fireopd.verifiers.names import asked, used
+from fireopd.verifiers.workers import Pool, Worker, WorkerError, pool
 
-ISOLATIONS = ("namespaces", "landlock", "none")
+JAILER = "fireopd.verifiers.sandbox.jailer"
+ISOLATIONS = ("namespaces", "landlock")
 """What a machine may offer, the strongest first."""
+WEAK = "none"
+"""No isolation but limits."""
 SLACK = 30.0
 """Seconds that the sandbox may take beyond a program's own time."""
-FORMAT = 'give JSON: {"tests": [...]}, {"entry_point": ..., "test": ...} or {"inputs": [...], "outputs": [...]}'
+LONGEST = frames.LONGEST // 2
+"""Bytes that the tests of a prompt may have as JSON; the rest of a message is for the program."""
+FORMAT = (
+    'give JSON: {"tests": [...]}, also with "entry_point", {"entry_point": ..., "test": ...} or '
+    '{"inputs": [...], "outputs": [...]}'
+)
 
 
 @dataclass(frozen=True)
@@ -25,13 +37,15 @@ class UnitTests(Verifier):
 
     - tests that call what the program defines: `{"tests": ["assert f(1) == 2", ...]}`, or one text of code; or as in
       HumanEval `{"entry_point": "f", "test": "def check(candidate): ..."}`. "prelude" may give code that stands before
-      both program and tests. Tests run in a process of their own, so that the program can neither see nor skip them:
-      arguments and results that are not plain data are referred to, and equal themselves alone;
+      both program and tests. Names of Python's own (`pow`, `copy`) are Python's in tests, so that no program redefines
+      what it is compared with: for tests of a function of such a name, "entry_point" says that it is the program's.
+      Tests run in a process of their own, so that the program can neither see nor skip them: arguments and results
+      that are not plain data are referred to, and equal themselves alone;
     - `{"inputs": [text, ...], "outputs": [text, ...]}`: the program is run with each text as its standard input, and
       must end without an error and write the output, blanks at the ends of lines and empty lines at the end aside.
 
-    A program is one process, with threads, that knows no network, no file but Python's own, no variable, and no other
-    process. `isolation` says how that is done.
+    All tests of a prompt may have 8 MiB. A program is one process, with threads, that knows no network, no file but
+    Python's own, no variable, and no other process. `isolation` says how that is done.
     """
 
     cpu_seconds: int = 10
@@ -62,7 +76,7 @@ class UnitTests(Verifier):
     @property
     def isolation(self) -> str:
         """What keeps programs in: `namespaces`, `landlock` (then they can write no file), or `none` but limits."""
-        return str(self._pool().told())
+        return strongest((*ISOLATIONS, WEAK) if self.allow_weak else ISOLATIONS)
 
     def __call__(self, prompt: Prompt, response: str) -> float:
         """Return 1 or 0; a prompt without tests is never answered rightly."""
@@ -76,29 +90,47 @@ class UnitTests(Verifier):
         """Run several programs at a time.
 
         Raises:
-            UserError: if a prompt's answer holds no tests, or if programs cannot be isolated here.
+            ValueError: if a prompt's answer holds no tests.
+            WorkerError: if programs cannot be isolated here.
         """
         programs = [last_block(response) for response in responses]
-        self._check_isolation("data.prompts.verifier")
         jobs = [self._jobs(prompt, program) for prompt, program in zip(prompts, programs, strict=True)]
         answers = iter(self._pool().ask_all([job for row in jobs for job, _ in row], self.wall_seconds + SLACK))
         passed = [[_right(next(answers), wanted) for _, wanted in row] for row in jobs]
         return [Verdict(float(row != [] and all(row)), p) for row, p in zip(passed, programs, strict=True)]
 
     def check(self, key: str, prompts: Sequence[Prompt]) -> None:
-        """Check that all prompts have tests, and that programs can be isolated here."""
+        """Check that all prompts have tests that a program can pass, and that programs can be isolated here."""
         for prompt in prompts:
-            _tests(prompt)
-        self._check_isolation(key)
+            self._check_tests(key, prompt)
+        try:
+            self._pool().told()
+        except WorkerError as error:
+            problem = f"a program could read and change your files, since no sandbox works here ({error})"
+            remedy = "allow user namespaces, use Linux 6.2 or newer, or set it to true where nothing can be lost"
+            raise UserError(f"{key}.allow_weak", self.allow_weak, problem, remedy) from error
 
-    def _check_isolation(self, key: str) -> None:
-        if self.isolation == "none" and not self.allow_weak:
-            problem = "this machine offers neither namespaces nor Landlock: a program could read and change your files"
-            remedy = "allow user namespaces, use Linux 5.14 or newer, or set it where nothing can be lost"
-            raise UserError(f"{key}.allow_weak", False, problem, remedy)
+    def _check_tests(self, key: str, prompt: Prompt) -> None:
+        try:
+            tests = _tests(prompt)
+        except ValueError as error:
+            raise UserError(key, prompt.id, str(error), FORMAT) from error
+        if tests is None:
+            return
+        code = tests["code"]
+        if code and tests["entry_point"] not in used(code) and not asked(code, tests["prelude"]):
+            problem = "its tests use no name that a program has to define"
+            raise UserError(key, prompt.id, problem, 'name the function that they are about in "entry_point"')
+        size = len(json.dumps(tests))
+        if size > LONGEST:
+            raise UserError(key, prompt.id, f"its tests have {size} bytes, above {LONGEST}", "drop some of them")
+        longest = max((len("\n".join(_lines(text)).encode()) for text in tests["outputs"]), default=0)
+        if longest > self.output_kib * 1024:
+            problem = f"one of its outputs has {longest} bytes, and a program may write {self.output_kib} KiB"
+            raise UserError(key, prompt.id, problem, f"raise {key}.output_kib")
 
     def _pool(self) -> Pool:
-        return pool("fireopd.verifiers.sandbox.jailer", ISOLATIONS, self.workers)
+        return pool(JAILER, (self.isolation,), self.workers)
 
     def _limits(self) -> dict[str, int]:
         names = ("cpu_seconds", "memory_mib", "disk_mib", "output_kib")
@@ -120,23 +152,24 @@ class UnitTests(Verifier):
         return jobs
 
 
-def last_block(response: str) -> str | None:
-    """Return the last fenced block of code that is closed; None if there is none."""
-    found, fence = None, ""
-    block: list[str] = []
-    for line in response.splitlines():
-        mark = line.strip()
-        if not fence and mark.startswith(("```", "~~~")):
-            fence, block = mark[: len(mark) - len(mark.lstrip(mark[0]))], []
-        elif fence and mark.startswith(fence) and not mark.strip(fence[0]):
-            found, fence = "\n".join(block), ""
-        elif fence:
-            block.append(line)
-    return found
+@lru_cache
+def strongest(isolations: tuple[str, ...]) -> str:
+    """Return the first isolation that works here; all workers start with that one.
+
+    Raises:
+        WorkerError: if none does.
+    """
+    worker = Worker(JAILER, isolations)
+    worker.close()
+    return str(worker.told)
 
 
 def _tests(prompt: Prompt) -> dict[str, Any] | None:
-    """Return "code", "prelude", "entry_point", "inputs" and "outputs" of a prompt that has tests."""
+    """Return "code", "prelude", "entry_point", "inputs" and "outputs" of a prompt that has tests.
+
+    Raises:
+        ValueError: if its answer is something else.
+    """
     if prompt.answer is None:
         return None
     try:
@@ -149,9 +182,10 @@ def _tests(prompt: Prompt) -> dict[str, Any] | None:
         texts = [code, prelude, entry or "", *inputs, *outputs]
         if len(inputs) != len(outputs) or not all(isinstance(text, str) for text in texts) or not (code or inputs):
             raise ValueError
-        compile(f"{prelude}\n{code}", "tests", "exec")
+        for source in (prelude, code):
+            compile(source, "tests", "exec")
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise UserError("data.prompts", prompt.id, f"its answer holds no tests ({error})", FORMAT) from error
+        raise ValueError(f"its answer holds no tests ({error})") from error
     return {"code": code, "prelude": prelude, "entry_point": entry, "inputs": inputs, "outputs": outputs}
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import LifoQueue
 from typing import Any
 
+from fireopd.errors import UserError
 from fireopd.verifiers import frames
 
 PATIENCE = 60.0
@@ -34,6 +35,10 @@ importlib.import_module(sys.argv[2]).work(socket.socket(fileno=0), sys.argv[3:])
 """
 
 
+class WorkerError(RuntimeError):
+    """Says of which module a worker did not start, and what it said last."""
+
+
 class Worker:
     """A process that answers one message after another."""
 
@@ -45,7 +50,7 @@ class Worker:
             settings: given to it.
 
         Raises:
-            RuntimeError: if it does not start.
+            WorkerError: if it does not start.
         """
         ours, theirs = socket.socketpair()
         folder = str(Path(__file__).parents[1])
@@ -55,6 +60,7 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "LANG": "C.UTF-8",
+            **{name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},  # Python's own, at times
         }
         with tempfile.TemporaryFile() as errors, theirs:
             self.process = subprocess.Popen(
@@ -74,7 +80,8 @@ class Worker:
                 self.close()
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip()[-500:]
-                raise RuntimeError(f"a worker of {module} did not start: {said or type(error).__name__}") from error
+                said = said.splitlines()[-1] if said else type(error).__name__
+                raise WorkerError(f"a worker of {module} did not start: {said}") from error
 
     def ask(self, messages: Sequence[Any], seconds: float) -> Any:
         """Send messages and return the one answer to all of them.
@@ -105,8 +112,23 @@ class Pool:
         for _ in range(size):
             self.idle.put(None)
 
+    def check(self, key: str, value: str, remedy: str) -> None:
+        """Check that a worker starts.
+
+        Raises:
+            UserError: that names a setting, its value and the remedy, if it does not.
+        """
+        try:
+            self.told()
+        except WorkerError as error:
+            raise UserError(key, value, str(error), remedy) from error
+
     def told(self) -> Any:
-        """Return what a worker says of itself."""
+        """Return what a worker says of itself.
+
+        Raises:
+            WorkerError: if it does not start.
+        """
         worker = self.idle.get()
         try:
             worker = worker or Worker(self.module, self.settings)
@@ -115,7 +137,11 @@ class Pool:
             self.idle.put(worker)
 
     def ask(self, messages: Sequence[Any], seconds: float) -> Any | None:
-        """Return a worker's answer, or None if it came to nothing."""
+        """Return a worker's answer, or None if it came to nothing.
+
+        Raises:
+            WorkerError: if a new worker does not start.
+        """
         worker = self.idle.get()
         try:
             worker = worker or Worker(self.module, self.settings)

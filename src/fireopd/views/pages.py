@@ -16,7 +16,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.files import write_text
 from fireopd.views.quantities import KINDS, extent
-from fireopd.views.trajectories import View, spread
+from fireopd.views.trajectories import MOST_TOKENS, View, shares, spread
 
 FOLDER = Path(__file__).parent
 LARGEST = 65504.0
@@ -45,9 +45,13 @@ class Page:
         tokenizer: PreTrainedTokenizerBase,
         number: int | None = None,
     ) -> "Page":
-        """Return the page of one or more views, of each its share of a number of trajectories, or as many as fit."""
-        share = None if number is None else max(1, number // len(views))
-        rows = [row for view in views for row in view.describe(spread(view, share), tokenizer)]
+        """Return the page of one or more views, of each its share of a number of trajectories, or of what fits."""
+        if number is None:
+            chosen = [spread(view, most_tokens=MOST_TOKENS // len(views)) for view in views]
+        else:
+            parts = shares(number, [len(view.reasons) for view in views])
+            chosen = [spread(view, part) for view, part in zip(views, parts, strict=True)]
+        rows = [row for view, own in zip(views, chosen, strict=True) for row in view.describe(own, tokenizer)]
         shown = f"{len(rows)} of {sum(len(view.reasons) for view in views)}, evenly spread over the scores"
         return cls(title, {"trajectories": shown, **facts}, rows, views[0].judge)
 

@@ -79,3 +79,11 @@ def spread(view: View, number: int | None = None, most_tokens: int = MOST_TOKENS
         number = max(1, int(most_tokens / max(1.0, view.batch.lengths.float().mean().item())))
     places = torch.linspace(0, len(order) - 1, min(number, len(order)), dtype=torch.float64).round().int()
     return [order[place] for place in places.tolist()]
+
+
+def shares(number: int, sizes: Sequence[int]) -> list[int]:
+    """Return how many of a number fall to each of several views of given sizes: as alike as it goes, and all of it."""
+    parts = [0] * len(sizes)
+    for place, view in enumerate(sorted(range(len(sizes)), key=lambda view: sizes[view])):
+        parts[view] = min(sizes[view], (number - sum(parts)) // (len(sizes) - place))
+    return parts

@@ -28,9 +28,15 @@ PROBE_TESTS = {"prelude": None, "code": "assert double(2) == 4", "entry_point": 
 
 
 def work(channel: socket.socket, isolations: Sequence[str]) -> None:
-    """Answer pairs of a job and its tests until the channel ends, under the first isolation that works here."""
+    """Answer pairs of a job and its tests until the channel ends, under the first isolation that works here.
+
+    Raises:
+        SystemExit: if none works.
+    """
     os.umask(0o022)
-    isolation = next(name for name in isolations if works(name))
+    isolation = next((name for name in isolations if works(name)), None)
+    if isolation is None:
+        raise SystemExit(f"none of {', '.join(isolations)} works here")
     user_map = enter(isolation)
     frames.send(channel, isolation)
     while True:
@@ -63,7 +69,10 @@ def enter(isolation: str) -> str:
 
     Raises:
         OSError: if the machine does not allow it.
+        ValueError: if there is no such isolation.
     """
+    if isolation not in ("namespaces", "landlock", "none"):
+        raise ValueError(isolation)
     return namespaces.enter() if isolation == "namespaces" else ""
 
 

@@ -1,6 +1,7 @@
 """Isolation by Landlock, where namespaces are forbidden: a program reads Python and libraries, and writes nothing.
 
-What Landlock leaves open (sockets, signals, owners and times of files) `seccomp.py` closes.
+What Landlock leaves open (sockets, signals, owners and times of files, files opened neither to read nor to write)
+`seccomp.py` closes.
 """
 
 import ctypes
@@ -10,8 +11,9 @@ from fireopd.verifiers.sandbox import linux, paths
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 0x1, 0x2, 0x4, 0x8
-RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
-"""All rights to files that a version of Landlock knows; later ones as well as version 3 cut files short, too."""
+RIGHTS = {3: (1 << 15) - 1, 5: (1 << 16) - 1}
+"""All rights to files by the version of Landlock that brought the last of them: to cut a file short, which a program
+could do to any file before; to control a device."""
 
 
 def version() -> int:
@@ -26,12 +28,12 @@ def restrict() -> None:
     """Restrict this process and all that come of it.
 
     Raises:
-        OSError: if the machine does not allow it.
+        OSError: if the machine does not allow it, or its Landlock is older than version 3, of Linux 6.2.
     """
     known = version()
-    if known == 0:
-        raise OSError("no Landlock")
-    handled = (ctypes.c_uint64 * 1)(RIGHTS[min(known, 3)])
+    if known < min(RIGHTS):
+        raise OSError("no Landlock that keeps files from being cut short")
+    handled = (ctypes.c_uint64 * 1)(RIGHTS[max(first for first in RIGHTS if first <= known)])
     rules = linux.call("syscall", CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
     for path in paths.readable():
         _allow(rules, path, READ_FILE | EXECUTE | (READ_DIR if os.path.isdir(path) else 0))

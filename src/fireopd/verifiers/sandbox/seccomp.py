@@ -53,11 +53,14 @@ METADATA: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 """What changes files without writing into them, where the files of others are in sight."""
 CLONE, CLONE3, TGKILL, PRLIMIT = (56, 220), (435, 435), (234, 131), (302, 261)
+OPEN, OPENAT, OPENAT2 = (2, None), (257, 56), (437, 437)
 ARGUMENTS = [((157, 167), 0, linux.PR_SET_PDEATHSIG)]
-"""Calls that are forbidden for one value of an argument: to outlive the jail; below, signals by way of files, and
-typing into a terminal."""
+"""Calls that are forbidden for one value of an argument: to outlive the jail; below, signals by way of files, typing
+into a terminal, and a pair of sockets one of which can send to any other."""
 ARGUMENTS += [((72, 25), 1, command) for command in (8, 10, 15)]  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
 ARGUMENTS += [((16, 29), 1, command) for command in (0x8901, 0x8902, 0x5412, 0x541C)]  # ioctl: FIOSETOWN, TIOCSTI...
+for flags in (0, os.O_NONBLOCK, os.O_CLOEXEC, os.O_NONBLOCK | os.O_CLOEXEC):
+    ARGUMENTS += [((53, 199), 1, kind | flags) for kind in (2, 3)]  # socketpair: SOCK_DGRAM, SOCK_RAW
 CLONE_THREAD = 0x10000
 
 LOAD, EQUAL, AT_LEAST, ANY_OF, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -95,12 +98,24 @@ def filter_steps(architecture: int, column: int, process: int, *, metadata: bool
         number = numbers[column]
         if number is not None:
             steps += [(EQUAL, 0, 1, number), refuse]
-    # As on a kernel that does not have it: then threads are made by clone, whose flags can be read.
-    steps += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
+    # As on a kernel that does not have them: then clone and openat are called, whose flags can be read.
+    for numbers in (CLONE3, OPENAT2):
+        steps += [(EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
     allowed = [(CLONE, (ANY_OF, 1, 0, CLONE_THREAD)), (TGKILL, (EQUAL, 1, 0, process)), (PRLIMIT, (EQUAL, 1, 0, 0))]
     for numbers, test in allowed:
         steps += [(EQUAL, 0, 4, numbers[column]), (LOAD, 0, 0, ARGUMENT), test, refuse, (LOAD, 0, 0, NUMBER)]
     for numbers, argument, value in ARGUMENTS:
         steps += [(EQUAL, 0, 4, numbers[column]), (LOAD, 0, 0, ARGUMENT + 8 * argument), (EQUAL, 0, 1, value), refuse]
         steps += [(LOAD, 0, 0, NUMBER)]
-    return [*steps, (RETURN, 0, 0, ALLOW)]
+    return [*steps, *_open_steps(column, refuse), (RETURN, 0, 0, ALLOW)]
+
+
+def _open_steps(column: int, refuse: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
+    """Return what refuses access mode 3: neither to read nor to write, and yet to cut short, or to set attributes."""
+    steps = []
+    for numbers, flags in ((OPEN, 1), (OPENAT, 2)):
+        number = numbers[column]
+        if number is not None:
+            steps += [(EQUAL, 0, 5, number), (LOAD, 0, 0, ARGUMENT + 8 * flags)]
+            steps += [(ANY_OF, 0, 2, os.O_WRONLY), (ANY_OF, 0, 1, os.O_RDWR), refuse, (LOAD, 0, 0, NUMBER)]
+    return steps

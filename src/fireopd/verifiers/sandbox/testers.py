@@ -8,21 +8,21 @@ import builtins
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from importlib import import_module
-from types import CodeType
 from typing import Any
 
 from fireopd.verifiers import frames
+from fireopd.verifiers.names import used
 from fireopd.verifiers.sandbox import values
 
 
 def passes(tests: dict[str, str | None], channel: socket.socket) -> bool:
-    """Return whether tests run to their end without an exception.
+    """Return whether tests run to their end without an exception, and are about something of the program's.
 
     Args:
         tests: "code" that tests; "prelude", code that stands before it; "entry_point", name of what is tested, which
-            is taken from the program even where prelude, builtins or the standard library have the name.
+            is taken from the program even where prelude, builtins or the standard library have the name. No other
+            name of theirs is: else a program could redefine what tests compare with.
         channel: to the program's process.
     """
     sys.set_int_max_str_digits(0)
@@ -31,28 +31,28 @@ def passes(tests: dict[str, str | None], channel: socket.socket) -> bool:
         program = Program(channel)
         exec(compile(tests["prelude"] or "", "prelude.py", "exec"), names)
         code = compile(tests["code"] or "", "tests.py", "exec")
-        for name in sorted(mentioned(code)):
+        taken = 0
+        for name in sorted(used(tests["code"] or "")):
             if name == tests["entry_point"]:
                 names[name] = program.ask("find", parts=name)
+                taken += 1
             elif name in sys.stdlib_module_names and name not in names:
                 names[name] = import_module(name)
             elif name not in names and name not in vars(builtins):
-                _take(name, names, program)
+                taken += _take(name, names, program)
         exec(code, names)
     except BaseException:
         return False
-    return True
+    return taken > 0
 
 
-def mentioned(code: CodeType) -> set[str]:
-    """Return all names that code mentions, in its functions too."""
-    inner = [mentioned(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
-    return set(code.co_names).union(*inner)
-
-
-def _take(name: str, names: dict[str, Any], program: "Program") -> None:
-    with suppress(NameError):  # a name of the tests' own, or an attribute's
+def _take(name: str, names: dict[str, Any], program: "Program") -> bool:
+    """Take a name from the program; return False if it defines no such name, which is the tests' own then."""
+    try:
         names[name] = program.ask("find", parts=name)
+    except NameError:
+        return False
+    return True
 
 
 class Program:

@@ -1,4 +1,4 @@
-"""Packages that only some sources need, each brought by an extra of this one."""
+"""Packages that only some sources and verifiers need, each brought by an extra of this one."""
 
 from importlib import import_module
 from typing import Any
