@@ -221,7 +221,8 @@ def steps(folder):
 
 def wait_for_steps(folder, number, run):
     until = time.monotonic() + 240
-    while len(steps(folder / "version_0").get("train/loss", [])) < number if folder.exists() else True:
+    folder = folder / "version_0"
+    while not folder.exists() or len(steps(folder).get("train/loss", [])) < number:
         assert run.poll() is None, run.stdout.read()[-3000:]
         assert time.monotonic() < until
         time.sleep(0.3)

@@ -17,8 +17,10 @@ SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_MOUNT_SETATTR = 442
 ROOT = "/proc"
 """The folder on which the new root is built: one that is everywhere, and of which nothing is taken over."""
-HOME = "/tmp"
+HOME = "/program"
 """The one folder that a program can write in."""
+TEMPORARY = "/tmp"
+"""The same folder by its usual name, unless Python or packages lie in there."""
 
 
 def enter() -> str:
@@ -89,6 +91,8 @@ def _build() -> None:
         linux.call("mount", path.encode(), place.encode(), None, MS_BIND | MS_REC, None)
         _restrict(place, RDONLY | NOSUID | (NODEV if path not in paths.DEVICES else 0), AT_RECURSIVE)
     os.mkdir(ROOT + HOME, 0o755)
+    if not os.path.exists(ROOT + TEMPORARY):
+        os.symlink(HOME, ROOT + TEMPORARY)
     _restrict(ROOT, RDONLY | NOSUID, 0)
 
 
