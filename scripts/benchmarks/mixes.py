@@ -88,14 +88,14 @@ def side(what: str, steps: Sequence[Step], part: str) -> Side:
 def dropping(settings: Settings, folder: Path) -> Iterator[Ratio]:
     """Yield the update with a fifth and with half of the rows dropped over the one with none."""
     mix = Mix(settings, folder, teachers=1)
-    by = ("--model.trajectory_filter", "benchmarks.random_filters.RandomFilter")
+    by = ("--model.trajectory_filter", "benchmarks.even_filters.EvenFilter")
     option = "--model.trajectory_filter.drop_fraction"
     whole, *others = mix.race([mix.loop(f"drop{fraction}", *by, option, str(fraction)) for fraction in FRACTIONS])
     for fraction, steps in zip(FRACTIONS[1:], others, strict=True):
         name = f"update_drop{round(100 * fraction)}_over_drop0"
         above, below = f"update with {fraction:.0%} of the rows dropped", "update with none dropped"
         details = {"share_of_tokens_kept": [kept_tokens(step) for step in steps]}
-        notes = f"{MODEL}; rows are dropped at random: here, a filter by likelihood drops the short ones"
+        notes = f"{MODEL}; dropped evenly over the lengths: here, a filter by likelihood drops short rows"
         yield Ratio(name, side(above, steps, "update"), side(below, whole, "update"), notes, details)
 
 

@@ -21,7 +21,7 @@ class Settings:
     """Rows of a step of the embedded job, as in configs/multi_teacher.yaml."""
     response_length: int = 64
     """Longest response of the embedded job, tokens, as in configs/multi_teacher.yaml."""
-    mix_rows: int = 128
+    mix_rows: int = 256
     """Rows of a step on a long-tailed length mix."""
     mix_median: int = 48
     """Median length of its responses, tokens; the longest are 16 times as long."""

@@ -1,13 +1,9 @@
 r"""What a worker of `MathVerify` does: find the answer of a response, read it, compare it with the reference.
 
-math-verify's own timeout is an alarm that Python handles, which waits for as long as a computation in C goes on. Here a
-timer of the kernel's ends the process instead. It counts computing time, so that a busy machine changes no grade.
+math-verify's own timeout is an alarm that Python handles, and is switched off: `serve` keeps the time.
 """
 
-import logging
 import re
-import resource
-import signal
 import socket
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,7 +11,7 @@ from typing import Any
 
 from math_verify import parse, verify
 
-from fireopd.verifiers import frames
+from fireopd.verifiers.services import serve
 
 MEMORY = 2**31
 """Bytes of address space that a worker may take."""
@@ -31,18 +27,7 @@ BETWEEN = re.compile(r"(?:[\s$,;.]|\\[()\[\],;! ]|\\q?quad|\\text\{\s*(?:and|or)
 def work(channel: socket.socket, settings: Sequence[str]) -> None:
     """Answer pairs of reference and response until the channel ends."""
     [timeout] = settings
-    logging.disable()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    frames.send(channel, "ready")
-    while True:
-        try:
-            reference, response = frames.receive(channel)
-        except EOFError:
-            return
-        signal.setitimer(signal.ITIMER_PROF, float(timeout))
-        verdict = judge(reference, response)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        frames.send(channel, verdict)
+    serve(channel, judge, seconds=float(timeout), memory=MEMORY)
 
 
 def judge(reference: str | None, response: str) -> tuple[float, str | None]:

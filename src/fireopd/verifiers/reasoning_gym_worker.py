@@ -1,13 +1,9 @@
 """What a worker of `ReasoningGymVerifier` does: draw a problem once more, and have its task grade an answer.
 
-Some graders work an answer out, and `9**9**9` is soon written. A timer of the kernel's, which counts computing time,
-ends the process where that takes too long.
+Some graders work an answer out, and `9**9**9` is soon written: `serve` keeps the time.
 """
 
 import json
-import logging
-import resource
-import signal
 import socket
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,7 +11,7 @@ from typing import Any
 
 import reasoning_gym
 
-from fireopd.verifiers import frames
+from fireopd.verifiers.services import serve
 
 MEMORY = 2**32
 """Bytes of address space that a worker may take."""
@@ -24,21 +20,10 @@ MEMORY = 2**32
 def work(channel: socket.socket, settings: Sequence[str]) -> None:
     """Grade answers, each to the problem that is told with it, until the channel ends."""
     [timeout] = settings
-    logging.disable()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    frames.send(channel, "ready")
-    while True:
-        try:
-            problem, answer = frames.receive(channel)
-        except EOFError:
-            return
-        signal.setitimer(signal.ITIMER_PROF, float(timeout))
-        reward = grade(answer, problem)
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        frames.send(channel, reward)
+    serve(channel, grade, seconds=float(timeout), memory=MEMORY)
 
 
-def grade(answer: str, problem: dict[str, Any]) -> float:
+def grade(problem: dict[str, Any], answer: str) -> float:
     """Return the task's grade in [0, 1]; some tasks give part of it for answers of the right form."""
     tasks = problems(problem["task"], json.dumps(problem["settings"]), problem["seed"], problem["size"])
     entry = tasks[problem["index"]]
