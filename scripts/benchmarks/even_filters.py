@@ -23,3 +23,9 @@ class EvenFilter(TrajectoryFilter):
         passed = ((ranks + offset.to(ranks.device)) * self.drop_fraction).floor()
         following = ((ranks + 1 + offset.to(ranks.device)) * self.drop_fraction).floor()
         return following == passed
+
+
+def dropping_evenly(fraction: float) -> list[str]:
+    """Return the arguments of a run that drops so much."""
+    key, name = "--model.trajectory_filter", f"{EvenFilter.__module__}.{EvenFilter.__name__}"
+    return [key, name, f"{key}.drop_fraction", str(fraction)]

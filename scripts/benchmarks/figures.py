@@ -67,7 +67,7 @@ def draw_law(axis: Axes, law: dict[str, Any]) -> None:
     """Draw the seconds of scoring and update at each size, with their lines."""
     for name, colour in zip(("scoring", "update"), COLOURS, strict=False):
         fit, ends = law["lines"][name], (min(law["sizes"]), max(law["sizes"]))
-        label = f"{name}, $R^2$ = {fit['r_squared']:.3f}"
+        label = f"{name}, $R^2$ = {fit['r_squared']:.3f}" if len(law["sizes"]) > 2 else name
         axis.plot(law["sizes"], law["seconds"][name], "o", ms=4, color=colour, label=label)
         axis.plot(ends, [fit["slope"] * x + fit["intercept"] for x in ends], color=colour, lw=1)
     axis.set_ylim(bottom=0)

@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from benchmarks.even_filters import dropping_evenly
 from benchmarks.jobs import job, on_mix, recorded, seconds
 from benchmarks.ratios import Ratio, Side
 from benchmarks.settings import Settings
@@ -88,9 +89,7 @@ def side(what: str, steps: Sequence[Step], part: str) -> Side:
 def dropping(settings: Settings, folder: Path) -> Iterator[Ratio]:
     """Yield the update with a fifth and with half of the rows dropped over the one with none."""
     mix = Mix(settings, folder, teachers=1)
-    by = ("--model.trajectory_filter", "benchmarks.even_filters.EvenFilter")
-    option = "--model.trajectory_filter.drop_fraction"
-    whole, *others = mix.race([mix.loop(f"drop{fraction}", *by, option, str(fraction)) for fraction in FRACTIONS])
+    whole, *others = mix.race([mix.loop(f"drop{fraction}", *dropping_evenly(fraction)) for fraction in FRACTIONS])
     for fraction, steps in zip(FRACTIONS[1:], others, strict=True):
         name = f"update_drop{round(100 * fraction)}_over_drop0"
         above, below = f"update with {fraction:.0%} of the rows dropped", "update with none dropped"

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.even_filters import dropping_evenly
 from benchmarks.jobs import job, on_mix, recorded, seconds
 from benchmarks.processes import run_apart
 from benchmarks.settings import Settings
@@ -46,7 +47,7 @@ def laws(settings: Settings, folder: Path) -> Iterator[tuple[str, dict[str, Any]
     several = [bench.loop(teachers=bench.models("teacher", count)) for count in counts]
     yield "teachers", law("teachers that share the rows", bench.points(counts, several))
     fractions = FRACTIONS[:number]
-    dropping = [bench.loop("--model.trajectory_filter.drop_fraction", str(share)) for share in fractions]
+    dropping = [bench.loop(*dropping_evenly(share)) for share in fractions]
     yield "drop_fraction", law("share of the rows dropped", bench.points(fractions, dropping))
     if settings.device.type == "cpu":
         shared = [(size, bench.processes(size)) for size in PROCESSES]
