@@ -32,16 +32,29 @@ def test_the_training_loader_has_a_length_and_rolls_out_only_when_asked():
     assert data.engine.events == ["generate -1", "generate 7"]
 
 
+def test_validation_prompts_without_an_answer_are_counted_in_a_warning(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("fireopd.data.rank_zero_info", said.append)
+    (tmp_path / "train").write_text('{"problem": "a"}\n')
+    rows = [{"problem": "1", "answer": "1"}, {"problem": "2"}, {"problem": "3", "answer": ""}]
+    (tmp_path / "val").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=1)
+    (warning,) = said
+    assert "2 of 3 validation prompts have no answer" in warning
+    assert "val:2" in warning
+
+
 def test_training_prompts_that_are_validation_prompts_are_counted_in_a_warning(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("fireopd.data.rank_zero_info", said.append)
     for name, problems in {"train": ["a", "b", "b", "c"], "val": ["b", "d"], "other": ["d"]}.items():
-        (tmp_path / name).write_text("".join(json.dumps({"problem": text}) + "\n" for text in problems))
+        rows = [{"problem": text, "answer": "1"} for text in problems]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "other", teacher="x"), batch_size=2)
     make()
     assert said == []
     make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=2)
-    assert said == ["Warning: 2 of 4 training prompts are among the 2 validation prompts, word for word"]
+    assert said == ["Warning: 2 of 4 training prompts validate, too"]
 
 
 def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
@@ -142,13 +155,14 @@ def test_a_prompt_that_does_not_fit_is_named(tmp_path):
 def test_prompts_that_do_not_fit_are_dropped_by_choice_and_counted(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("fireopd.data.rank_zero_info", said.append)
-    source = jsonl(tmp_path, [{"problem": "1;+1"}] * 8 + [{"problem": "1" * length} for length in (190, 191, 230)])
+    problems = ["1;+1"] * 8 + ["1" * length for length in (190, 191, 230)]
+    source = jsonl(tmp_path, [{"problem": problem, "answer": "2"} for problem in problems])
     source = JSONLPrompts(source.train, source.train, teacher="math")
     data = make(HFEngine(64), prompts=source, overlong_prompts="drop")
     lengths = [len(prompt.tokens) for prompt in data.training_prompts]
     assert (len(lengths), max(lengths)) == (9, 192), "190 digits, two tokens around them and a response of 64: 256"
     dropped = [f"2 of 11 {kind} prompts are too long, and dropped" for kind in ("training", "validation")]
-    assert said == [*dropped, "Warning: 9 of 9 training prompts are among the 9 validation prompts, word for word"]
+    assert said == [*dropped, "Warning: 9 of 9 training prompts validate, too"]
     assert len(data.validation_prompts) == 9
 
 

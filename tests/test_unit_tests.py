@@ -149,6 +149,8 @@ def test_without_tests_nothing_is_right():
         "{}",
         '{"tests": []}',
         '{"tests": [1]}',
+        '{"test": ["assert f(1) == 2"], "entry_point": "f"}',
+        '{"test": "def check(candidate): pass"}',
         '{"tests": ["assert ("]}',
         '{"inputs": ["1"], "outputs": []}',
         '{"inputs": [1], "outputs": [1]}',
@@ -176,7 +178,6 @@ def test_a_wrong_program_fails_tests_of_a_function_that_is_called_like_pythons_o
         {"tests": ["assert pow(2, 3) == 8"]},
         {"tests": ["import copy", "assert copy.copy(3) == 3"]},
         {"tests": ["assert f(2) == 4"], "prelude": "def f(x):\n    return 2 * x"},
-        {"test": "def check(candidate):\n    assert candidate(2) == 4"},
         {"tests": ["def test():\n    f = max\n    assert f(2, 4) == 4", "test()"]},
     ],
 )

@@ -94,6 +94,7 @@ class RolloutDataModule(LightningDataModule):
         self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
         self._check_sizes()
         self._tell_repeated()
+        self._tell_unanswered()
 
     @property
     def tasks(self) -> list[str]:
@@ -121,10 +122,15 @@ class RolloutDataModule(LightningDataModule):
         apart = {str(prompt.content) for prompt in self.validation_prompts}
         repeated = sum(str(prompt.content) in apart for prompt in self.training_prompts)
         if repeated:
-            own, held = len(self.training_prompts), len(self.validation_prompts)
-            rank_zero_info(
-                f"Warning: {repeated} of {own} training prompts are among the {held} validation prompts, word for word"
-            )
+            rank_zero_info(f"Warning: {repeated} of {len(self.training_prompts)} training prompts validate, too")
+
+    def _tell_unanswered(self) -> None:
+        """Warn of validation prompts to which nothing is known to be right: neither an answer nor details."""
+        own = self.validation_prompts
+        without = [prompt for prompt in own if not prompt.answer and not prompt.details]
+        if without:
+            problem = "have no answer, so that no response to them is right"
+            rank_zero_info(f"Warning: {len(without)} of {len(own)} validation prompts {problem}: {without[0].id} ...")
 
     def _check_sizes(self) -> None:
         if self.prompts_per_epoch < self.batch_size:

@@ -177,11 +177,13 @@ def _tests(prompt: Prompt) -> dict[str, Any] | None:
         tests, prelude, entry = given.get("tests", []), given.get("prelude", ""), given.get("entry_point")
         code = tests if isinstance(tests, str) else "\n".join(tests)
         if "test" in given:
+            if not isinstance(given["test"], str) or not entry:
+                raise ValueError('"test" is text, and needs "entry_point"')
             code = f"{given['test']}\ncheck({entry})"
         inputs, outputs = given.get("inputs", []), given.get("outputs", [])
         texts = [code, prelude, entry or "", *inputs, *outputs]
         if len(inputs) != len(outputs) or not all(isinstance(text, str) for text in texts) or not (code or inputs):
-            raise ValueError
+            raise ValueError("nothing to run, something that is no text, or more inputs than outputs")
         for source in (prelude, code):
             compile(source, "tests", "exec")
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
