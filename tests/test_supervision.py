@@ -83,6 +83,18 @@ def test_what_is_dropped_is_not_measured(tmp_path):
     assert gap < 1e-3, "a token that was not read would be nats away"
 
 
+def test_curves_by_quarter_are_about_the_rows_that_were_read():
+    batch = scored_batch(6, 11)
+    keep = torch.tensor([True, False] * 3)
+    values = step_diagnostics(replace(batch, student_read=keep), Method().targets(batch))
+    of_read = batch.select([0, 2, 4])
+    alone = step_diagnostics(of_read, Method().targets(of_read))
+    for name in ("kl", "entropy_student"):
+        for quarter in range(1, 5):
+            tag = f"position/quarter_{quarter}/{name}"
+            assert values[tag] == pytest.approx(alone[tag], rel=1e-5), tag
+
+
 def test_a_teacher_of_whose_rows_none_was_read_has_no_distance():
     batch = scored_batch(6, 11, teachers=["one", "other"] * 3)
     keep = torch.tensor([True, False] * 3)

@@ -148,6 +148,18 @@ def test_every_signal_and_target_can_be_shown():
     assert list(measured(batch, Method().targets(batch))) == [name for name in KINDS if name != "coefficient"]
 
 
+def test_what_the_student_has_not_read_has_no_numbers_of_its_own():
+    batch = scored_batch(4, 9)
+    read = torch.tensor([True, False, True, False])
+    numbers = measured(replace(batch, student_read=read), Method().targets(batch))
+    whole = measured(batch, Method().targets(batch))
+    for name in ("student_logprobs", "student_entropy", "log_ratio"):
+        assert numbers[name][~read].isnan().all(), name
+        shown = batch.response_mask & read[:, None]
+        assert torch.equal(numbers[name][shown], whole[name][shown]), name
+    assert torch.equal(numbers["teacher_logprobs"], whole["teacher_logprobs"])
+
+
 @pytest.mark.parametrize(
     ("number", "sizes", "parts"),
     [
