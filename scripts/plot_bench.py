@@ -17,7 +17,7 @@ def main() -> None:
     """Draw and print; a file that cannot be read is one line and exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", help="files that scripts/bench.py wrote, drawn as one")
-    parser.add_argument("--out", type=Path, default=Path(".github"), help="folder of the figure (default: .github)")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder of the figure (docs/images)")
     options = parser.parse_args()
     try:
         results = together([json.loads(path.read_text()) for path in options.results])
