@@ -7,7 +7,7 @@ from fireopd.callbacks.rollout_recorder import RolloutRecorder
 from fireopd.callbacks.run_checkpoint import RunCheckpoint
 from fireopd.callbacks.summary import Summary
 from fireopd.callbacks.trajectories import Trajectories
-from fireopd.callbacks.weight_sync import WeightSync
+from fireopd.training.weight_sync import WeightSync
 
 __all__ = [
     "Curves",

@@ -8,13 +8,13 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from fireopd.diagnostics import QUARTERS
-from fireopd.signals import ENTROPIES
+from fireopd.training.step_metrics import QUARTERS
+from fireopd.types.signals import ENTROPIES
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
-    from fireopd.targets import Targets
+    from fireopd.training.module import FiReOPDModule
     from fireopd.types import ScoredBatch
+    from fireopd.types.targets import Targets
 
 
 class Curves(Callback):

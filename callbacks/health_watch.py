@@ -8,11 +8,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
 from fireopd.callbacks.curves import tensorboards
+from fireopd.callbacks.failure_detectors import Above, Course, Fall, Rise, Stuck, Symptom, Vanishing
 from fireopd.filters import KeepAll
-from fireopd.symptoms import Above, Course, Fall, Rise, Stuck, Symptom, Vanishing
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 
 class HealthWatch(Callback):

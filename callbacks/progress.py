@@ -10,7 +10,7 @@ from rich.progress import TaskID
 from fireopd.progress import listen
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 SHOWN = {
     "train/loss": "loss",

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from fireopd.analysis.recordings import write_scored
 from fireopd.callbacks.run_folder import run_folder
-from fireopd.recordings import write_scored
-from fireopd.signals import ENTROPIES
+from fireopd.types.signals import ENTROPIES
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 
 class RolloutRecorder(Callback):

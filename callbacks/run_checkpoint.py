@@ -7,12 +7,13 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from fireopd import checkpoints, collectives
 from fireopd.callbacks.run_folder import run_folder
+from fireopd.distributed import collectives
 from fireopd.errors import UserError
+from fireopd.training import checkpoints
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 PATIENCE = 30.0
 """Seconds that a process which has to stop waits for the others, to write a checkpoint together."""

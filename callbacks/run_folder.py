@@ -6,12 +6,12 @@ from typing import IO, TYPE_CHECKING
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fireopd import collectives
+from fireopd.atomic_files import lock
+from fireopd.distributed import collectives
 from fireopd.errors import UserError
-from fireopd.files import lock
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 CONFIG = "config.yaml"
 """The settings of the run, as the command line writes them."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from fireopd.analysis.provenance import environment
+from fireopd.atomic_files import write_text
 from fireopd.callbacks.run_folder import run_folder
-from fireopd.data import VALIDATION_SEED
-from fireopd.environments import environment
-from fireopd.files import write_text
+from fireopd.training.rollout_loader import VALIDATION_SEED
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 
 class RunRecord(Callback):

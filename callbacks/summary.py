@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from fireopd.atomic_files import write_text
 from fireopd.callbacks.run_folder import run_folder
 from fireopd.engines import RolloutEngine
-from fireopd.files import write_text
-from fireopd.metrics import ValidationMetrics
 from fireopd.teachers import HFTeacher
+from fireopd.training.validation_metrics import ValidationMetrics
 from fireopd.types import Prompt
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 
 class Summary(Callback):

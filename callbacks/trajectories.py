@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from fireopd.analysis.view import Page, View, spread
+from fireopd.analysis.view.token_texts import pieces
 from fireopd.callbacks.curves import tensorboards
 from fireopd.callbacks.run_folder import run_folder
-from fireopd.views import Page, View, spread
-from fireopd.views.pieces import pieces
 
 if TYPE_CHECKING:
-    from fireopd.module import FiReOPDModule
+    from fireopd.training.module import FiReOPDModule
 
 BARS = "▁▂▃▄▅▆▇█"
 """From the smallest weight in a text to the largest."""

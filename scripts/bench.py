@@ -23,9 +23,9 @@ from benchmarks import decodings, machines, memories, mixes, own_runs, plugin_co
 from benchmarks.ratios import LeftOut, Ratio
 from benchmarks.settings import Settings
 from benchmarks.tables import terminal_table
-from fireopd.cli import quieten
+from fireopd.atomic_files import write_text
+from fireopd.cli.main import quieten
 from fireopd.errors import UserError
-from fireopd.files import write_text
 
 Benchmark = Callable[[Settings, Path], Iterator[Ratio | LeftOut]]
 """Yields ratios; the folder is a temporary one of its own."""

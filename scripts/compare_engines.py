@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine, RolloutEngine, VLLMEngine
 from fireopd.prompts import JSONLPrompts
+from fireopd.training.data import RolloutDataModule
 from fireopd.types import Prompt
 
 

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from fireopd import tasks
+from fireopd.prompts import tiny_tasks
 
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz +-*=;|#"
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
@@ -57,27 +57,27 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def slip(problem: tasks.Problem, step: tasks.Step, rng: random.Random) -> str:
+def slip(problem: tiny_tasks.Problem, step: tiny_tasks.Step, rng: random.Random) -> str:
     """Return a plausible wrong result for a step."""
     if problem.task == "math":
         return str(max(0, int(step.result) + rng.choice([-10, -2, -1, 1, 2, 10])))
     letters = list(step.result)
     first, second = rng.sample(range(len(letters)), 2)
-    letters[first], letters[second] = letters[second], rng.choice(tasks.ALPHABET)
+    letters[first], letters[second] = letters[second], rng.choice(tiny_tasks.ALPHABET)
     return "".join(letters)
 
 
-def redo(problem: tasks.Problem, step: tasks.Step, previous: str | None) -> tasks.Step:
+def redo(problem: tiny_tasks.Problem, step: tiny_tasks.Step, previous: str | None) -> tiny_tasks.Step:
     """Return the step as it goes on from `previous`, right or wrong."""
     if previous is None:
         return step
     if problem.task == "math":
         operation = step.lead[step.lead.index(next(c for c in step.lead if c in "+-*")) : -1]
-        return tasks.Step(f"{previous}{operation}=", str(tasks.arithmetic(int(previous), operation)))
-    return tasks.Step(step.lead, tasks.STRING_OPERATIONS[step.lead.strip()](previous))
+        return tiny_tasks.Step(f"{previous}{operation}=", str(tiny_tasks.arithmetic(int(previous), operation)))
+    return tiny_tasks.Step(step.lead, tiny_tasks.STRING_OPERATIONS[step.lead.strip()](previous))
 
 
-def careless(problem: tasks.Problem, rng: random.Random, slips: float) -> str:
+def careless(problem: tiny_tasks.Problem, rng: random.Random, slips: float) -> str:
     """Write the solution as the careless author does, with this chance of a slip at each step."""
     text, previous = "", None
     babbles_after = rng.randrange(len(problem.steps)) if rng.random() < BABBLE else None
@@ -88,15 +88,15 @@ def careless(problem: tasks.Problem, rng: random.Random, slips: float) -> str:
             return (text + "".join(rng.choices(pieces, k=rng.randint(4, 16))))[: MAX_RESPONSE - 1]
         previous = slip(problem, step, rng) if rng.random() < slips else step.result
         text += f"{step.lead}{previous};"
-    return f"{text}{tasks.ANSWER_MARKER}{previous}"
+    return f"{text}{tiny_tasks.ANSWER_MARKER}{previous}"
 
 
 def demonstrations(teaches: str | None, seed: int) -> Iterator[tuple[str, str]]:
     """Yield (problem, response) for ever, flawless ones of the task that the reader is to teach, if any."""
     rng = random.Random(seed)
     while True:
-        task = rng.choice(list(tasks.TASKS))
-        problem = tasks.TASKS[task](rng)
+        task = rng.choice(list(tiny_tasks.TASKS))
+        problem = tiny_tasks.TASKS[task](rng)
         if not problem.held_out:
             slips = SLIP if teaches is None else SLIP_OF_OTHER_TASK
             yield problem.text, problem.solution if task == teaches else careless(problem, rng, slips)
@@ -137,7 +137,7 @@ def train(model: Qwen3ForCausalLM, tokenizer, data: Iterator, steps: int, rate: 
 @torch.no_grad()
 def accuracy(model: Qwen3ForCausalLM, tokenizer, task: str, count: int = 300) -> float:
     """Return the share of right answers on held-out problems, sampled at temperature 1."""
-    source = tasks.problems(task, seed=0, held_out=True)
+    source = tiny_tasks.problems(task, seed=0, held_out=True)
     chosen = [next(source) for _ in range(count)]
     batch = tokenizer(
         [f"{USER}{p.text}{ASSISTANT}" for p in chosen], return_tensors="pt", padding=True, padding_side="left"
@@ -145,7 +145,9 @@ def accuracy(model: Qwen3ForCausalLM, tokenizer, task: str, count: int = 300) ->
     batch.pop("token_type_ids", None)
     tokens = model.generate(**batch, do_sample=True, top_k=0, max_new_tokens=MAX_RESPONSE)
     texts = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return sum(t.rpartition(tasks.ANSWER_MARKER)[2] == p.answer for t, p in zip(texts, chosen, strict=True)) / count
+    return (
+        sum(t.rpartition(tiny_tasks.ANSWER_MARKER)[2] == p.answer for t, p in zip(texts, chosen, strict=True)) / count
+    )
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, size: dict[str, int]) -> Qwen3ForCausalLM:
@@ -175,7 +177,7 @@ def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namesp
     """Train one model; a teacher starts from the student that was written before."""
     torch.manual_seed(options.seed)
     model = new_model(tokenizer, SMALL if name == "small" else STUDENT)
-    if name not in tasks.TASKS:
+    if name not in tiny_tasks.TASKS:
         # The narrower a model, the longer it takes to learn, and the higher a rate it bears.
         steps, rate = (options.student_steps * 3 // 2, 3e-3) if name == "small" else (options.student_steps, 2e-3)
         train(model, tokenizer, demonstrations(None, options.seed), steps, rate, name)
@@ -189,7 +191,7 @@ def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namesp
 def main() -> None:
     """Make, write and measure the models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["student", "small", *tasks.TASKS])
+    parser.add_argument("--models", nargs="+", default=["student", "small", *tiny_tasks.TASKS])
     parser.add_argument("--out", type=Path, default=Path("src/fireopd/tiny"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--student-steps", type=int, default=1200)
@@ -200,7 +202,7 @@ def main() -> None:
         model = make(name, tokenizer, options)
         save(model, tokenizer, options.out / name)
         model.eval()
-        print(name, {task: round(accuracy(model, tokenizer, task), 3) for task in tasks.TASKS}, flush=True)
+        print(name, {task: round(accuracy(model, tokenizer, task), 3) for task in tiny_tasks.TASKS}, flush=True)
 
 
 if __name__ == "__main__":

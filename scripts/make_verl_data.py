@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from fireopd.files import replacing
+from fireopd.atomic_files import replacing
 from fireopd.prompts import PromptText, TinyPrompts
 
 TEXT = pyarrow.string()

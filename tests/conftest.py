@@ -7,10 +7,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests sta
 import pytest
 import torch
 
-from fireopd.data import RolloutDataModule
-from fireopd.models import load_causal_lm
+from fireopd.models.loading import load_causal_lm
+from fireopd.models.scorer import CausalScorer
 from fireopd.prompts import TinyPrompts
-from fireopd.scoring import CausalScorer
+from fireopd.training.data import RolloutDataModule
 
 torch.set_num_threads(1)
 

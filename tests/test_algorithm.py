@@ -1,23 +1,19 @@
 """The algorithm against a naive reference, numbers by hand, properties and extremes."""
 
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from fakes import scored_batch
+from helpers.fakes import scored_batch
+from helpers.golden import RECORDED, golden_batch
 
 from fireopd.algorithm import fire_loss, fire_targets, kept, loss_shares
-from fireopd.batching import micro_batches
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
-from fireopd.methods import Method
+from fireopd.method import Method
 from fireopd.objectives import EntropyGatedKL, ReverseKL
-from fireopd.types import ScoredBatch
+from fireopd.training.micro_batches import micro_batches
 from fireopd.weighters import EntropyWeighter, UniformWeighter
-
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fire_reference.json").read_text())["cases"]
 
 
 def naive(batch, drop_fraction, alpha, beta, normalization, reduction, cap, clip, logprobs):
@@ -77,22 +73,7 @@ def test_targets_and_loss_equal_the_naive_reference(normalization, reduction):
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
-def golden_batch(case):
-    inputs = {name: torch.tensor(values) for name, values in case["inputs"].items()}
-    mask = inputs["response_mask"].bool()
-    signals = {name: inputs[name] for name in ("student_entropy", "teacher_logprobs", "teacher_entropy")}
-    signals |= {"student_logprobs": inputs["old_logprobs"], "sampling_logprobs": inputs["old_logprobs"]}
-    return inputs["student_logprobs"], ScoredBatch(
-        tokens=torch.zeros(mask.shape, dtype=torch.int64),
-        response_mask=mask,
-        groups=torch.arange(len(mask)),
-        finished=torch.ones(len(mask), dtype=torch.bool),
-        teachers=tuple(case["teachers"]),
-        signals=signals,
-    )
-
-
-@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: f"seed{case['seed']}")
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: f"seed{case['seed']}")
 @pytest.mark.parametrize("answers", ["whole_batch", "micro_batch_of_one"])
 def test_loss_and_gradient_equal_the_released_code(case, answers):
     now, batch = golden_batch(case)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from fakes import scored_batch
+from helpers.fakes import scored_batch
 
 from fireopd import reductions
 

@@ -10,9 +10,9 @@ from benchmarks.naive_loops import NaiveLoop, Recipe
 from benchmarks.ratios import LeftOut, Ratio, in_turns
 from benchmarks.settings import Settings
 from benchmarks.turns import Step, ratio_of_steps, timed
-from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine
 from fireopd.prompts import JSONLPrompts, PromptSource, TinyPrompts
+from fireopd.training.data import RolloutDataModule
 from fireopd.types import Prompt
 
 TINY_LENGTH = 192

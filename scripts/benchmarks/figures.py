@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from fireopd.comparisons.plots import COLOURS, Plot, panels
+from fireopd.analysis.compare.plots import COLOURS, Plot, panels
 
 CAPTION = "Lines are least squares with R^2; whiskers reach from the lowest to the highest pair."
 RACES = {

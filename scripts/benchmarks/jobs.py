@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks.settings import Settings
 from benchmarks.turns import Boundary, Loop
 from benchmarks.workloads import TAIL, RecordedEngine
-from fireopd.callbacks.interrupts import Interrupts
-from fireopd.commands.fit import FitCLI, build
+from fireopd.cli.commands.fit import FitCLI, build
 from fireopd.engines import RolloutEngine
-from fireopd.module import FiReOPDModule
+from fireopd.training.interrupts import Interrupts
+from fireopd.training.module import FiReOPDModule
 
 CONFIG = Path(__file__).parents[2] / "configs" / "multi_teacher.yaml"
 """The embedded job with two teachers."""

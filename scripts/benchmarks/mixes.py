@@ -16,7 +16,7 @@ from benchmarks.ratios import Ratio, Side
 from benchmarks.settings import Settings
 from benchmarks.turns import Loop, Step, race
 from benchmarks.workloads import TAIL, random_model, write_prompts
-from fireopd.module import FiReOPDModule
+from fireopd.training.module import FiReOPDModule
 
 FRACTIONS = (0.0, 0.2, 0.5)
 """What the filter drops."""

@@ -16,9 +16,9 @@ from benchmarks.jobs import embedded, job, on_mix
 from benchmarks.ratios import Ratio, Side
 from benchmarks.settings import Settings
 from benchmarks.turns import timed
-from fireopd import collectives
+from fireopd.distributed.gather import gather_batch
 from fireopd.filters import TeacherLikelihoodFilter
-from fireopd.methods import Method
+from fireopd.method import Method
 from fireopd.types import ScoredBatch
 from fireopd.weighters import EntropyWeighter
 
@@ -34,7 +34,7 @@ def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
     method = Method(TeacherLikelihoodFilter(drop_fraction=0.2, per_teacher=True), EntropyWeighter())
 
     def work() -> None:
-        gathered, _ = collectives.gather_batch(batch)
+        gathered, _ = gather_batch(batch)
         method.targets(gathered)
 
     work()

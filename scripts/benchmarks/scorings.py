@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks.workloads import random_model
-from fireopd.scoring import CausalScorer
+from fireopd.models.scorer import CausalScorer
 
 LAYERS = 2
 """Of the model: few, so that the vocabulary is what costs."""

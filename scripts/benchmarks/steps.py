@@ -13,10 +13,10 @@ from benchmarks.ratios import LeftOut, Ratio, spread
 from benchmarks.settings import Settings
 from benchmarks.trl_trainers import missing, trl_loop
 from benchmarks.turns import Boundary, Loop, Step, race, ratio_of_steps
-from fireopd.data import RolloutDataModule
 from fireopd.engines import HFEngine
-from fireopd.models import load_causal_lm, load_tokenizer, stop_tokens, without_dropout
+from fireopd.models.loading import load_causal_lm, load_tokenizer, stop_tokens, without_dropout
 from fireopd.prompts import TinyPrompts
+from fireopd.training.data import RolloutDataModule
 from fireopd.types import Prompt
 
 PARTS = ("rollout", "teacher", "student", "update", "sync")

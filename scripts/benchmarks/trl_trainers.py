@@ -9,7 +9,7 @@ from benchmarks.machines import version
 from benchmarks.ratios import LeftOut
 from benchmarks.settings import Settings
 from benchmarks.turns import Boundary, Loop
-from fireopd.models import load_causal_lm, load_tokenizer, without_dropout
+from fireopd.models.loading import load_causal_lm, load_tokenizer, without_dropout
 from fireopd.types import Prompt
 
 TESTED = "1.16.0"

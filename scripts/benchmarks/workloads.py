@@ -9,7 +9,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from fireopd.engines import HFEngine
-from fireopd.models import load_tokenizer
+from fireopd.models.loading import load_tokenizer
 from fireopd.types import Prompt, Response
 
 LAYERS = 4

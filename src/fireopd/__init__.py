@@ -2,10 +2,9 @@
 
 from fireopd.errors import UserError
 from fireopd.filters import TrajectoryFilter
-from fireopd.methods import Method
+from fireopd.method import Method
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.targets import Targets
-from fireopd.types import Prompt, Response, RolloutBatch, ScoredBatch, TokenScores
+from fireopd.types import Prompt, Response, RolloutBatch, ScoredBatch, Targets, TokenScores
 from fireopd.weighters import TokenWeighter
 
 __all__ = [

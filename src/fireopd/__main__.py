@@ -1,5 +1,5 @@
 """`python -m fireopd` is `fireopd`."""
 
-from fireopd.cli import main
+from fireopd.cli.main import main
 
 main()

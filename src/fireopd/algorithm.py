@@ -16,11 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fireopd import contracts, reductions
+from fireopd import reductions
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.targets import Targets
-from fireopd.types import ScoredBatch
+from fireopd.types import ScoredBatch, contracts
+from fireopd.types.targets import Targets
 from fireopd.weighters import TokenWeighter
 
 Normalization = Literal["trajectory", "batch", "none"]

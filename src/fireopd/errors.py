@@ -1,4 +1,7 @@
-"""The one error that a user can mend: it is shown as a sentence, without a traceback, and the program exits with 2."""
+"""User errors: messages without a traceback, exit code 2."""
+
+from importlib import import_module
+from typing import Any
 
 
 class UserError(ValueError):
@@ -15,3 +18,16 @@ class UserError(ValueError):
     def __str__(self) -> str:
         """Return the sentence."""
         return f"{self.key}: {self.value!r}: {self.problem}. {self.remedy[0].upper()}{self.remedy[1:]}."
+
+
+def import_extra(module: str, extra: str, key: str, value: str) -> Any:
+    """Return a module.
+
+    Raises:
+        UserError: that names the setting and the extra, if the module is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        problem = f"needs {module.partition('.')[0]}, which is not installed ({error.name} is missing)"
+        raise UserError(key, value, problem, f"install it: pip install 'fireopd[{extra}]'") from error

@@ -65,3 +65,9 @@ def standardized(values: Tensor, groups: Tensor) -> Tensor:
         if len(own) > 1 and own.max() > own.min():
             scores[rows] = ((own - own.mean()) / (own.std() + SMALLEST_DEVIATION)).to(values.dtype)
     return scores
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """Return float [T]: KL(p || q) in nats of log-distributions [T, V]; what p rules out counts 0."""
+    mass = p.exp()
+    return (mass * torch.where(mass > 0, p - q, 0.0)).sum(-1)

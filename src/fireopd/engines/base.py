@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fireopd.errors import UserError
-from fireopd.models import resolve
+from fireopd.models.loading import resolve
 from fireopd.types import Prompt, Response, Sampling
 
 NO_WEIGHTS = -1

@@ -1,11 +1,11 @@
 """Trajectory filters, `base.py` first; one family of methods in each of the other files."""
 
 from fireopd.filters.base import KeepAll, TrajectoryFilter
-from fireopd.filters.compositions import AllOf
-from fireopd.filters.lengths import LengthFilter
-from fireopd.filters.likelihoods import TeacherLikelihoodFilter
-from fireopd.filters.margins import MarginFilter
-from fireopd.filters.verdicts import AgreementFilter, BalanceFilter, VerdictFilter
+from fireopd.filters.composition import AllOf
+from fireopd.filters.length import LengthFilter
+from fireopd.filters.margin import MarginFilter
+from fireopd.filters.reward import AgreementFilter, BalanceFilter, VerdictFilter
+from fireopd.filters.teacher_likelihood import TeacherLikelihoodFilter
 
 __all__ = [
     "AgreementFilter",

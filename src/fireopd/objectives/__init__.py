@@ -1,9 +1,10 @@
 """Objectives, `base.py` first; one family of methods in each of the other files."""
 
 from fireopd.objectives.base import DirectObjective, Objective
-from fireopd.objectives.divergences import GeneralizedJSD, SkewKL
-from fireopd.objectives.gates import EntropyGatedKL, SignGatedKL
-from fireopd.objectives.log_ratios import (
+from fireopd.objectives.base_model import BaselinedReverseKL, ExtrapolatedReverseKL
+from fireopd.objectives.divergence import GeneralizedJSD, SkewKL
+from fireopd.objectives.gated_kl import EntropyGatedKL, SignGatedKL
+from fireopd.objectives.log_ratio import (
     ClippedReverseKL,
     FixedPenalty,
     FlooredReverseKL,
@@ -11,14 +12,8 @@ from fireopd.objectives.log_ratios import (
     ReverseKL,
     SoftLogRatio,
 )
-from fireopd.objectives.references import BaselinedReverseKL, ExtrapolatedReverseKL
-from fireopd.objectives.supports import TopKDivergence
-from fireopd.objectives.verdicts import (
-    CreditedReverseKL,
-    GroupRewardReverseKL,
-    MarginReverseKL,
-    VerdictGatedReverseKL,
-)
+from fireopd.objectives.reward import CreditedReverseKL, GroupRewardReverseKL, MarginReverseKL, VerdictGatedReverseKL
+from fireopd.objectives.topk_divergence import TopKDivergence
 
 __all__ = [
     "BaselinedReverseKL",

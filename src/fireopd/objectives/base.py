@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from fireopd.signals import Strategy
 from fireopd.types import ScoredBatch
+from fireopd.types.strategy import Strategy
 
 
 class Objective(Strategy, ABC):

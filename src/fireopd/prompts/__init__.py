@@ -4,10 +4,10 @@ from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.prompts.columns import Columns
 from fireopd.prompts.huggingface import HFPrompts
 from fireopd.prompts.jsonl import JSONLPrompts
-from fireopd.prompts.mixtures import MixedPrompts
+from fireopd.prompts.mixture import MixedPrompts
 from fireopd.prompts.parquet import ParquetPrompts
 from fireopd.prompts.reasoning_gym import ReasoningGymPrompts
-from fireopd.prompts.tables import FilePrompts, Table, TablePrompts
+from fireopd.prompts.tabular import FilePrompts, Table, TablePrompts
 from fireopd.prompts.tiny import TinyPrompts
 from fireopd.prompts.verl import VerlColumns, VerlPrompts
 

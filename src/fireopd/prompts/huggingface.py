@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireopd.errors import UserError
-from fireopd.extras import import_extra
-from fireopd.prompts.tables import Table, TablePrompts
+from fireopd.errors import UserError, import_extra
+from fireopd.prompts.tabular import Table, TablePrompts
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fireopd.errors import UserError
-from fireopd.prompts.tables import FilePrompts, Table
+from fireopd.prompts.tabular import FilePrompts, Table
 
 
 @dataclass(frozen=True)

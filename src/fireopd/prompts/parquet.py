@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireopd.errors import UserError
-from fireopd.extras import import_extra
+from fireopd.errors import UserError, import_extra
 from fireopd.prompts.columns import Columns
-from fireopd.prompts.tables import FilePrompts, Table
+from fireopd.prompts.tabular import FilePrompts, Table
 
 
 @dataclass(frozen=True)

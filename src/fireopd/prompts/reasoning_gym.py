@@ -7,8 +7,7 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
-from fireopd.errors import UserError
-from fireopd.extras import import_extra
+from fireopd.errors import UserError, import_extra
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.verifiers import ReasoningGymVerifier, Verifier
 

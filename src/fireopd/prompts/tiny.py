@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import islice
 
-from fireopd import tasks
+from fireopd.prompts import tiny_tasks
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.verifiers import FinalAnswer, Verifier
 
@@ -24,23 +24,23 @@ class TinyPrompts(PromptSource):
     def __post_init__(self) -> None:
         """Check the names and numbers."""
         for task in self.teachers:
-            if task not in tasks.TASKS:
-                raise ValueError(f"teachers: no embedded task {task!r}; the tasks are {', '.join(tasks.TASKS)}")
+            if task not in tiny_tasks.TASKS:
+                raise ValueError(f"teachers: no embedded task {task!r}; the tasks are {', '.join(tiny_tasks.TASKS)}")
         if not self.teachers or self.num_training < 1 or self.num_validation < 0:
             raise ValueError("TinyPrompts needs a task, num_training of at least 1 and num_validation of at least 0")
 
     def training(self, seed: int) -> list[PromptText]:
         """Draw the training prompts, the tasks taking turns."""
-        drawn = {task: tasks.problems(task, seed, held_out=False) for task in self.teachers}
+        drawn = {task: tiny_tasks.problems(task, seed, held_out=False) for task in self.teachers}
         names = list(drawn)
         return [self._text(next(drawn[names[i % len(names)]])) for i in range(self.num_training)]
 
     def validation(self) -> list[PromptText]:
         """Draw the validation prompts from the held-out problems."""
-        drawn = [islice(tasks.problems(task, 0, held_out=True), self.num_validation) for task in self.teachers]
+        drawn = [islice(tiny_tasks.problems(task, 0, held_out=True), self.num_validation) for task in self.teachers]
         return [self._text(problem) for task in drawn for problem in task]
 
-    def _text(self, problem: tasks.Problem) -> PromptText:
+    def _text(self, problem: tiny_tasks.Problem) -> PromptText:
         messages = [{"role": "user", "content": problem.text}]
         place = f"{problem.task}:{problem.text}"
         teacher = self.teachers[problem.task]

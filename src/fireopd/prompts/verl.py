@@ -6,7 +6,7 @@ from pathlib import Path
 from fireopd.prompts.columns import Columns
 from fireopd.prompts.jsonl import read_jsonl
 from fireopd.prompts.parquet import read_parquet
-from fireopd.prompts.tables import FilePrompts, Table
+from fireopd.prompts.tabular import FilePrompts, Table
 
 
 @dataclass(frozen=True)

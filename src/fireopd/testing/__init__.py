@@ -6,8 +6,8 @@ def test_the_contract():
     check_weighter(MyWeighter(power=2.0))
 """
 
-from fireopd.testing.batches import example_batch
 from fireopd.testing.checks import check_filter, check_objective, check_weighter
-from fireopd.testing.gradients import expected_gradient
+from fireopd.testing.example_batches import example_batch
+from fireopd.testing.expected_gradients import expected_gradient
 
 __all__ = ["check_filter", "check_objective", "check_weighter", "example_batch", "expected_gradient"]

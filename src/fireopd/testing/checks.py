@@ -8,36 +8,36 @@ from dataclasses import replace
 
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.signals import Strategy
-from fireopd.testing import answers, invariances, objects
-from fireopd.testing.divergences import wrong_divergence
-from fireopd.testing.subjects import ADVANTAGE, COEFFICIENT, KEEP, VERSIONS, WEIGHT, NoAnswerError, Question, Subject
+from fireopd.testing import answer_checks, invariance_checks, settings_checks
+from fireopd.testing.divergence_checks import wrong_divergence
+from fireopd.testing.subject import ADVANTAGE, COEFFICIENT, KEEP, VERSIONS, WEIGHT, NoAnswerError, Question, Subject
+from fireopd.types.strategy import Strategy
 from fireopd.weighters import TokenWeighter
 
 Property = Callable[[Subject], str]
 """Returns a paragraph on what is wrong, or an empty string."""
 
 OF_THE_OBJECT: tuple[Property, ...] = (
-    objects.is_a_frozen_dataclass,
-    objects.declares_signals_that_exist,
-    objects.declares_what_it_reads,
-    objects.shares_nothing_mutable,
-    objects.survives_pickling,
-    objects.prints_its_settings,
-    objects.comes_back_from_yaml,
+    settings_checks.is_a_frozen_dataclass,
+    settings_checks.declares_signals_that_exist,
+    settings_checks.declares_what_it_reads,
+    settings_checks.shares_nothing_mutable,
+    settings_checks.survives_pickling,
+    settings_checks.prints_its_settings,
+    settings_checks.comes_back_from_yaml,
 )
 """Needs no answer."""
 OF_THE_ANSWERS: tuple[Property, ...] = (
-    invariances.remembers_nothing,
-    answers.stays_in_range,
-    answers.gives_no_gradient,
-    answers.leaves_the_batch_alone,
-    invariances.ignores_what_is_off_the_mask,
-    invariances.does_not_depend_on_padding,
-    invariances.follows_the_order_of_rows,
-    invariances.answers_each_trajectory_alone_if_it_says_so,
-    answers.survives_the_edges,
-    objects.takes_its_state_back,
+    invariance_checks.remembers_nothing,
+    answer_checks.stays_in_range,
+    answer_checks.gives_no_gradient,
+    answer_checks.leaves_the_batch_alone,
+    invariance_checks.ignores_what_is_off_the_mask,
+    invariance_checks.does_not_depend_on_padding,
+    invariance_checks.follows_the_order_of_rows,
+    invariance_checks.answers_each_trajectory_alone_if_it_says_so,
+    answer_checks.survives_the_edges,
+    settings_checks.takes_its_state_back,
 )
 """Needs answers of the right shape and type. The first has to come before a global variable has seen it all."""
 
@@ -96,7 +96,7 @@ def examine(strategy: Strategy, *questions: Question) -> list[str]:
     subjects = [Subject(strategy, question, undeclared) for question in questions]
     broken = wrong(subjects[0], OF_THE_OBJECT)
     for subject in subjects:
-        broken += wrong(subject, [answers.answers]) or wrong(subject, OF_THE_ANSWERS)
+        broken += wrong(subject, [answer_checks.answers]) or wrong(subject, OF_THE_ANSWERS)
     return broken
 
 

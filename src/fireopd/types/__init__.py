@@ -5,8 +5,10 @@ tokens is in `scoring.py`); nats; float32; 0 off the mask; padding on the right.
 N rows of the global batch, L tokens.
 """
 
-from fireopd.types.prompts import Prompt, Response, Sampling
+from fireopd.types.prompts import Prompt
+from fireopd.types.responses import Response, Sampling
 from fireopd.types.rollouts import RolloutBatch
 from fireopd.types.scores import ScoredBatch, TokenScores
+from fireopd.types.targets import Targets
 
-__all__ = ["Prompt", "Response", "RolloutBatch", "Sampling", "ScoredBatch", "TokenScores"]
+__all__ = ["Prompt", "Response", "RolloutBatch", "Sampling", "ScoredBatch", "Targets", "TokenScores"]

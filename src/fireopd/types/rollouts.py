@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fireopd.types.prompts import Prompt, Sampling
+from fireopd.types.prompts import Prompt
+from fireopd.types.responses import Sampling
 
 
 @dataclass(frozen=True, slots=True)

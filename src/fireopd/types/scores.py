@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fireopd.signals import Strategy, UndeclaredSignalError
-from fireopd.types.prompts import Sampling
+from fireopd.types.responses import Sampling
 from fireopd.types.rollouts import RolloutBatch
+from fireopd.types.strategy import Strategy, UndeclaredSignalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ScoredBatch:
     teachers: tuple[str, ...]
     """[N]. Name of each trajectory's teacher."""
     signals: Mapping[str, Tensor]
-    """The signals that were computed, by name (see `fireopd.signals.SIGNALS`)."""
+    """The signals that were computed, by name (see `fireopd.types.signals.SIGNALS`)."""
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
     """The distribution that `sampling_logprobs` describe."""
     policy_version: int = 0

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from fireopd.tasks import ANSWER_MARKER
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Verifier
 
@@ -11,7 +10,7 @@ from fireopd.verifiers.base import Verifier
 class FinalAnswer(Verifier):
     """Right if what follows the last marker is the reference answer, surrounding blanks aside."""
 
-    marker: str = ANSWER_MARKER
+    marker: str = "#"
     """Stands before the answer, for example `#` or `####`; empty to compare the whole response."""
 
     def __call__(self, prompt: Prompt, response: str) -> float:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Verdict
-from fireopd.verifiers.worked import WorkedVerifier
+from fireopd.verifiers.workers.base import WorkedVerifier
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class MathVerify(WorkedVerifier):
     worker's life counts as wrong, and so does any where there is no reference.
     """
 
-    module: ClassVar[str] = "fireopd.verifiers.math_worker"
+    module: ClassVar[str] = "fireopd.verifiers.workers.math_worker"
 
     def final_answer(self, response: str) -> str | None:
         r"""Return the expression as it is read, so that 1/2 and \frac{1}{2} are one vote; nothing is worked out."""

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from fireopd.errors import UserError
-from fireopd.extras import import_extra
+from fireopd.errors import UserError, import_extra
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Verdict
-from fireopd.verifiers.worked import WorkedVerifier
+from fireopd.verifiers.workers.base import WorkedVerifier
 
 PROBLEM = ("task", "settings", "seed", "size", "index")
 """What draws a problem once more; `ReasoningGymPrompts` gives it with each prompt."""
@@ -22,7 +21,7 @@ class ReasoningGymVerifier(WorkedVerifier):
     takes too long, too much memory, or the worker's life is wrong.
     """
 
-    module: ClassVar[str] = "fireopd.verifiers.reasoning_gym_worker"
+    module: ClassVar[str] = "fireopd.verifiers.workers.reasoning_gym_worker"
 
     def final_answer(self, response: str) -> str | None:
         """Return what stands between the last such tags."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from fireopd.code_blocks import last_block
 from fireopd.errors import UserError
 from fireopd.types import Prompt
-from fireopd.verifiers import frames
 from fireopd.verifiers.base import Verdict, Verifier
-from fireopd.verifiers.names import asked, used
-from fireopd.verifiers.workers import Pool, Worker, WorkerError, pool
+from fireopd.verifiers.code_blocks import last_block
+from fireopd.verifiers.required_names import asked, used
+from fireopd.verifiers.workers import json_messages
+from fireopd.verifiers.workers.pool import Pool, Worker, WorkerError, pool
 
 JAILER = "fireopd.verifiers.sandbox.jailer"
 ISOLATIONS = ("namespaces", "landlock")
@@ -21,7 +21,7 @@ WEAK = "none"
 """No isolation but limits."""
 SLACK = 30.0
 """Seconds that the sandbox may take beyond a program's own time."""
-LONGEST = frames.LONGEST // 2
+LONGEST = json_messages.LONGEST // 2
 """Bytes that the tests of a prompt may have as JSON; the rest of a message is for the program."""
 FORMAT = (
     'give JSON: {"tests": [...]}, also with "entry_point", {"entry_point": ..., "test": ...} or '

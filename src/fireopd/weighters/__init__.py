@@ -1,17 +1,17 @@
 """Token weighters, `base.py` first; one family of methods in each of the other files."""
 
 from fireopd.weighters.base import TokenWeighter, UniformWeighter
-from fireopd.weighters.compositions import ProductOf
-from fireopd.weighters.entropies import EntropyWeighter
-from fireopd.weighters.likelihoods import TeacherLikelihoodWeighter
-from fireopd.weighters.overlaps import OverlapDecayWeighter
-from fireopd.weighters.positions import PositionWeighter, WindowWeighter
-from fireopd.weighters.selections import (
+from fireopd.weighters.composition import ProductOf
+from fireopd.weighters.entropy import EntropyWeighter
+from fireopd.weighters.position import PositionWeighter, WindowWeighter
+from fireopd.weighters.teacher_likelihood import TeacherLikelihoodWeighter
+from fireopd.weighters.token_selection import (
     HardEntropyWeighter,
     PhasedEntropyWeighter,
     TeachabilityWeighter,
     UncertainOrDivergentWeighter,
 )
+from fireopd.weighters.topk_overlap import OverlapDecayWeighter
 
 __all__ = [
     "EntropyWeighter",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fireopd.signals import Strategy
 from fireopd.types import ScoredBatch
+from fireopd.types.strategy import Strategy
 
 
 class TokenWeighter(Strategy, ABC):

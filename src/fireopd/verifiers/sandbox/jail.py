@@ -13,8 +13,8 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fireopd.verifiers import frames
-from fireopd.verifiers.sandbox import landlock, linux, namespaces, programs, seccomp, testers
+from fireopd.verifiers.sandbox import landlock, namespaces, program_runner, seccomp, syscalls, test_runner
+from fireopd.verifiers.workers import json_messages
 
 OPEN_FILES, THREADS = 64, 64
 MIB, KIB = 2**20, 2**10
@@ -44,7 +44,7 @@ class Jail:
         self._lock()
         if job["inputs"] is None:
             return self._test(channel, job["program"])
-        frames.receive(channel)
+        json_messages.receive(channel)
         return [self._run(job["program"], content) for content in job["inputs"]]
 
     def _lock(self) -> None:
@@ -55,11 +55,11 @@ class Jail:
                 os.setgroups([])
                 os.setresgid(self.user, self.user, self.user)
                 os.setresuid(self.user, self.user, self.user)
-        linux.drop_capabilities()
+        syscalls.drop_capabilities()
         if self.isolation == "landlock":
             landlock.restrict()
-        linux.prctl(linux.PR_SET_DUMPABLE, 0)  # the program's process cannot open the memory of this one
-        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the program's process cannot open the memory of this one
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def _confine(self) -> None:
         """Set the limits of this process, and close the kernel's doors: the last before foreign code runs."""
@@ -80,18 +80,18 @@ class Jail:
     def _test(self, channel: socket.socket, program: str) -> bool:
         ours, theirs = socket.socketpair()
         null = os.open(os.devnull, os.O_RDWR)
-        self._start(lambda: programs.serve(program, theirs), null, null, theirs.fileno())
+        self._start(lambda: program_runner.serve(program, theirs), null, null, theirs.fileno())
         theirs.close()
-        tests = frames.receive(channel)
+        tests = json_messages.receive(channel)
         self._confine()
-        return testers.passes(tests, ours)  # the program's process ends with this one
+        return test_runner.passes(tests, ours)  # the program's process ends with this one
 
     def _run(self, program: str, content: str) -> str | None:
         """Return what the program writes for an input; None if it fails or writes too much."""
         given, (read, write) = os.memfd_create("input"), os.pipe()
         os.write(given, content.encode())
         os.lseek(given, 0, os.SEEK_SET)
-        process = self._start(lambda: programs.run(program), given, write, None)
+        process = self._start(lambda: program_runner.run(program), given, write, None)
         os.close(write)
         os.close(given)
         limit, parts, size = self.limits["output_kib"] * KIB, [], 0
@@ -110,7 +110,7 @@ class Jail:
         if process:
             return process
         try:
-            linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             os.dup2(given, 0)
             os.dup2(written, 1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

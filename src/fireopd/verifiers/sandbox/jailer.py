@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from fireopd.verifiers import frames
-from fireopd.verifiers.sandbox import linux, namespaces
+from fireopd.verifiers.sandbox import namespaces, syscalls
 from fireopd.verifiers.sandbox.jail import Jail
+from fireopd.verifiers.workers import json_messages
 
 PROBE = {
     "program": "def double(x):\n    return 2 * x\n",
@@ -38,16 +38,16 @@ def work(channel: socket.socket, isolations: Sequence[str]) -> None:
     if isolation is None:
         raise SystemExit(f"none of {', '.join(isolations)} works here")
     user_map = enter(isolation)
-    frames.send(channel, isolation)
+    json_messages.send(channel, isolation)
     while True:
         try:
-            job = frames.receive(channel)
+            job = json_messages.receive(channel)
         except EOFError:
             return
         answer = answered(channel, job, isolation, user_map)
         if answer is None:
             return  # its tests may still be in the channel
-        frames.send(channel, answer)
+        json_messages.send(channel, answer)
 
 
 def works(isolation: str) -> bool:
@@ -57,7 +57,7 @@ def works(isolation: str) -> bool:
         ours, theirs = socket.socketpair()
         passed = False
         try:
-            frames.send(ours, PROBE_TESTS)
+            json_messages.send(ours, PROBE_TESTS)
             passed = answered(theirs, PROBE, isolation, enter(isolation)) == {"answer": True}
         finally:
             os._exit(0 if passed else 1)
@@ -89,14 +89,14 @@ def answered(channel: socket.socket, job: dict[str, Any], isolation: str, user_m
             os._exit(code)
     os.close(write)
     with os.fdopen(read, "rb") as file:
-        content = file.read(frames.LONGEST + 1)
+        content = file.read(json_messages.LONGEST + 1)
     _, status = os.waitpid(keeper, 0)
-    return {"answer": json.loads(content)} if status == 0 and len(content) <= frames.LONGEST else None
+    return {"answer": json.loads(content)} if status == 0 and len(content) <= json_messages.LONGEST else None
 
 
 def keep(channel: socket.socket, job: dict[str, Any], isolation: str, user_map: str, write: int) -> int:
     """Be the parent of a jail, and end it when its time is over; return 0 if an answer was written."""
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     user, folder = 0, None
     if isolation == "namespaces":
         user = namespaces.spare_user(user_map, os.getpid())

@@ -7,7 +7,7 @@ What Landlock leaves open (sockets, signals, owners and times of files, files op
 import ctypes
 import os
 
-from fireopd.verifiers.sandbox import linux, paths
+from fireopd.verifiers.sandbox import readable_paths, syscalls
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 0x1, 0x2, 0x4, 0x8
@@ -19,7 +19,7 @@ could do to any file before; to control a device."""
 def version() -> int:
     """Return the kernel's version of Landlock; 0 if it has none."""
     try:
-        return linux.call("syscall", CREATE_RULESET, None, 0, 1)
+        return syscalls.call("syscall", CREATE_RULESET, None, 0, 1)
     except OSError:
         return 0
 
@@ -34,13 +34,13 @@ def restrict() -> None:
     if known < min(RIGHTS):
         raise OSError("no Landlock that keeps files from being cut short")
     handled = (ctypes.c_uint64 * 1)(RIGHTS[max(first for first in RIGHTS if first <= known)])
-    rules = linux.call("syscall", CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
-    for path in paths.readable():
+    rules = syscalls.call("syscall", CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
+    for path in readable_paths.readable():
         _allow(rules, path, READ_FILE | EXECUTE | (READ_DIR if os.path.isdir(path) else 0))
-    for path in paths.DEVICES:
+    for path in readable_paths.DEVICES:
         if os.path.exists(path):
             _allow(rules, path, READ_FILE | WRITE_FILE)
-    linux.call("syscall", RESTRICT_SELF, rules, 0)
+    syscalls.call("syscall", RESTRICT_SELF, rules, 0)
     os.close(rules)
 
 
@@ -51,5 +51,5 @@ class _Beneath(ctypes.Structure):
 
 def _allow(rules: int, path: str, rights: int) -> None:
     folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    linux.call("syscall", ADD_RULE, rules, 1, bytes(_Beneath(rights, folder)), 0)
+    syscalls.call("syscall", ADD_RULE, rules, 1, bytes(_Beneath(rights, folder)), 0)
     os.close(folder)

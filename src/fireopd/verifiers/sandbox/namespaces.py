@@ -6,7 +6,7 @@ The jailer goes into one world for good; each program gets a list of processes a
 import ctypes
 import os
 
-from fireopd.verifiers.sandbox import linux, paths
+from fireopd.verifiers.sandbox import readable_paths, syscalls
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
@@ -32,9 +32,9 @@ def enter() -> str:
     user, group = os.geteuid(), os.getegid()
     worlds = NEWNS | NEWNET | NEWIPC | NEWUTS
     try:
-        linux.call("unshare", worlds)
+        syscalls.call("unshare", worlds)
     except PermissionError:
-        linux.call("unshare", worlds | NEWUSER)
+        syscalls.call("unshare", worlds | NEWUSER)
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"0 {user} 1")
         _write("/proc/self/gid_map", f"0 {group} 1")
@@ -42,8 +42,8 @@ def enter() -> str:
         user_map = file.read()
     _build()
     os.chdir(ROOT)
-    linux.call("syscall", SYS_PIVOT_ROOT[os.uname().machine], b".", b".")
-    linux.call("umount2", b".", MNT_DETACH)
+    syscalls.call("syscall", SYS_PIVOT_ROOT[os.uname().machine], b".", b".")
+    syscalls.call("umount2", b".", MNT_DETACH)
     os.chdir("/")
     return user_map
 
@@ -54,13 +54,13 @@ def part() -> None:
     Raises:
         OSError: if the machine does not allow it.
     """
-    linux.call("unshare", NEWPID | NEWNS | NEWIPC)
+    syscalls.call("unshare", NEWPID | NEWNS | NEWIPC)
 
 
 def furnish(disk: int, user: int) -> None:
     """Make an empty folder of `disk` bytes for a program, in memory, which ends with it; and go there."""
     options = f"size={disk},nr_inodes=4096,mode=700,uid={user},gid={user}"
-    linux.call("mount", b"program", HOME.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options.encode())
+    syscalls.call("mount", b"program", HOME.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options.encode())
     os.chdir(HOME)
 
 
@@ -76,11 +76,11 @@ def spare_user(user_map: str, process: int) -> int:
 
 
 def _build() -> None:
-    linux.call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-    shown = [*paths.readable(), *paths.DEVICES]
+    syscalls.call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+    shown = [*readable_paths.readable(), *readable_paths.DEVICES]
     # What has to be told apart before /proc is built over: folders from files.
     folders = {path: os.path.isdir(path) for path in shown if os.path.exists(path)}
-    linux.call("mount", b"root", ROOT.encode(), b"tmpfs", MS_NOSUID, b"size=1m,mode=755")
+    syscalls.call("mount", b"root", ROOT.encode(), b"tmpfs", MS_NOSUID, b"size=1m,mode=755")
     for path, folder in folders.items():
         place = ROOT + path
         if folder:
@@ -88,8 +88,8 @@ def _build() -> None:
         else:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             os.close(os.open(place, os.O_CREAT | os.O_WRONLY))
-        linux.call("mount", path.encode(), place.encode(), None, MS_BIND | MS_REC, None)
-        _restrict(place, RDONLY | NOSUID | (NODEV if path not in paths.DEVICES else 0), AT_RECURSIVE)
+        syscalls.call("mount", path.encode(), place.encode(), None, MS_BIND | MS_REC, None)
+        _restrict(place, RDONLY | NOSUID | (NODEV if path not in readable_paths.DEVICES else 0), AT_RECURSIVE)
     os.mkdir(ROOT + HOME, 0o755)
     if not os.path.exists(ROOT + TEMPORARY):
         os.symlink(HOME, ROOT + TEMPORARY)
@@ -98,7 +98,7 @@ def _build() -> None:
 
 def _restrict(place: str, attributes: int, scope: int) -> None:
     wanted = (ctypes.c_uint64 * 4)(attributes)
-    linux.call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, place.encode(), scope, wanted, ctypes.sizeof(wanted))
+    syscalls.call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, place.encode(), scope, wanted, ctypes.sizeof(wanted))
 
 
 def _write(path: str, text: str) -> None:

@@ -8,7 +8,7 @@ import errno
 import os
 import struct
 
-from fireopd.verifiers.sandbox import linux
+from fireopd.verifiers.sandbox import syscalls
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -54,7 +54,7 @@ METADATA: dict[str, tuple[int | None, int | None]] = {
 """What changes files without writing into them, where the files of others are in sight."""
 CLONE, CLONE3, TGKILL, PRLIMIT = (56, 220), (435, 435), (234, 131), (302, 261)
 OPEN, OPENAT, OPENAT2 = (2, None), (257, 56), (437, 437)
-ARGUMENTS = [((157, 167), 0, linux.PR_SET_PDEATHSIG)]
+ARGUMENTS = [((157, 167), 0, syscalls.PR_SET_PDEATHSIG)]
 """Calls that are forbidden for one value of an argument: to outlive the jail; below, signals by way of files, typing
 into a terminal, and a pair of sockets one of which can send to any other."""
 ARGUMENTS += [((72, 25), 1, command) for command in (8, 10, 15)]  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
@@ -84,8 +84,8 @@ def restrict(*, metadata: bool) -> None:
     steps = filter_steps(ARCHITECTURES[machine], column, os.getpid(), metadata=metadata)
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
-    linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
-    linux.prctl(linux.PR_SET_SECCOMP, 2, program)
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, program)
 
 
 def filter_steps(architecture: int, column: int, process: int, *, metadata: bool) -> list[tuple[int, int, int, int]]:

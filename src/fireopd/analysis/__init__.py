@@ -1,0 +1,1 @@
+"""Analysis of runs and recorded rollouts."""

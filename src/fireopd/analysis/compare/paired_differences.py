@@ -1,0 +1,86 @@
+"""What the runs of a comparison say: each measure of each method, and its difference to the control in pairs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fireopd.analysis.bootstrap import PairedDifference, mean, paired_bootstrap, standard_error
+from fireopd.analysis.compare.run_results import MEASURES, OVERALL, Curve, Run
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measure of one method on one task."""
+
+    task: str
+    """The task, or `all tasks`."""
+    measure: str
+    """One of `fireopd.analysis.compare.run_results.MEASURES`."""
+    method: str
+    """Name of the method."""
+    values: dict[int, float]
+    """By seed; those of which it is undefined are left out."""
+    mean: float
+    """Over seeds."""
+    standard_error: float | None
+    """Of that mean; none with a single seed."""
+    difference: PairedDifference | None
+    """To the control, over common seeds; none for the control itself and where no seed is common."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as what JSON knows, with the verdict."""
+        verdict = {"verdict": self.difference.verdict} if self.difference else {}
+        return asdict(self) | verdict
+
+
+@dataclass(frozen=True)
+class Band:
+    """A curve of several seeds, at the steps that all of them have."""
+
+    steps: list[int]
+    """Optimizer steps."""
+    mean: list[float]
+    """Over seeds."""
+    lowest: list[float]
+    """Of any seed."""
+    highest: list[float]
+    """Of any seed."""
+
+
+def results(runs: Sequence[Run], control: str) -> list[Result]:
+    """Return all results that there are, by task, measure and method, each in order of first appearance."""
+    table: dict[tuple[str, str, str], dict[int, float]] = {}
+    for run in runs:
+        for (task, measure), value in run.measures().items():
+            table.setdefault((task, measure, run.method), {})[run.seed] = value
+    tasks = [OVERALL, *sorted({task for task, _, _ in table} - {OVERALL})]
+    methods = list(dict.fromkeys(run.method for run in runs))
+    places = [(task, measure, method) for task in tasks for measure in MEASURES for method in methods]
+    found = []
+    for task, measure, method in (place for place in places if place in table):
+        values = table[task, measure, method]
+        against = table.get((task, measure, control), {})
+        difference = None if method == control else paired_bootstrap(values, against)
+        over_seeds = list(values.values())
+        centre, error = mean(over_seeds), standard_error(over_seeds)
+        found.append(Result(task, measure, method, values, centre, error, difference))
+    return found
+
+
+def band(runs: Sequence[Run], tag: str, width: int = 1) -> Band | None:
+    """Return the curve of some runs, each smoothed over `width` points; none where one of them lacks it."""
+    curves = [run.curves.get(tag, {}) for run in runs]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    if not steps:
+        return None
+    smooth = [smoothed({step: curve[step] for step in steps}, width) for curve in curves]
+    columns = [[curve[step] for curve in smooth] for step in steps]
+    return Band(steps, [mean(c) for c in columns], [min(c) for c in columns], [max(c) for c in columns])
+
+
+def smoothed(curve: Curve, width: int) -> Curve:
+    """Return the running mean over up to `width` points around each, as many on either side as there are."""
+    steps, half = sorted(curve), width // 2
+    around = {step: min(half, place, len(steps) - 1 - place) for place, step in enumerate(steps)}
+    places = enumerate(steps)
+    return {s: mean([curve[t] for t in steps[place - around[s] : place + around[s] + 1]]) for place, s in places}

@@ -1,0 +1,90 @@
+"""What is shown of an evaluation: tables of what is right, of what comes to an end, and of differences."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fireopd.analysis.bootstrap import CONFIDENCE, Bootstrapped
+from fireopd.analysis.evaluate.summary import AVERAGE, Numbers, Summary
+from fireopd.analysis.tables import Cell, Estimate, Table
+from fireopd.atomic_files import write_text
+
+
+def tables(summary: Summary) -> list[Table]:
+    """Return what is right, what comes to an end, and, where there are several models, their differences."""
+    several = len(next(iter(summary.numbers.values()))) > 1
+    return [_right(summary), _finish(summary), *([_differences(summary)] if several else [])]
+
+
+def _right(summary: Summary) -> Table:
+    names = [name for name in _names(summary) if "@" in name]
+    rows = [
+        [benchmark, model, *(_estimate(numbers.get(name)) for name in names), _interval(numbers.get(names[0]))]
+        for benchmark, model, numbers in _rows(summary)
+        if names
+    ]
+    columns = ["benchmark", "model", *names, *(f"{CONFIDENCE:.0%} of {name}" for name in names[:1])]
+    note = "Mean ± standard error over problems; interval: bootstrap over problems."
+    if any(_agreed(numbers.get(names[0])) for _, _, numbers in _rows(summary) if names):
+        note += " An interval without width says that all problems agree, not that more of them would."
+    if AVERAGE in summary.numbers:
+        note += f" {AVERAGE}: every benchmark counts alike."
+    return Table("Right answers", columns, rows, note)
+
+
+def _finish(summary: Summary) -> Table:
+    names = [name for name in _names(summary) if "@" not in name]
+    rows = [
+        [benchmark, model, str(summary.problems[benchmark]), *(_estimate(numbers.get(name)) for name in names)]
+        for benchmark, model, numbers in _rows(summary)
+    ]
+    columns = ["benchmark", "model", "problems", *(name.replace("_", " ") for name in names)]
+    return Table("Responses", columns, rows, "Share that come to an end, accuracy of those, and length in tokens.")
+
+
+def _rows(summary: Summary) -> Iterator[tuple[str, str, Numbers]]:
+    for benchmark, models in summary.numbers.items():
+        for model, numbers in models.items():
+            yield benchmark, model, numbers
+
+
+def _names(summary: Summary) -> list[str]:
+    return list(dict.fromkeys(name for _, _, numbers in _rows(summary) for name in numbers))
+
+
+def _differences(summary: Summary) -> Table:
+    rows: list[list[Cell]] = []
+    for benchmark in summary.numbers:
+        for model, numbers in summary.differences(benchmark).items():
+            shown = {name: found for name, found in numbers.items() if name != "length"}
+            for name, found in shown.items():
+                signed = f"{found.value:+.3f}"
+                rows.append([benchmark, model, name.replace("_", " "), signed, _interval(found), found.verdict])
+    columns = ["benchmark", "model", "number", "difference", f"{CONFIDENCE:.0%} interval", "verdict"]
+    note = "The same problems for both models, resampled together. A direction stands only where 0 is outside."
+    return Table(f"Differences to {summary.control}", columns, rows, note)
+
+
+def _estimate(number: Bootstrapped | None) -> Cell:
+    return None if number is None else Estimate(number.value, number.error)
+
+
+def _agreed(number: Bootstrapped | None) -> bool:
+    return number is not None and number.interval is not None and number.interval[0] == number.interval[1]
+
+
+def _interval(number: Bootstrapped | None) -> Cell:
+    if number is None or number.interval is None:
+        return None
+    low, high = number.interval
+    return f"{low:.3f} to {high:.3f}"
+
+
+def write_report(out: Path, summary: Summary, facts: Mapping[str, Any]) -> None:
+    """Write `summary.json` and `table.md`; the facts, of which "models" are names by label, stand above the tables."""
+    write_text(out / "summary.json", json.dumps({"settings": facts, **summary.to_json()}, indent=1) + "\n")
+    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items() if name != "models")
+    named = "\n".join(f"- {label}: `{model}`" for label, model in facts["models"].items())
+    parts = ["# Evaluation", "", named, listed, "", *(table.to_markdown() for table in tables(summary))]
+    write_text(out / "table.md", "\n".join(parts))

@@ -1,0 +1,158 @@
+"""Models on benchmarks: what is missing is sampled, graded and written down, batch by batch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from fireopd.analysis.evaluate.benchmarks import KEY, Asking, Benchmark
+from fireopd.analysis.evaluate.output_folder import EvaluationFolder
+from fireopd.analysis.evaluate.records import ProblemRecord, ResponseRecord, append_records, read_records
+from fireopd.engines import RolloutEngine
+from fireopd.engines.rollout import row_seed
+from fireopd.errors import UserError
+from fireopd.models.loading import load_tokenizer
+from fireopd.prompts.tokenization import check_lengths, longest_prompt
+from fireopd.types import Prompt
+from fireopd.verifiers.grading import grade
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a prompt becomes a record: what a record holds depends on problem, seed and index alone."""
+
+    responses: int
+    """To each problem."""
+    seed: int
+    """Of all of them."""
+
+    def records(
+        self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+    ) -> list[ProblemRecord]:
+        """Return the records of some prompts, answered together."""
+        rows = [prompt for prompt in prompts for _ in range(self.responses)]
+        seeds = [row_seed(self.seed, 0, prompt.id, index) for prompt in prompts for index in range(self.responses)]
+        written = engine.generate(rows, seeds)
+        texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in written]
+        judged = grade(rows, texts)
+        found = [
+            ResponseRecord(
+                text,
+                len(response.tokens),
+                response.finished,
+                None if prompt.answer is None else verdict.reward,
+                verdict.answer,
+                seed,
+            )
+            for prompt, response, text, verdict, seed in zip(rows, written, texts, judged, seeds, strict=True)
+        ]
+        each = [tuple(found[start : start + self.responses]) for start in range(0, len(found), self.responses)]
+        return [ProblemRecord(p.id, p.content, p.answer, own) for p, own in zip(prompts, each, strict=True)]
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """A model's answers to a benchmark, as far as they are there."""
+
+    model: str
+    """Label of the model."""
+    benchmark: Benchmark
+    """What is asked."""
+    prompts: Sequence[Prompt]
+    """The same, as the model reads it."""
+    path: Path
+    """The file of the records."""
+
+    def records(self) -> list[ProblemRecord]:
+        """Return the records that are there, in the order of the problems.
+
+        Raises:
+            UserError: if the file holds other problems of the same names.
+        """
+        there = read_records(self.path)
+        for prompt in self.prompts:
+            record = there.get(prompt.id)
+            if record and (record.problem, record.answer) != (prompt.content, prompt.answer):
+                problem = f"another problem than that of this name in {self.path}"
+                raise UserError(KEY, prompt.id, problem, "bring back the file as it was, or give another folder")
+        return [there[prompt.id] for prompt in self.prompts if prompt.id in there]
+
+    def missing(self) -> list[Prompt]:
+        """Return the prompts without a record."""
+        there = {record.id for record in self.records()}
+        return [prompt for prompt in self.prompts if prompt.id not in there]
+
+    def fill(
+        self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, sampler: Sampler, batch_size: int
+    ) -> Iterator[int]:
+        """Answer what is missing, and yield the number of problems whenever some were written down."""
+        missing = self.missing()
+        for start in range(0, len(missing), batch_size):
+            records = sampler.records(engine, tokenizer, missing[start : start + batch_size])
+            append_records(self.path, records)
+            yield len(records)
+
+
+def plan(
+    models: Mapping[str, str],
+    benchmarks: Sequence[Benchmark],
+    asking: Asking,
+    engine: RolloutEngine,
+    folder: EvaluationFolder,
+) -> list[BenchmarkRun]:
+    """Return what there is to do, checked as far as it can be without loading a model.
+
+    Args:
+        models: names by label.
+        benchmarks: what they are asked.
+        asking: how.
+        engine: samples the responses.
+        folder: where everything goes.
+
+    Raises:
+        UserError: if a model is not there, a prompt does not fit into its context, or engine or verifier cannot work.
+    """
+    runs = []
+    for label, model in models.items():
+        tokenizer = load_tokenizer(model, "MODEL")
+        engine.check("--engine", model)
+        for benchmark in benchmarks:
+            prompts = asking.prompts(benchmark, tokenizer)
+            limit = longest_prompt(model, engine, "MODEL")
+            check_lengths(prompts, limit, engine, KEY, "shorten the prompt, or --max_response_length")
+            if benchmark.graded:
+                benchmark.problems[0].verifier.check("--verifier", prompts)
+            runs.append(BenchmarkRun(label, benchmark, prompts, folder.responses(label, benchmark.name)))
+    return runs
+
+
+def answer(
+    runs: Sequence[BenchmarkRun],
+    models: Mapping[str, str],
+    engine: RolloutEngine,
+    sampler: Sampler,
+    batch_size: int,
+    console: Console,
+) -> None:
+    """Have every model answer what it has not answered yet; one that has answered everything is not loaded."""
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        total, done = sum(len(own.prompts) for own in runs), sum(len(own.records()) for own in runs)
+        bar = progress.add_task("Evaluating", total=total, completed=done)
+        for label, model in models.items():
+            missing = [own for own in runs if own.model == label and own.missing()]
+            if not missing:
+                continue
+            progress.update(bar, description=f"{label}: loading")
+            own_engine, tokenizer = replace(engine), load_tokenizer(model, "MODEL")
+            own_engine.setup(model, device)
+            for part in missing:
+                progress.update(bar, description=f"{label} on {part.benchmark.name}")
+                for count in part.fill(own_engine, tokenizer, sampler, batch_size):
+                    progress.advance(bar, count)
+            own_engine.close()

@@ -1,0 +1,18 @@
+"""Spearman rank correlation."""
+
+import torch
+from torch import Tensor
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Return float64 [T]: the ranks of [T] values from 1, those of equal values being their mean."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float | None:
+    """Return Spearman's correlation of two [T] tensors; none where one of them is constant or they are empty."""
+    ranks = torch.stack([average_ranks(first), average_ranks(second)])
+    centred = ranks - ranks.mean(-1, keepdim=True) if ranks.shape[1] else ranks
+    scale = centred.norm(dim=-1).prod()
+    return (centred[0] @ centred[1] / scale).item() if scale > 0 else None

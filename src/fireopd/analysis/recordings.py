@@ -1,0 +1,159 @@
+"""Files of scored rollouts and of targets: safetensors, so that anybody can read and write them.
+
+Scored rollouts (`fireopd.scored/1`): tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
+`sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
+`base_logprobs`, `reverse_kl`, `topk_overlap`, `student_topk_mass` [N, L], `rewards` [N], `group` int64 [N], `finished`
+uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names), `policy_version`, and `sampling` (JSON of
+temperature, top_p, top_k; 1, 1, 0 where it is missing); optional `student` (its name) and `tasks` (a JSON list of N).
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fireopd.atomic_files import replacing
+from fireopd.errors import UserError
+from fireopd.types import Sampling, ScoredBatch
+from fireopd.types.signals import JOINT, PER_TRAJECTORY, SIGNALS
+from fireopd.types.targets import Targets
+
+FORMAT = "fireopd.scored/1"
+OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
+REMEDY = "record it with the RolloutRecorder callback, or write it as the docstring of fireopd.analysis.recordings says"
+
+
+def write_scored(path: Path, batch: ScoredBatch, student: str | None = None) -> None:
+    """Write a scored batch, and the name of the student if that is known."""
+    tensors = {
+        "tokens": batch.tokens,
+        "response_mask": batch.response_mask.to(torch.uint8),
+        "group": batch.groups,
+        "finished": batch.finished.to(torch.uint8),
+        **{name: value.float() for name, value in batch.signals.items()},
+    }
+    metadata = {"teachers": json.dumps(batch.teachers), "policy_version": str(batch.policy_version)}
+    metadata["sampling"] = json.dumps(asdict(batch.sampling))
+    metadata |= {"student": student} if student else {}
+    metadata |= {"tasks": json.dumps(batch.tasks)} if batch.tasks else {}
+    _write(path, tensors, {"format": FORMAT, **metadata})
+
+
+def write_targets(path: Path, targets: Targets) -> None:
+    """Write what a method makes of a batch: `keep` uint8 [N], `mask` uint8, `weight` and `advantage` float32 [N, L].
+
+    A direct objective adds `coefficient` float32 [N, L].
+    """
+    tensors = {"weight": targets.weight.float(), "advantage": targets.advantage.float()}
+    tensors |= {"keep": targets.keep.to(torch.uint8), "mask": targets.mask.to(torch.uint8)}
+    if targets.coefficient is not None:
+        tensors["coefficient"] = targets.coefficient.float()
+    _write(path, tensors, {"format": "fireopd.targets/1"})
+
+
+def read_scored(path: Path) -> ScoredBatch:
+    """Read a scored batch; what stands off the response mask is not looked at.
+
+    Raises:
+        UserError: if the file cannot be read, is not in the format, lacks a tensor, or holds a wrong one.
+    """
+    tensors, metadata = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise _error(path, f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+    required = {"tokens", "response_mask", *(SIGNALS.keys() - OPTIONAL)}
+    missing = sorted(required - tensors.keys())
+    if missing:
+        raise _error(path, f"the tensor {missing[0]!r} is missing")
+    shape = tuple(tensors["tokens"].shape)
+    if len(shape) != 2:
+        raise _error(path, f"'tokens' has the shape {list(shape)}, expected [N, L]")
+    for name in required | (tensors.keys() & (SIGNALS.keys() | {"group", "finished"})):
+        expected = shape[:1] if name in PER_TRAJECTORY | {"group", "finished"} else shape
+        if tuple(tensors[name].shape) != expected:
+            raise _error(path, f"{name!r} has the shape {list(tensors[name].shape)}, expected {list(expected)}")
+    mask = tensors["response_mask"].bool()
+    return ScoredBatch(
+        tokens=tensors["tokens"],
+        response_mask=mask,
+        groups=tensors.get("group", torch.arange(shape[0])),
+        finished=tensors.get("finished", torch.ones(shape[0])).bool(),
+        teachers=_names(path, metadata, "teachers", shape[0]),
+        tasks=_names(path, metadata, "tasks", shape[0]) if "tasks" in metadata else (),
+        signals={name: _signal(path, name, tensors[name], mask) for name in SIGNALS if name in tensors},
+        sampling=_sampling(path, metadata),
+        policy_version=int(metadata.get("policy_version", 0)),
+    )
+
+
+def how_to_record(signal: str) -> str:
+    """Return, for the remedy of an error, how rollouts are recorded with a signal."""
+    return f"record rollouts with it (fireopd fit with RolloutRecorder and --model.extra_signals '[{signal}]')"
+
+
+def recorded_student(path: Path) -> str | None:
+    """Return the name of the student whose rollouts a file holds, if the file says it.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("student")
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _names(path: Path, metadata: dict[str, str], key: str, rows: int) -> tuple[str, ...]:
+    try:
+        names = json.loads(metadata.get(key, "null"))
+    except json.JSONDecodeError:
+        names = None
+    if not (isinstance(names, list) and len(names) == rows and all(isinstance(name, str) for name in names)):
+        raise _error(path, f"the metadata {key!r} is not a JSON list of {rows} names")
+    return tuple(names)
+
+
+def _sampling(path: Path, metadata: dict[str, str]) -> Sampling:
+    try:
+        return Sampling(**json.loads(metadata.get("sampling", "{}")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise _error(path, f"the metadata 'sampling' is not JSON of temperature, top_p and top_k ({error})") from error
+
+
+def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
+    if not values.is_floating_point():
+        raise _error(path, f"{name!r} holds {values.dtype}, expected float32")
+    clean = values if name in PER_TRAJECTORY else torch.where(mask, values, 0.0)
+    if clean.isnan().any():
+        raise _error(path, f"{name!r} is NaN at {clean.isnan().nonzero()[0].tolist()}")
+    return clean
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write the file; signals may share memory."""
+    with replacing(path) as partial:
+        save_file(
+            {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
+            partial,
+            metadata=metadata,
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return _error(path, f"cannot be read as safetensors ({error})")
+
+
+def _error(path: Path, problem: str) -> UserError:
+    return UserError("FILE", str(path), problem, REMEDY)

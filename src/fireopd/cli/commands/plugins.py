@@ -1,0 +1,25 @@
+"""`fireopd plugins`: what is installed, from which package, which signals it reads, and what it does."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from fireopd.cli.entry_points import load_plugins
+from fireopd.cli.parser import Parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print the table of strategies."""
+    Parser(prog="fireopd plugins", description=__doc__).parse_args(list(arguments))
+    table = Table(show_lines=False)
+    for column in ("group", "strategy", "package", "signals", "summary"):
+        table.add_column(column, overflow="fold")
+    last = ""
+    for plugin in load_plugins():
+        if plugin.group != last:
+            table.add_section()
+        group, last = plugin.group if plugin.group != last else "", plugin.group
+        table.add_row(group, plugin.strategy.__name__, plugin.package, plugin.signals, plugin.summary)
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=200).print(table)

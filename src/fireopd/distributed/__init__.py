@@ -1,0 +1,1 @@
+"""Several processes: collectives, all-gather, FSDP2, sharded checkpoints."""

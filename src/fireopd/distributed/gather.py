@@ -1,0 +1,47 @@
+"""All-gather of the scored rows of all ranks."""
+
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.functional import pad
+
+from fireopd.distributed.collectives import largest, rank, world_size
+from fireopd.types import ScoredBatch
+
+
+def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
+    """Return the global batch, the ranks' rows in the order of the ranks, and which rows are this rank's.
+
+    Ranks may hold different numbers of rows of different lengths. Every rank must call.
+    """
+    if world_size() == 1:
+        return batch, slice(0, len(batch.teachers))
+    names: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ())] * world_size()
+    dist.all_gather_object(names, (batch.teachers, batch.tasks))
+    counts = [len(teachers) for teachers, _ in names]
+    width = largest(batch.tokens.shape[1], batch.tokens.device)
+    start = sum(counts[: rank()])
+    gathered = replace(
+        batch,
+        tokens=_gather_rows(batch.tokens, counts, width),
+        response_mask=_gather_rows(batch.response_mask, counts, width),
+        groups=_gather_rows(batch.groups, counts, width),
+        finished=_gather_rows(batch.finished, counts, width),
+        signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
+        teachers=tuple(name for teachers, _ in names for name in teachers),
+        tasks=tuple(name for _, tasks in names for name in tasks),
+    )
+    return gathered, slice(start, start + counts[rank()])
+
+
+def _gather_rows(values: Tensor, counts: list[int], width: int) -> Tensor:
+    padding = [0, max(counts) - len(values)]
+    if values.ndim == 2:
+        padding = [0, width - values.shape[1], *padding]
+    kind = torch.uint8 if values.dtype == torch.bool else values.dtype
+    own = pad(values.to(kind), padding).contiguous()
+    parts = [torch.empty_like(own) for _ in counts]
+    dist.all_gather(parts, own)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(values.dtype)

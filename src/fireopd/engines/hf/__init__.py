@@ -1,0 +1,1 @@
+"""Rollout engine on a Hugging Face model in this process."""

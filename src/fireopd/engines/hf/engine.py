@@ -1,0 +1,104 @@
+"""Sampling with the Hugging Face model itself: batched, with a key-value cache, on any device."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers.modeling_utils import PreTrainedModel
+
+from fireopd.engines.base import RolloutEngine
+from fireopd.engines.hf.attention import share_heads
+from fireopd.engines.hf.decoder import Decoder
+from fireopd.engines.hf.slot_cache import keeps_more, room_beyond
+from fireopd.errors import UserError
+from fireopd.models.loading import Dtype, load_causal_lm, load_config, load_tokenizer, stop_tokens
+from fireopd.models.scorer import CausalScorer
+from fireopd.types import Prompt, Response
+
+
+@dataclass
+class HFEngine(RolloutEngine):
+    """Samples with the Hugging Face model itself: batched, with a key-value cache, on any device."""
+
+    batch_size: int = 256
+    """Rows that are decoded together."""
+    dtype: Dtype = "float32"
+    """Type of the parameters of the engine's copy."""
+    model: PreTrainedModel | None = field(default=None, init=False, compare=False, repr=False)
+    """The engine's copy, once it is loaded."""
+    stops: frozenset[int] = field(default=frozenset(), init=False, compare=False, repr=False)
+    """Token ids that end a response."""
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def check(self, key: str, student: str) -> None:
+        """Raise `UserError` for a model that this engine cannot decode."""
+        super().check(key, student)
+        if keeps_more(load_config(student, "model.student")):
+            raise self._cannot_decode(key, student)
+
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
+        """Return the bytes of the engine's own copy of the student and of its cache."""
+        width, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
+        columns = tokens + room_beyond(tokens)
+        cache = rows * columns * cache_per_token * width
+        return {
+            "weights": (parameters * width, f"{parameters / 1e6:.1f} M parameters x {width} B"),
+            "KV cache": (cache, f"{rows} rows x {columns} tokens x {cache_per_token} x {width} B"),
+        }
+
+    def setup(self, model: str, device: torch.device) -> None:
+        """Load the model and its stop tokens."""
+        self.check("engine", model)
+        self.model = load_causal_lm(model, "engine", self.dtype, device).eval().requires_grad_(False)
+        if self.model._is_stateful:
+            raise self._cannot_decode("engine", model)
+        share_heads(self.model)
+        self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
+
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
+        """Copy tensors into the model."""
+        assert self.model is not None, "setup() comes first"
+        own = self.model.state_dict(keep_vars=True)
+        for name, tensor in weights:
+            own[name].copy_(tensor)
+        self.policy_version = policy_version
+
+    @torch.no_grad()
+    def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
+        """Return what the engine's copy says."""
+        assert self.model is not None, "setup() comes first"
+        sequence = torch.tensor([list(tokens)], device=self.model.device)
+        scores = CausalScorer(self.model)(sequence, torch.ones_like(sequence, dtype=torch.bool))
+        return {"HFEngine": scores.logprobs[0, 1:].tolist()}
+
+    def close(self) -> None:
+        """Let go of the model."""
+        super().close()
+        self.model = None
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
+        """Sample one response for each prompt."""
+        assert self.model is not None, "setup() comes first"
+        if not prompts:
+            return []
+        decoder = Decoder(
+            self.model,
+            prompts,
+            seeds,
+            sampling=self.sampling,
+            stops=self.stops,
+            max_length=self.max_response_length,
+            slots=self.batch_size,
+        )
+        return decoder.decode()
+
+    def _cannot_decode(self, key: str, model: str) -> UserError:
+        problem = f"{model} keeps more of earlier tokens than their keys and values"
+        return UserError(key, "HFEngine", problem, "choose VLLMEngine or VLLMServerEngine")

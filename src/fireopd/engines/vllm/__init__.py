@@ -1,0 +1,1 @@
+"""Rollout engines on vLLM, in this process or behind servers."""

@@ -1,0 +1,27 @@
+"""Causal language models: loading, scoring, distributions."""
+
+from fireopd.models.loading import (
+    EMBEDDED,
+    Dtype,
+    context_length,
+    encode_chats,
+    load_causal_lm,
+    load_config,
+    load_tokenizer,
+    resolve,
+    stop_tokens,
+    without_dropout,
+)
+
+__all__ = [
+    "EMBEDDED",
+    "Dtype",
+    "context_length",
+    "encode_chats",
+    "load_causal_lm",
+    "load_config",
+    "load_tokenizer",
+    "resolve",
+    "stop_tokens",
+    "without_dropout",
+]

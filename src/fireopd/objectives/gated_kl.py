@@ -1,0 +1,92 @@
+"""Objectives that use the policy gradient at some tokens and a direct divergence at others, or at both."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fireopd.objectives.base import DirectObjective
+from fireopd.objectives.log_ratio import log_ratio
+from fireopd.objectives.topk_divergence import likely_tokens, on_support
+from fireopd.reductions import kl
+from fireopd.types import ScoredBatch
+
+
+@dataclass(frozen=True)
+class EntropyGatedKL(DirectObjective):
+    """Adds a forward KL where the teacher is undecided, to keep the student's diversity: EOPD (arXiv 2603.07079).
+
+    The advantage is that of the reverse KL everywhere. Where the teacher's entropy is above the threshold, the forward
+    KL on the teacher's likeliest tokens is added. Whether the teacher's mass on them is brought to 1 has two readings;
+    the default is that of Eq. 10.
+    """
+
+    entropy_threshold: float = 0.8
+    """Tau of the paper, nats; infinite, plain OPD."""
+    strength: float = 1.0
+    """Alpha of the paper: factor of the forward KL, at least 0."""
+    top_k: int = 16
+    """Likeliest tokens of the teacher."""
+    mass: Literal["teacher", "plain"] = "teacher"
+    """`teacher`: the teacher's mass on the support is brought to 1; `plain`: it is left as it is."""
+
+    requires = frozenset({"teacher_logprobs", "student_logprobs", "teacher_entropy"})
+    by_trajectory = True
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.strength >= 0:
+            raise ValueError(f"strength must be at least 0, got {self.strength}")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: that of the reverse KL."""
+        return log_ratio(batch)
+
+    def coefficient(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: the strength where the teacher is undecided, else 0."""
+        return self.strength * (batch.teacher_entropy > self.entropy_threshold).float()
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return float [T]: the forward KL on the teacher's likeliest tokens."""
+        own, other = on_support(student, teacher, likely_tokens(student, teacher, self.top_k, "teacher"), self.mass)
+        return kl(other, own)
+
+
+@dataclass(frozen=True)
+class SignGatedKL(DirectObjective):
+    """Reinforces what the teacher likes better, and shows the teacher's tokens elsewhere: AOPD (arXiv 2605.06387).
+
+    Tokens of a positive log-ratio have it for their advantage. All others have, in its place, the forward KL on the
+    teacher's likeliest tokens, whose mass is brought to 1.
+    """
+
+    strength: float = 1.0
+    """Factor of the forward KL, at least 0."""
+    top_k: int = 16
+    """Likeliest tokens of the teacher."""
+
+    requires = frozenset({"teacher_logprobs", "student_logprobs"})
+    by_trajectory = True
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.strength >= 0:
+            raise ValueError(f"strength must be at least 0, got {self.strength}")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+    def advantage(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: the log-ratio where it is positive, else 0."""
+        return log_ratio(batch).clamp(min=0)
+
+    def coefficient(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: the strength where the log-ratio is not positive, else 0."""
+        return torch.where(log_ratio(batch) > 0, 0.0, self.strength)
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return float [T]: the forward KL on the teacher's likeliest tokens."""
+        own, other = on_support(student, teacher, likely_tokens(student, teacher, self.top_k, "teacher"), "teacher")
+        return kl(other, own)

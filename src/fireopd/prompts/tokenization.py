@@ -1,0 +1,91 @@
+"""Prompts as a model reads them: tokens, chat template applied, none longer than fits."""
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from fireopd.engines import RolloutEngine
+from fireopd.errors import UserError
+from fireopd.models.loading import context_length, encode_chats
+from fireopd.prompts import PromptText
+from fireopd.types import Prompt
+
+TOKENIZED_AT_ONCE = 1024
+"""Prompts that the tokenizer gets together, to work on them in parallel; all at once would take much memory."""
+
+
+def tokenize(
+    texts: Sequence[PromptText], tokenizer: PreTrainedTokenizerBase, chat_template_options: dict[str, Any], key: str
+) -> list[Prompt]:
+    """Return prompts as the tokenizer and its chat template have them.
+
+    Args:
+        texts: what is asked.
+        tokenizer: of the model.
+        chat_template_options: passed to the chat template.
+        key: the setting that the prompts come from, for error messages.
+
+    Raises:
+        UserError: if there are chat messages and no chat template.
+    """
+    prompts = []
+    for start in range(0, len(texts), TOKENIZED_AT_ONCE):
+        part = texts[start : start + TOKENIZED_AT_ONCE]
+        plain = [text.content for text in part if isinstance(text.content, str)]
+        chats = [text.content for text in part if not isinstance(text.content, str)]
+        if chats and tokenizer.chat_template is None:
+            place = next(text.id for text in part if not isinstance(text.content, str))
+            remedy = 'write rows with "prompt": text, or use a model with a chat template'
+            raise UserError(key, place, "the model's tokenizer has no chat template", remedy)
+        of_plain = iter(tokenizer(plain)["input_ids"] if plain else [])
+        of_chats = iter(encode_chats(tokenizer, chats, chat_template_options) if chats else [])
+        for text in part:
+            tokens = next(of_plain if isinstance(text.content, str) else of_chats)
+            prompts.append(_prompt(text, tuple(tokens), chat_template_options))
+    return prompts
+
+
+def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:
+    return Prompt(
+        tokens=tokens,
+        teacher=text.teacher,
+        task=text.task,
+        answer=text.answer,
+        id=text.id,
+        content=text.content,
+        template_options=chat_template_options,
+        verifier=text.verifier,
+        details=text.details,
+        source=text.source,
+    )
+
+
+def longest_prompt(model: str, engine: RolloutEngine, key: str) -> float:
+    """Return the tokens that a prompt may have, so that it fits into the context with its response.
+
+    Args:
+        model: that answers.
+        engine: samples from it.
+        key: the setting that the model comes from, for error messages.
+    """
+    limits = (context_length(model, key), engine.longest_trajectory)
+    return min((limit for limit in limits if limit is not None), default=inf) - engine.max_response_length
+
+
+def check_lengths(prompts: Sequence[Prompt], limit: float, engine: RolloutEngine, key: str, remedy: str) -> None:
+    """Raise `UserError` if a prompt is longer than the limit.
+
+    Args:
+        prompts: to be answered.
+        limit: from `longest_prompt`.
+        engine: samples the responses.
+        key: the setting that the prompts come from, for the message.
+        remedy: what can be done about it, for the message.
+    """
+    longest = max(prompts, key=lambda prompt: len(prompt.tokens), default=None)
+    if longest is not None and len(longest.tokens) > limit:
+        problem = f"{len(longest.tokens)} prompt tokens and a response of up to {engine.max_response_length}"
+        problem += f" do not fit into a context of {limit + engine.max_response_length:.0f}"
+        raise UserError(key, longest.id, problem, remedy)

@@ -1,0 +1,1 @@
+"""Training: data module, checks, step, update, metrics, checkpoints."""

@@ -1,0 +1,43 @@
+"""Several weighters put together."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from fireopd.types import ScoredBatch, strategy_state
+from fireopd.types.strategy import union
+from fireopd.weighters.base import TokenWeighter, UniformWeighter
+
+
+@dataclass(frozen=True)
+class ProductOf(TokenWeighter):
+    """Multiplies the weights of several weighters."""
+
+    weighters: list[TokenWeighter] = field(default_factory=list)
+    """The weighters; with none, every weight is 1."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What any of the weighters requires."""
+        return union(self.weighters)
+
+    @property
+    def by_trajectory(self) -> bool:
+        """Whether all of the weighters look at one trajectory at a time."""
+        return all(part.by_trajectory for part in self.weighters)
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]."""
+        weight = UniformWeighter()(batch)
+        for part in self.weighters:
+            weight = weight * part(batch.seen_by(part))
+        return weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of those weighters that have one."""
+        return strategy_state.state_of(strategy_state.numbered(self.weighters))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Give the weighters their states back."""
+        strategy_state.load_state(strategy_state.numbered(self.weighters), state_dict)

@@ -1,0 +1,75 @@
+"""The queue of runs, with lines of Python for runs."""
+
+import io
+import os
+
+import pytest
+from helpers.fake_runs import FINISH, stub
+from rich.console import Console
+
+from fireopd.analysis.compare.run_queue import RunQueue, locked, log_tail
+from fireopd.errors import UserError
+
+
+@pytest.fixture
+def console():
+    return Console(width=100, file=io.StringIO(), record=True)
+
+
+def test_a_run_that_fails_is_reported_with_its_log_and_the_others_go_on(tmp_path, console):
+    fails = stub(tmp_path, "bad", code="print('line one'); raise SystemExit(3)")
+    silent = stub(tmp_path, "silent", code="print('no summary')")
+    runs = [fails, stub(tmp_path, "good"), silent]
+    queue = RunQueue(1, console)
+    assert queue.train(runs, tmp_path) == [fails, silent]
+    assert [run.finished for run in runs] == [False, True, False]
+    assert log_tail(fails) == "line one"
+    text = console.export_text()
+    assert "bad seed 1: failed (exit code 3)" in text
+    assert "good seed 1: finished" in text
+
+
+def test_what_is_finished_is_not_run_again(tmp_path, console):
+    done, new = stub(tmp_path, "done", code="raise SystemExit(1)"), stub(tmp_path, "new")
+    (done.folder / "version_0").mkdir(parents=True)
+    (done.folder / "version_0" / "summary.json").write_text("{}")
+    assert RunQueue(2, console).train([done, new], tmp_path) == []
+    assert not done.log.exists()
+
+
+def test_runs_go_on_at_a_time_and_share_the_threads(tmp_path, console, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    meet = "open('here', 'w').close()\nwhile not os.path.exists('../../{}/seed_1/here'): time.sleep(0.01)\n"
+    code = "print(os.environ['OMP_NUM_THREADS']); " + FINISH
+    pairs = ("a", "b"), ("b", "a")
+    runs = [stub(tmp_path, own, code=f"exec({meet.format(other)!r}); {code}") for own, other in pairs]
+    assert RunQueue(2, console).train(runs, tmp_path) == []
+    assert [log_tail(run) for run in runs] == ["2", "2"]
+
+
+def test_ctrl_c_does_not_reach_the_runs_by_itself(tmp_path, console):
+    run = stub(tmp_path, "a", code=f"print(os.getpgrp() == os.getpid()); {FINISH}")
+    RunQueue(1, console).train([run], tmp_path)
+    assert log_tail(run) == "True"
+
+
+def test_an_interrupt_stops_the_runs_and_waits_for_them(tmp_path, console):
+    code = (
+        "import signal; signal.signal(signal.SIGTERM, lambda *a: (open('saved', 'w').close(), os._exit(1))); "
+        f"os.kill({os.getpid()}, signal.SIGTERM); time.sleep(60)"
+    )
+    runs = [stub(tmp_path, "a", code=code), stub(tmp_path, "b")]
+    queue = RunQueue(1, console)
+    with pytest.raises(KeyboardInterrupt):
+        queue.train(runs, tmp_path)
+    assert (runs[0].folder / "saved").exists()
+    assert queue.active[0].process.returncode == 1
+    assert queue.failed == []
+    assert not runs[1].folder.exists()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_folder_is_for_one_comparison_at_a_time(tmp_path, console):
+    with locked(tmp_path), pytest.raises(UserError, match="another comparison, or a run of one, is at work here"):
+        RunQueue(1, console).train([stub(tmp_path, "a")], tmp_path)

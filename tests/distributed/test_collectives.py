@@ -1,0 +1,120 @@
+"""Two gloo processes with uneven rows compute what one process computes."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from helpers.fakes import free_port, rollouts_of, scored_batch
+
+from fireopd.algorithm import fire_loss, loss_shares
+from fireopd.distributed import collectives
+from fireopd.distributed.gather import gather_batch
+from fireopd.errors import UserError
+from fireopd.filters import TeacherLikelihoodFilter
+from fireopd.method import Method
+from fireopd.training.micro_batches import micro_batches
+from fireopd.weighters import EntropyWeighter
+
+ROWS, WIDTH = 7, 12
+METHOD = Method(TeacherLikelihoodFilter(0.3), EntropyWeighter())
+
+
+def global_batch(keep_only=None):
+    batch = replace(scored_batch(ROWS, WIDTH, seed=5, dtype=torch.float64), tasks=tuple("abcdefg"))
+    if keep_only is not None:
+        raised = batch.teacher_logprobs.clone()
+        raised[keep_only] = -1e-3
+        batch = replace(batch, signals=dict(batch.signals) | {"teacher_logprobs": raised})
+    return batch
+
+
+def share_of(rank, batch):
+    """Uneven rows, and no more columns than they need."""
+    rows = range(2) if rank == 0 else range(2, ROWS)
+    part = batch.select(rows)
+    width = int(rollouts_of(part).attention_mask.sum(-1).max())
+    signals = {name: value[:, :width] for name, value in part.signals.items()}
+    cut = {name: getattr(part, name)[:, :width] for name in ("tokens", "response_mask")}
+    return replace(part, **cut, signals=signals)
+
+
+def loss_and_gradient(local):
+    """What `training_step` does with the rows of this process, on a table in place of a model."""
+    batch, own = gather_batch(local)
+    targets = METHOD.targets(batch)
+    rows = targets.keep.nonzero().squeeze(-1)
+    shares = torch.zeros(targets.mask.shape, dtype=torch.float64)
+    shares[rows] = loss_shares(targets.mask[rows], "token")
+    table = torch.zeros(40, 40, dtype=torch.float64, requires_grad=True)
+    loss, passes = torch.zeros((), dtype=torch.float64), 0
+    for micro in micro_batches(batch, shares, own, rows, 20):
+        tokens = micro.tokens
+        old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
+        moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
+        made = targets.select(micro.rows, tokens.shape[1])
+        part = fire_loss(old_logprobs + moved, old_logprobs, made, micro.shares, 0.2)
+        part.backward()
+        loss, passes = loss + part.detach(), passes + 1
+    return batch, collectives.total(loss), collectives.total(table.grad), passes
+
+
+def worker(rank, port, keep_only, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    batch, loss, gradient, passes = loss_and_gradient(share_of(rank, global_batch(keep_only)))
+    saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
+    saved |= {"loss": loss, "gradient": gradient, "passes": passes}
+    torch.save(saved, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("keep_only", [None, slice(2, ROWS)], ids=["both ranks keep rows", "the first rank keeps none"])
+def test_two_processes_equal_one(tmp_path, keep_only):
+    port = free_port()
+    mp.spawn(worker, (port, keep_only, str(tmp_path)), nprocs=2)
+    whole = global_batch(keep_only)
+    if keep_only is not None:
+        assert not METHOD.targets(whole).keep[:2].any()
+    _, loss, gradient, _ = loss_and_gradient(whole)
+    answers = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert answers[0]["passes"] == answers[1]["passes"], "sharded models need the same number of passes"
+    for answer in answers:
+        width = answer["tokens"].shape[1]
+        seen = rollouts_of(whole).attention_mask[:, :width]
+        assert torch.equal(answer["tokens"] * seen, whole.tokens[:, :width] * seen)
+        assert answer["names"] == (whole.teachers, whole.tasks)
+        for name, value in answer["signals"].items():
+            assert torch.equal(value, whole.signals[name][:, :width]), name
+        torch.testing.assert_close(answer["loss"], loss, rtol=1e-12, atol=0)
+        torch.testing.assert_close(answer["gradient"], gradient, rtol=1e-12, atol=1e-15)
+    assert gradient.abs().max() > 0
+
+
+def test_one_process_gets_back_what_it_gave():
+    batch = scored_batch()
+    gathered, own = gather_batch(batch)
+    assert gathered is batch
+    assert own == slice(0, 6)
+    assert collectives.largest(3, torch.device("cpu")) == 3
+
+
+def raising(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    collectives.raise_together(None)
+    try:
+        collectives.raise_together(UserError("key", 3, "it broke", "mend it") if rank == 1 else None)
+    except UserError as error:
+        (folder / str(rank)).write_text(str(error))
+    dist.destroy_process_group()
+
+
+def test_what_one_process_raises_all_raise(tmp_path):
+    port = free_port()
+    mp.spawn(raising, (port, tmp_path), nprocs=2)
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Mend it."] * 2
+    with pytest.raises(UserError, match="it broke"):
+        collectives.raise_together(UserError("key", 3, "it broke", "mend it"))

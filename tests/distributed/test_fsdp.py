@@ -1,0 +1,151 @@
+"""One process, two that share the data (DDP), two that share the models too (FSDP2): the same mathematics."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.paths import TESTS
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fireopd.distributed.fsdp import Sharding
+from fireopd.models.loading import load_causal_lm
+from fireopd.models.scorer import CausalScorer
+from fireopd.teachers.base import unsharded
+from fireopd.training.checkpoints import read_student
+
+FSDP = "--config=configs/hardware/fsdp.yaml"
+SAVING = ["--model.gradient_checkpointing=true", "--model.sharding.offload_teachers=true"]
+PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": [FSDP], "saving": [FSDP, *SAVING]}
+CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Three steps of FiRe-OPD in each of the ways."""
+    return run_in_each_way(tmp_path_factory.mktemp("runs"), PROCESSES, [])
+
+
+@pytest.fixture(scope="module")
+def direct_runs(tmp_path_factory):
+    """Three steps of a method that compares distributions, for its weights and for its loss."""
+    processes = {name: PROCESSES[name] for name in ("one", "fsdp")}
+    return run_in_each_way(tmp_path_factory.mktemp("direct"), processes, ["--config=configs/methods/tip.yaml"])
+
+
+@pytest.fixture(scope="module")
+def lean_runs(tmp_path_factory):
+    """Three steps of a method that has the student read in its update alone, what the filter keeps."""
+    processes = {name: PROCESSES[name] for name in ("one", "fsdp")}
+    method = ["--config=configs/methods/fire_filter_only.yaml"]
+    return run_in_each_way(tmp_path_factory.mktemp("lean"), processes, method)
+
+
+def run_in_each_way(folder, processes, method):
+    """Run three steps of plain SGD on 15 rows, 8 for one process and 7 for the other."""
+    command = [
+        sys.executable,
+        "-m",
+        "fireopd",
+        "fit",
+        "--config=configs/multi_teacher.yaml",
+        *method,
+        "--model.scheduler=null",
+    ]
+    command += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.05", "--model.token_budget=300"]
+    command += ["--data.prompts.num_training=45", "--data.prompts.num_validation=3", "--data.batch_size=15"]
+    command += [
+        "--trainer.callbacks=[RunCheckpoint, helpers.memory_recorder.Holdings]",
+        "--trainer.val_check_interval=3",
+    ]
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    for name, options in processes.items():
+        own = [
+            *options,
+            f"--trainer.devices={1 if name == 'one' else 2}",
+            f"--trainer.default_root_dir={folder}/{name}",
+        ]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        run = subprocess.run(
+            [*command, *own], capture_output=True, text=True, env=environment, timeout=120, check=False
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+def scalars(folder, tag):
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return torch.tensor([event.value for event in events.Scalars(tag)])
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])
+def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
+    for tag in ("train/loss", "train/grad_norm", "fire/keep_ratio", "train/reverse_kl", "val/avg_at_k"):
+        expected = scalars(runs / "one" / "version_0", tag)
+        assert len(expected) == (1 if tag.startswith("val") else 3)
+        torch.testing.assert_close(scalars(runs / way / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_divergence_of_sharded_models_is_that_of_one_process(direct_runs):
+    for tag in ("train/loss", "train/grad_norm", "fire/weight_ess", "train/reverse_kl", "val/avg_at_k"):
+        expected = scalars(direct_runs / "one" / "version_0", tag)
+        assert expected.abs().min() > 0
+        torch.testing.assert_close(scalars(direct_runs / "fsdp" / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+    (_, one), (_, two) = (read_student(direct_runs / run / CHECKPOINT) for run in ("one", "fsdp"))
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
+
+
+def test_what_each_process_read_in_its_update_comes_together(lean_runs):
+    for tag in ("train/loss", "train/grad_norm", "fire/importance_mean", "train/reverse_kl", "kl/math", "kl/code"):
+        expected = scalars(lean_runs / "one" / "version_0", tag)
+        torch.testing.assert_close(scalars(lean_runs / "fsdp" / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
+    (_, one), (_, two) = (read_student(lean_runs / run / CHECKPOINT) for run in ("one", "fsdp"))
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])
+def test_parameters_are_those_of_one_process(runs, way):
+    (name, one), (other, two) = (read_student(runs / run / CHECKPOINT) for run in ("one", way))
+    start = load_causal_lm("tiny/student", "x", "float32").state_dict()
+    assert name == other == "tiny/student"
+    assert (runs / way / CHECKPOINT).is_dir() == (way != "ddp"), "a sharded checkpoint is a folder"
+    assert one.keys() == two.keys() == start.keys()
+    moved = 0.0
+    for name, expected in one.items():
+        torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
+        moved = max(moved, (expected - start[name]).abs().max().item())
+    assert moved > 1e-3, "the parameters have moved far more than they may differ"
+
+
+def test_each_process_holds_half_of_everything(runs):
+    """The optimizer is plain SGD here, without any state; AdamW's is counted in test_resume_sharded."""
+    whole = json.loads((runs / "one" / "holdings_0.json").read_text())
+    for way in ("fsdp", "saving"):
+        for rank in (0, 1):
+            part = json.loads((runs / way / f"holdings_{rank}.json").read_text())
+            for name in ("student", "gradients", "teachers"):
+                assert 0.45 < part[name] / whole[name] < 0.55, (way, rank, name)
+
+
+def test_a_sharded_checkpoint_leaves_nothing_half_written_beside_it(runs):
+    names = [path.name for path in (runs / "fsdp" / CHECKPOINT).parent.iterdir()]
+    assert "last.ckpt" in names
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_a_model_is_left_whole_where_nothing_is_shared():
+    scorer = CausalScorer(load_causal_lm("tiny/small", "x", "float32"))
+    before = [id(parameter) for parameter in scorer.parameters()]
+    unsharded(scorer)
+    assert [id(parameter) for parameter in scorer.parameters()] == before
+    assert not scorer.sharded
+
+
+def test_settings_compare_and_default_to_full_precision():
+    assert Sharding() == Sharding(param_dtype=None, reduce_dtype="float32", offload_teachers=False)

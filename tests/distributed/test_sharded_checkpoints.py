@@ -1,0 +1,136 @@
+"""Folders of sharded checkpoints are read as data: what would run code is refused, whichever part holds it."""
+
+import io
+import pickle
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from fireopd.distributed import sharded_checkpoints
+from fireopd.errors import UserError
+from fireopd.training import checkpoints
+
+
+class Evil:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sharded checkpoint: two tensors of a model, and a number of the optimizer's, which is stored as bytes."""
+    state = {"student.model.a": torch.arange(6.0).reshape(2, 3), "student.model.b": torch.ones(2, dtype=torch.bfloat16)}
+    saved = {"state_dict": state, "optimizer_0": {"param_groups.0.lr": 1e-3, "state.a.exp_avg": torch.zeros(3)}}
+    path = tmp_path / "last.ckpt"
+    dcp.save(saved, checkpoint_id=path, no_dist=True)
+    torch.save({"fireopd": {"student": "tiny/student"}}, path / "meta.pt")
+    return path
+
+
+def test_an_honest_one_is_read(folder):
+    sharded_checkpoints.refuse_code(folder)
+    checkpoints.check(folder, sharded=True)
+    name, tensors = checkpoints.read_student(folder)
+    assert name == "tiny/student"
+    assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3))
+    assert tensors["b"].dtype == torch.bfloat16
+    assert tensors.keys() == {"a", "b"}, "nothing of the optimizer's"
+
+
+def evil_list(folder, mark):
+    (folder / sharded_checkpoints.LIST).write_bytes(pickle.dumps(Evil(mark)))
+
+
+def evil_meta(folder, mark):
+    torch.save({"fireopd": {"student": Evil(mark)}}, folder / "meta.pt")
+
+
+def evil_bytes(folder, mark):
+    """Put code where the optimizer's number is."""
+    metadata = sharded_checkpoints.read_list(folder)
+    (index,) = [index for index in metadata.storage_data if index.fqn == "optimizer_0.param_groups.0.lr"]
+    place, content = metadata.storage_data[index], io.BytesIO()
+    torch.save(Evil(mark), content)
+    place.relative_path, place.offset, place.length = "evil.distcp", 0, len(content.getvalue())
+    (folder / "evil.distcp").write_bytes(content.getvalue())
+    (folder / sharded_checkpoints.LIST).write_bytes(pickle.dumps(metadata))
+
+
+@pytest.mark.parametrize("plant", [evil_list, evil_meta, evil_bytes])
+def test_code_is_refused_before_a_run_goes_on(folder, tmp_path, plant):
+    plant(folder, tmp_path / "mark")
+    with pytest.raises(UserError, match="holds more than tensors and plain values, which could be code"):
+        checkpoints.check(folder, sharded=True)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("plant", [evil_list, evil_meta])
+def test_code_is_refused_by_export(folder, tmp_path, plant):
+    plant(folder, tmp_path / "mark")
+    with pytest.raises(UserError, match="which could be code"):
+        checkpoints.read_student(folder)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_bytes_that_pass_for_the_students_are_refused_by_export(folder, tmp_path):
+    metadata, content = sharded_checkpoints.read_list(folder), io.BytesIO()
+    torch.save(Evil(tmp_path / "mark"), content)
+    name = "state_dict.student.model.a"
+    (index,) = [index for index in metadata.storage_data if index.fqn == name]
+    metadata.state_dict_metadata[name] = metadata.state_dict_metadata["optimizer_0.param_groups.0.lr"]
+    metadata.storage_data[type(index)(name)] = metadata.storage_data.pop(index)
+    (folder / sharded_checkpoints.LIST).write_bytes(pickle.dumps(metadata))
+    with pytest.raises(UserError, match="which could be code"):
+        checkpoints.read_student(folder)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_shard_that_is_cut_short_is_refused_by_export(folder):
+    (shard,) = folder.glob("*.distcp")
+    shard.write_bytes(shard.read_bytes()[:700])
+    with pytest.raises(UserError, match="cannot be read as a checkpoint of fireopd"):
+        checkpoints.read_student(folder)
+
+
+def test_pytorch_itself_would_have_run_it(folder, tmp_path):
+    """What the tests above plant is real."""
+    evil_list(folder, tmp_path / "mark")
+    dcp.FileSystemReader(folder).read_metadata()
+    assert (tmp_path / "mark").exists()
+
+
+def test_a_kill_between_two_renames_leaves_a_checkpoint_that_is_found(folder, tmp_path):
+    root = tmp_path / "runs"
+    place = root / "version_0" / "checkpoints" / "last.ckpt"
+    place.parent.mkdir(parents=True)
+    folder.rename(place)
+    assert checkpoints.last_checkpoint(root) == place
+    place.rename(place.with_name(".last.ckpt.replaced"))
+    found = checkpoints.last_checkpoint(root)
+    assert found.name == ".last.ckpt.replaced"
+    assert checkpoints.read_student(place)[0] == "tiny/student"
+
+
+def test_a_folder_takes_the_place_of_a_folder_and_a_file_that_of_a_file(tmp_path):
+    for kind in ("file", "folder"):
+        old, new = tmp_path / f"old_{kind}", tmp_path / f"new_{kind}"
+        for path in (old, new):
+            if kind == "file":
+                path.write_text(path.name)
+            else:
+                path.mkdir()
+                (path / "shard").write_text(path.name)
+        checkpoints.replace(new, old)
+        assert (old if kind == "file" else old / "shard").read_text() == f"new_{kind}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old_file", "old_folder"]
+
+
+def test_a_run_without_sharding_says_what_to_do_with_a_sharded_checkpoint(folder):
+    with pytest.raises(UserError, match="it is that of a run with sharded models"):
+        checkpoints.check(folder, sharded=False)

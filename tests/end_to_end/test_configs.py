@@ -1,0 +1,162 @@
+"""Every configuration parses and builds, and says what it is meant to."""
+
+from inspect import isabstract
+
+import pytest
+import torch
+import yaml
+from helpers.paths import CONFIGS
+
+from fireopd import filters, objectives, weighters
+from fireopd.cli.commands.fit import build
+from fireopd.distributed.fsdp import FSDP2Strategy
+from fireopd.engines import VLLMEngine
+from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.models.loading import load_causal_lm
+from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
+
+EXPERIMENTS = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods", "data")
+)
+OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
+DATA = sorted(CONFIGS.glob("data/*.yaml"))
+METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path):
+    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+        monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(tmp_path)
+    cli = build(["--config", str(path)], train=False)
+    method = cli.model.method
+    if path.name in ("opd.yaml", "smollm2.yaml"):
+        assert (method.trajectory_filter, method.token_weighter) == (KeepAll(), UniformWeighter())
+    else:
+        assert method.trajectory_filter.drop_fraction == 0.2
+        assert isinstance(method.trajectory_filter, TeacherLikelihoodFilter)
+        assert method.token_weighter == EntropyWeighter(1.0, 1.0)
+    assert cli.datamodule.student == cli.model.student_name
+    assert cli.datamodule.engine.temperature == 1.0
+    assert cli.trainer.default_root_dir.startswith("runs/")
+    assert not list(tmp_path.iterdir()), "nothing is written before a run starts"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_an_overlay_changes_the_hardware_and_nothing_else(path, overlay):
+    cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
+    engine = cli.datamodule.engine
+    kept = type(plain.datamodule.engine).__name__
+    assert type(engine).__name__ == {"vllm": "VLLMEngine", "vllm_servers": "VLLMServerEngine"}.get(overlay.stem, kept)
+    assert isinstance(cli.trainer.strategy, FSDP2Strategy) == (overlay.stem == "fsdp")
+    assert engine.sampling == plain.datamodule.engine.sampling
+    assert engine.max_response_length == plain.datamodule.engine.max_response_length
+    assert cli.model.method == plain.model.method
+
+
+@pytest.mark.parametrize("overlay", DATA, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_an_overlay_changes_the_prompts_and_nothing_else(path, overlay):
+    cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
+    assert type(cli.datamodule.source).__name__ == {"verl": "VerlPrompts"}[overlay.stem]
+    for config in (cli.config, plain.config):
+        config["data"].pop("prompts")
+        config.pop("config")
+    assert cli.config == plain.config
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*.yaml")), ids=lambda path: path.stem)
+def test_the_paper_s_values(path):
+    cli = build(["--config", str(path)], train=False)
+    assert cli.model.student_name == "Qwen/Qwen3-4B"
+    assert set(cli.model.teachers) == ({"math", "code"} if path.stem == "multi_teacher" else {"math"})
+    assert cli.datamodule.batch_size == 1024
+    assert cli.datamodule.engine.max_response_length == 16384
+    assert cli.datamodule.validation_responses == 8
+    assert (cli.model.method.clip_ratio, cli.model.method.importance_cap) == (0.2, 5.0)
+    assert cli.model.make_optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-6
+    assert cli.trainer.max_epochs == 3
+    engine = cli.datamodule.engine
+    assert isinstance(engine, VLLMEngine)
+    assert (engine.sleep, engine.tensor_parallel_size, engine.dtype) == (True, 2, "bfloat16")
+
+
+def test_the_control_differs_in_filter_and_weights_alone():
+    fire, plain = (yaml.safe_load((CONFIGS / name).read_text()) for name in ("multi_teacher.yaml", "opd.yaml"))
+    for config in (fire, plain):
+        for key in ("trajectory_filter", "token_weighter", "extra_signals"):
+            config["model"].pop(key, None)
+        config["trainer"].pop("default_root_dir")
+    assert fire == plain
+
+
+def test_data_follow_student_and_seed():
+    config = str(CONFIGS / "multi_teacher.yaml")
+    cli = build(["--config", config, "--model.student", "tiny/small", "--seed_everything", "7"], train=False)
+    assert cli.datamodule.student == "tiny/small"
+    assert cli.datamodule.seed == 7
+
+
+def test_compositions_nest_in_a_file(tmp_path):
+    text = (CONFIGS / "opd.yaml").read_text()
+    parts = "[{class_path: TeacherLikelihoodFilter, init_args: {drop_fraction: 0.1}}, LengthFilter]"
+    text = text.replace("KeepAll", "{class_path: AllOf, init_args: {filters: " + parts + "}}")
+    text = text.replace("UniformWeighter", "{class_path: ProductOf, init_args: {weighters: [EntropyWeighter]}}")
+    (tmp_path / "nested.yaml").write_text(text)
+    method = build(["--config", str(tmp_path / "nested.yaml")], train=False).model.method
+    assert method.trajectory_filter == AllOf([TeacherLikelihoodFilter(0.1), LengthFilter()])
+    assert method.token_weighter == ProductOf([EntropyWeighter()])
+    assert method.requires >= {"teacher_entropy", "student_entropy"}
+
+
+def check_method(cli, path):
+    """The method is what its file says, and the file says how it is launched."""
+    overlay, method = yaml.safe_load(path.read_text()), cli.model.method
+    for name in ("trajectory_filter", "token_weighter", "objective"):
+        asked = overlay["model"][name]
+        asked = asked if isinstance(asked, dict) else {"class_path": asked, "init_args": {}}
+        strategy = method.strategies[name]
+        assert type(strategy).__name__ == asked["class_path"]
+        for key, value in asked["init_args"].items():
+            found = getattr(strategy, key)
+            assert (found if not isinstance(value, list) else [type(part).__name__ for part in found]) == value
+    assert method.normalization == overlay["model"].get("normalization", "trajectory")
+    assert ("base_logprobs" in method.requires) == (cli.model.base is not None)
+    assert cli.datamodule.responses_per_prompt == overlay.get("data", {}).get("responses_per_prompt", 1)
+    lines = path.read_text().splitlines()
+    assert lines[1] == f"# fireopd fit --config configs/opd.yaml --config configs/methods/{path.name}"
+    assert overlay["trainer"] == {"default_root_dir": f"runs/{path.stem}"}
+    assert len(lines) <= 12
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_every_method_builds_and_trains(path, tmp_path):
+    """Two steps on eight prompts each: weights stay finite, and move unless no row was kept."""
+    short = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
+    short += ["--data.engine.max_response_length=24", "--trainer.callbacks=[]", "--trainer.logger=false"]
+    short += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false", "--model.scheduler=null"]
+    cli = build([f"--config={CONFIGS / 'opd.yaml'}", f"--config={path}", *short], train=False)
+    check_method(cli, path)
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert 1 <= cli.model.policy_version <= 2
+    before = load_causal_lm("tiny/student", "model.student", "float32").state_dict()
+    after = cli.model.student.model.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(value, before[name]) for name, value in after.items())
+
+
+@pytest.mark.parametrize("base", ["multi_teacher.yaml", "paper/strong_to_weak.yaml"])
+@pytest.mark.parametrize("name", ["tip", "exopd"])
+def test_a_method_goes_over_any_config(name, base):
+    path = CONFIGS / "methods" / f"{name}.yaml"
+    check_method(build([f"--config={CONFIGS / base}", f"--config={path}"], train=False), path)
+
+
+def test_every_strategy_has_a_config():
+    named = " ".join(path.read_text() for path in METHODS)
+    for package in (filters, weighters, objectives):
+        for name in package.__all__:
+            strategy = vars(package)[name]
+            plain = name in ("AllOf", "LengthFilter") or isabstract(strategy)
+            assert plain or name in named, name

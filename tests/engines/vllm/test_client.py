@@ -1,0 +1,91 @@
+"""One server: what it answers is taken only if it makes sense."""
+
+import pytest
+from helpers.fake_server import FakeServer
+
+from fireopd.engines.vllm.client import RefusedError, Server, ServerError, flaw
+from fireopd.types import Response, Sampling
+
+STOPS = frozenset({1})
+
+
+def ask(fake, timeout=10.0, **settings):
+    defaults = {"seed": 3, "max_length": 8, "stops": STOPS, "version": "default"}
+    return Server(fake.url, timeout).generate([5, 6], Sampling(0.7, 0.9, 40), **(defaults | settings))
+
+
+@pytest.fixture
+def serve():
+    started = []
+
+    def start(*arguments, **settings):
+        started.append(FakeServer(*arguments, **settings))
+        return started[-1]
+
+    yield start
+    for fake in started:
+        fake.stop()
+
+
+def test_a_response_comes_with_its_log_probabilities(serve):
+    fake = serve()
+    assert ask(fake) == Response((5, 7, 7, 1), (-0.5,) * 4, finished=True)
+    [(path, body)] = fake.requests
+    assert path == "/inference/v1/generate"
+    assert body["token_ids"] == [5, 6]
+    expected = {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "seed": 3, "max_tokens": 8, "stop_token_ids": [1]}
+    assert expected.items() <= body["sampling_params"].items()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("die", "Error"),
+        ("hang", "did not answer in time"),
+        ("500", "500 for /inference/v1/generate: no"),
+        ("no json", "JSONDecodeError"),
+        ("no choices", "something else than a response"),
+        ("no logprobs", "something else than a response"),
+        ("too few logprobs", "with 3 log-probabilities for 4 tokens"),
+        ("nan", "whose log-probabilities are none"),
+        ("no token", "of 0 tokens, where 1 to 8 were asked for"),
+        ("too long", "of 99 tokens"),
+        ("words", "whose tokens are no ids"),
+        ("unstopped", "said to be finished with 7 as its last token"),
+    ],
+)
+def test_a_fault_is_an_error_that_says_which(serve, fault, message):
+    with pytest.raises(ServerError, match=message):
+        ask(serve(fault), timeout=0.5 if fault == "hang" else 10.0)
+
+
+def test_a_response_from_other_weights_is_an_error(serve):
+    with pytest.raises(ServerError, match="answered from weights default instead of 4"):
+        ask(serve(), version="4")
+
+
+def test_a_refusal_is_no_fault_of_the_server(serve):
+    with pytest.raises(RefusedError, match="400 for /inference/v1/generate: no"):
+        ask(serve("400"))
+
+
+def test_nobody_there():
+    fake = FakeServer()
+    fake.stop()
+    assert not Server(fake.url, 1.0).healthy()
+    with pytest.raises(ServerError, match="Connect"):
+        ask(fake)
+
+
+def test_log_probabilities_of_given_tokens(serve):
+    assert Server(serve().url, 5.0).logprobs([5, 6, 9]) == [-6.0, -9.0]
+
+
+def test_a_response_that_was_cut_does_not_end_with_a_stop_token():
+    assert flaw(Response((4, 5), (-1.0, -1.0), finished=False), 2, STOPS) is None
+    assert "cut with 1 as its last token" in flaw(Response((4, 1), (-1.0, -1.0), finished=False), 2, STOPS)
+
+
+def test_a_response_that_was_cut_too_early_is_no_response():
+    problem = flaw(Response((4, 5), (-1.0, -1.0), finished=False), 9, STOPS)
+    assert "cut after 2 tokens of 9: is its --max-model-len too small?" in problem

@@ -1,0 +1,73 @@
+"""The greedy mask: what is dropped, in which order, and where it ends."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.fakes import full_batch
+
+from fireopd.filters import MarginFilter
+
+
+def one_token_each(returns, rewards, groups=None):
+    """Rows of one response token, the log-ratio of which is the row's return."""
+    batch = full_batch(len(returns), 3)
+    mask = torch.zeros(len(returns), 3, dtype=torch.bool)
+    mask[:, 1] = True
+    logprobs = torch.zeros(len(returns), 3)
+    logprobs[:, 1] = torch.tensor(returns)
+    signals = {"teacher_logprobs": logprobs, "student_logprobs": torch.zeros_like(logprobs)}
+    signals["rewards"] = torch.tensor(rewards, dtype=torch.float32)
+    groups = torch.tensor(groups or [0] * len(returns))
+    return replace(batch, response_mask=mask, groups=groups, signals=signals)
+
+
+def naive(returns, rewards, margin, least_kept):
+    """Drop whichever one widens the gap most, by trying all of them."""
+    left = list(range(len(returns)))
+
+    def gap(rows):
+        good, bad = ([returns[row] for row in rows if bool(rewards[row]) is kind] for kind in (True, False))
+        return sum(good) / len(good) - sum(bad) / len(bad) if good and bad else None
+
+    while gap(left) is not None and gap(left) < margin and len(left) - 1 >= least_kept * len(returns):
+        tries = {row: gap([other for other in left if other != row]) for row in left}
+        tries = {row: value for row, value in tries.items() if value is not None}
+        if not tries:
+            break
+        left.remove(max(tries, key=lambda row: tries[row]))
+    return [row in left for row in range(len(returns))]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_mask_equals_trying_all(seed):
+    generator = torch.Generator().manual_seed(seed)
+    rows = int(torch.randint(1, 9, (1,), generator=generator))
+    returns = torch.randn(rows, generator=generator).tolist()
+    rewards = torch.randint(0, 2, (rows,), generator=generator).tolist()
+    for margin, least_kept in ((0.4, 0.5), (3.0, 0.0), (-5.0, 0.0), (0.0, 1.0)):
+        found = MarginFilter(margin, least_kept)(one_token_each(returns, rewards)).tolist()
+        assert found == naive(returns, rewards, margin, least_kept)
+
+
+def test_groups_are_compared_apart():
+    returns, rewards = [0.0, 1.0, 5.0, 4.0], [1, 0, 1, 0]
+    apart = MarginFilter(least_kept=0.0)(one_token_each([*returns, 9.0], [*rewards, 0], [0, 0, 1, 1, 1]))
+    assert apart.tolist() == [True, True, True, True, False]
+
+
+def test_least_kept_has_a_range():
+    with pytest.raises(ValueError, match=r"least_kept must be in \[0, 1\], got 2"):
+        MarginFilter(least_kept=2)
+
+
+def test_what_a_teacher_holds_impossible_is_dropped_and_decides_nothing():
+    returns, rewards = [-torch.inf, 0.0, 1.0, -torch.inf, 2.0], [1, 1, 1, 0, 0]
+    kept = MarginFilter(least_kept=0.0)(one_token_each(returns, rewards))
+    assert kept.tolist() == [False, False, True, False, True], "of the others, the greater correct one is left"
+
+
+def test_an_empty_response_is_dropped():
+    batch = one_token_each([0.0, 1.0, 2.0], [1, 1, 0])
+    batch.response_mask[1] = False
+    assert not MarginFilter(least_kept=0.0)(batch)[1]

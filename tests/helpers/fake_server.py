@@ -1,0 +1,136 @@
+"""Servers that speak as vLLM does, and misbehave when they are told to."""
+
+import json
+import socket
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from fireopd.engines.vllm.client import WORKER_EXTENSION
+from fireopd.engines.vllm.worker import read_snapshot
+
+SETTINGS = {
+    "model_config": {"logprobs_mode": "processed_logprobs"},
+    "parallel_config": {"worker_extension_cls": WORKER_EXTENSION},
+    "weight_transfer_config": None,
+}
+
+
+class FakeServer:
+    """Answers each prompt with its first token, some 7s and the stop token 1; what it was asked is in `requests`."""
+
+    def __init__(self, fault=None, after=0, settings=SETTINGS, port=0):
+        self.fault, self.after, self.settings = fault, after, settings
+        self.version, self.loaded, self.requests, self.connections = "default", {}, [], []
+        handler = type("Handler", (Handler,), {"fake": self})
+        self.http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self.port = self.http.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self):
+        self.http.shutdown()
+        self.http.server_close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def asked(self):
+        return [body["token_ids"] for path, body in self.requests if path == "/inference/v1/generate"]
+
+    def generate(self, body):
+        tokens = [body["token_ids"][0], 7, 7, 1]
+        logprobs = [{"token_id": t, "logprob": -0.5} for t in tokens]
+        choice = {"token_ids": tokens, "finish_reason": "stop", "logprobs": {"content": logprobs}}
+        choice["weight_versions"] = [{"version": self.version, "start": 0, "end": len(tokens)}]
+        asked = body["token_ids"]
+        told = [None, *({str(t): {"logprob": -float(t)}} for t in asked[1:])]
+        answer = {"choices": [choice], "prompt_logprobs": told}
+        return self.spoil(answer) if self.fault and len(self.asked) > self.after else answer
+
+    def spoil(self, answer):
+        choice = answer["choices"][0]
+        match self.fault:
+            case "die":
+                raise ConnectionAbortedError
+            case "hang":
+                time.sleep(1.5)
+            case "500" | "400":
+                return int(self.fault)
+            case "no json":
+                return "oops"
+            case "no choices":
+                answer["choices"] = []
+            case "no logprobs":
+                choice["logprobs"] = None
+            case "too few logprobs":
+                choice["logprobs"]["content"].pop()
+            case "nan":
+                choice["logprobs"]["content"][0]["logprob"] = float("nan")
+            case "no token":
+                choice["token_ids"], choice["logprobs"]["content"] = [], []
+            case "too long":
+                choice["token_ids"] = [7] * 99
+                choice["logprobs"]["content"] *= 99
+            case "words":
+                choice["token_ids"] = ["a", "b", "c", 1]
+            case "unstopped":
+                choice["token_ids"][-1] = 7
+            case "restarted":
+                choice["weight_versions"][0]["version"] = "default"
+        return answer
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Hands requests to the fake server."""
+
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.fake.connections.append(self.connection)
+
+    def do_GET(self):
+        answers = {
+            "/health": {},
+            "/server_info": {"vllm_config": self.fake.settings},
+            "/get_world_size": {"world_size": 2},
+        }
+        answers["/weight_info"] = {"weight_version": self.fake.version}
+        path = self.path.partition("?")[0]
+        self.answer(answers.get(path, 404))
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or "null")
+        self.fake.requests.append((self.path, body))
+        match self.path:
+            case "/inference/v1/generate":
+                try:
+                    self.answer(self.fake.generate(body))
+                except ConnectionAbortedError:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+            case "/collective_rpc":
+                self.fake.loaded = dict(read_snapshot(Path(body["kwargs"]["folder"])))
+                self.answer({"results": [None]})
+            case "/reset_prefix_cache":
+                self.answer({"success": True})
+            case "/update_weight_version":
+                self.fake.version = body["new_version"]
+                self.answer({"success": True})
+            case _:
+                self.answer({})
+
+    def answer(self, body):
+        status = body if isinstance(body, int) else 200
+        text = body if isinstance(body, str) else json.dumps({"error": {"message": "no"}} if status != 200 else body)
+        self.send_response(status)
+        self.send_header("content-length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *arguments):
+        pass

@@ -1,0 +1,187 @@
+"""Teachers' distributions beside the student's: chunks against whole tensors of logits, in value and gradient."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.fakes import rollouts_of, scored_batch
+from helpers.models import make_model, teachers_of, wide_model
+
+from fireopd.errors import UserError
+from fireopd.models.distributions import Comparison, Distributions, joint_signals
+from fireopd.models.scorer import CausalScorer, score_rollouts
+from fireopd.objectives import GeneralizedJSD, TopKDivergence
+from fireopd.reductions import kl
+from fireopd.teachers import HFTeacher, score_by_teachers
+from fireopd.training.stopwatch import Stopwatch
+from fireopd.types.signals import JOINT
+
+CPU = torch.device("cpu")
+
+
+def whole_log_distributions(model, rollouts, temperature):
+    """float [B, L, V]: before each token, from all logits at once."""
+    logits = model(input_ids=rollouts.tokens).logits[:, :-1] / temperature
+    first = torch.zeros_like(logits[:, :1])
+    return torch.cat([first, logits], 1).log_softmax(-1)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_chunks_equal_whole_logits_in_value_and_gradient(chunk, temperature):
+    names = ["narrow", "wide", "wide", "narrow", "wide", "narrow"]
+    batch = scored_batch(6, 11, seed=2, teachers=names)
+    rollouts = replace(rollouts_of(batch), sampling=replace(batch.sampling, temperature=temperature))
+    mask = rollouts.response_mask
+    sizes = [int(mask[[own == name for own in names]].sum()) for name in ("narrow", "wide")]
+    assert all(size % 7 for size in sizes), "the last chunks are to be uneven"
+    models = {"narrow": make_model("untied"), "wide": wide_model()}
+    with torch.no_grad():
+        models["narrow"].lm_head.weight.mul_(1.5)
+    upstream = torch.randn(mask.shape, generator=torch.Generator().manual_seed(3))
+    objective, gradients = GeneralizedJSD(0.3), []
+    for by_chunks in (True, False):
+        student = make_model("tied")
+        if by_chunks:
+            teachers = teachers_of(models, chunk)
+            _, known = score_by_teachers(teachers, rollouts, Stopwatch(), entropy=False, distributions=True)
+            comparison = Comparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+            scorer = CausalScorer(student, chunk * 40)
+            scores = scorer(rollouts.tokens, mask, temperature=temperature, comparison=comparison)
+            value = ours = scores.compared["divergence"]
+        else:
+            own = whole_log_distributions(student, rollouts, temperature)
+            theirs = {name: whole_log_distributions(model, rollouts, temperature) for name, model in models.items()}
+            other = torch.stack([theirs[name][row] for row, name in enumerate(names)])
+            value = expected = objective.divergence(own.flatten(0, 1), other.flatten(0, 1)).view(mask.shape) * mask
+        (upstream * value).sum().backward()
+        gradients.append({name: p.grad for name, p in student.named_parameters()})
+    assert expected.max() > 0.01
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(
+            gradient, gradients[1][name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert all(p.grad is None for model in models.values() for p in model.parameters())
+
+
+@pytest.mark.parametrize("budget", [1, 30, 10**6])
+def test_joint_signals_equal_a_naive_reference(budget):
+    names = ["narrow", "wide"] * 3
+    rollouts = rollouts_of(scored_batch(6, 11, seed=5, teachers=names))
+    models, student = {"narrow": make_model("untied"), "wide": wide_model()}, make_model("tied")
+    scores, known = score_by_teachers(teachers_of(models, 7), rollouts, Stopwatch(), entropy=True, distributions=True)
+    plain, nothing = score_by_teachers(teachers_of(models, 7), rollouts, Stopwatch(), entropy=True, distributions=False)
+    assert nothing is None
+    assert torch.equal(scores.logprobs, plain.logprobs)
+    assert torch.equal(scores.entropy, plain.entropy)
+    comparison = Comparison(known, joint_signals(JOINT, 5))
+    found = score_rollouts(
+        CausalScorer(student, 280), rollouts, entropy=False, token_budget=budget, comparison=comparison
+    )
+    assert found.compared.keys() == JOINT
+    with torch.no_grad():
+        own = whole_log_distributions(student, rollouts, 1.0).double().exp().tolist()
+        others = {
+            name: whole_log_distributions(model, rollouts, 1.0).double().exp().tolist()
+            for name, model in models.items()
+        }
+    for row, name in enumerate(names):
+        for place in range(rollouts.tokens.shape[1]):
+            read = {signal: values[row, place].item() for signal, values in found.compared.items()}
+            if not rollouts.response_mask[row, place]:
+                assert set(read.values()) == {0.0}
+                continue
+            p, q = own[row][place], others[name][row][place]
+            tops = [set(sorted(range(40), key=lambda v, x=x: -x[v])[:5]) for x in (p, q)]
+            exact = sum(a * torch.tensor(a / b).log().item() for a, b in zip(p, q, strict=True))
+            assert read["reverse_kl"] == pytest.approx(exact, abs=1e-5)
+            assert read["topk_overlap"] == pytest.approx(len(tops[0] & tops[1]) / 5)
+            assert read["student_topk_mass"] == pytest.approx(sum(q[v] for v in tops[0]), abs=1e-5)
+
+
+def test_only_what_is_declared_is_measured():
+    student, teacher = torch.randn(2, 3, 9).log_softmax(-1)
+    assert joint_signals(frozenset({"topk_overlap"}), 4)(student, teacher).keys() == {"topk_overlap"}
+    whole = joint_signals(JOINT, 99)(student, teacher)
+    assert whole["topk_overlap"].tolist() == [1.0] * 3
+    torch.testing.assert_close(whole["student_topk_mass"], torch.ones(3))
+
+
+def test_a_student_that_is_its_own_teacher_is_at_no_distance():
+    rollouts = rollouts_of(scored_batch(4, 11, teachers=["one"] * 4))
+    model = make_model("tied")
+    _, known = score_by_teachers(
+        teachers_of({"one": model}, 5), rollouts, Stopwatch(), entropy=False, distributions=True
+    )
+    comparison = Comparison(known, joint_signals(JOINT, 5))
+    found = score_rollouts(
+        CausalScorer(model, 120), rollouts, entropy=False, token_budget=99, comparison=comparison
+    ).compared
+    assert found["reverse_kl"].abs().max() < 1e-5
+    assert (found["topk_overlap"][rollouts.response_mask] == 1).all()
+
+
+def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
+    """What autograd saves of two models is no larger than one chunk of logits, or the hidden states."""
+    rollouts = rollouts_of(scored_batch(16, 20, teachers=["one"] * 16))
+    _, known = score_by_teachers(
+        teachers_of({"one": make_model("untied")}, 4), rollouts, Stopwatch(), entropy=False, distributions=True
+    )
+    assert sum(states.numel() for states in known.states) == int(rollouts.response_mask.sum()) * 16
+    objective, sizes = TopKDivergence(4, mass="tail"), []
+    comparison = Comparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+    scorer = CausalScorer(make_model("tied"), chunk_logits=160)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        scores = scorer(rollouts.tokens, rollouts.response_mask, comparison=comparison)
+        (scores.compared["divergence"].sum() + scores.logprobs.sum()).backward()
+    assert int(rollouts.response_mask.sum()) > 40
+    assert max(sizes) <= max(4 * 41, rollouts.tokens.numel() * 24)
+
+
+def test_rows_of_a_context_are_aligned(tiny_prompts):
+    """A teacher that reads more before the response answers about the same tokens."""
+    from fireopd.engines.rollout import collate
+    from fireopd.types import Response
+
+    prompts = [prompt for prompt in tiny_prompts if prompt.teacher == "math"][:3]
+    responses = [
+        Response((5, 6, 7, 1), (-1.0,) * 4, True),
+        Response((8, 1), (-1.0,) * 2, True),
+        Response((9,), (-1.0,), True),
+    ]
+    rollouts = collate(prompts, responses, range(3), scored_batch().sampling, 0)
+    known = []
+    for context in ([], [{"role": "user", "content": "7;+5"}, {"role": "assistant", "content": "7+5=12;#12"}]):
+        teacher = HFTeacher("tiny/math", context=context)
+        teacher.setup("model.teachers.math", CPU)
+        scores, distributions = teacher.score_with_distributions(rollouts, entropy=False)
+        known.append(distributions)
+        assert [len(states) for states in distributions.states] == [4, 2, 1]
+        for row, states in enumerate(distributions.states):
+            logprobs = distributions.heads[row](states).log_softmax(-1)
+            chosen = rollouts.tokens[row][rollouts.response_mask[row]]
+            expected = scores.logprobs[row][rollouts.response_mask[row]]
+            torch.testing.assert_close(logprobs.gather(-1, chosen[:, None]).squeeze(-1), expected)
+    assert (known[0].states[0] - known[1].states[0]).abs().max() > 0.01
+
+
+def test_an_output_layer_of_another_size_is_refused(tmp_path):
+    make_model("tied").save_pretrained(tmp_path)
+    HFTeacher("tiny/math").check_distributions("model.teachers.x", "tiny/student")
+    with pytest.raises(UserError, match=r"model.teachers.x.path: .* it has 40 logits against the student's \d+"):
+        HFTeacher(str(tmp_path)).check_distributions("model.teachers.x", "tiny/student")
+
+
+def test_kl_of_log_distributions():
+    p, q = torch.tensor([[0.5, 0.5, 0.0]]).log(), torch.tensor([[0.25, 0.5, 0.25]]).log()
+    assert kl(p, q).item() == pytest.approx(0.5 * torch.tensor(2.0).log().item())
+    assert kl(q, p).item() == torch.inf
+
+
+def test_rows_are_selected_with_their_heads():
+    heads = tuple(object() for _ in range(3))
+    known = Distributions(tuple(torch.full((2, 2), float(row)) for row in range(3)), heads)
+    some = known.select(torch.tensor([2, 0]))
+    assert some.heads == (heads[2], heads[0])
+    assert [states[0, 0].item() for states in some.states] == [2.0, 0.0]

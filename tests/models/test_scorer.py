@@ -1,0 +1,115 @@
+"""Scoring by chunks against the plain computation, in value and gradient."""
+
+import pytest
+import torch
+from helpers.fakes import rollouts_of, scored_batch
+from helpers.largest_tensor import LargestTensor
+from helpers.models import CONFIGS, SIZES, make_model
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from fireopd.errors import UserError
+from fireopd.models.scorer import CausalScorer, check_scorer, score_rollouts
+
+
+def plain(model, tokens, mask, temperature):
+    """The same from the whole tensor of logits, by way of probabilities."""
+    probabilities = (model(input_ids=tokens).logits / temperature).softmax(-1)
+    before = probabilities[:, :-1]
+    chosen = before.gather(-1, tokens[:, 1:, None]).squeeze(-1).log()
+    entropy = -(before * before.log()).sum(-1)
+    first = torch.zeros(len(tokens), 1, dtype=chosen.dtype)
+    return tuple(torch.cat([first, part], dim=1) * mask for part in (chosen, entropy))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_chunks_equal_the_plain_computation_in_value_and_gradient(kind, chunk):
+    batch, temperature = scored_batch(5, 11, seed=2), 0.7
+    tokens, mask = batch.tokens, batch.response_mask
+    assert int(mask.sum()) % 7 != 0, "the last chunk is to be uneven"
+    generator = torch.Generator().manual_seed(3)
+    upstream = [torch.randn(tokens.shape, generator=generator) for _ in range(2)]
+    gradients = []
+    for by_chunks in (True, False):
+        model = make_model(kind)
+        if by_chunks:
+            scores = CausalScorer(model, chunk * 40)(tokens, mask, temperature=temperature, entropy=True)
+            values = ours = (scores.logprobs, scores.entropy)
+        else:
+            values = expected = plain(model, tokens, mask, temperature)
+        sum((u * v).sum() for u, v in zip(upstream, values, strict=True)).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    for value, reference in zip(ours, expected, strict=True):
+        torch.testing.assert_close(value, reference, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(
+            gradient, gradients[1][name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_double_precision_stays_double():
+    batch = scored_batch(3, 8)
+    model = make_model("untied", torch.float64)
+    scores = CausalScorer(model, 160)(batch.tokens, batch.response_mask)
+    expected, _ = plain(model, batch.tokens, batch.response_mask, 1.0)
+    torch.testing.assert_close(scores.logprobs, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
+    """Forward and backward, with a vocabulary that is large beside the hidden states."""
+    batch = scored_batch(16, 20)
+    config = Qwen3Config(vocab_size=900, head_dim=8, num_key_value_heads=1, tie_word_embeddings=True, **SIZES)
+    model = AutoModelForCausalLM.from_config(config)
+    largest_else = max(900 * 16, batch.tokens.numel() * 24)
+    assert int(batch.response_mask.sum()) * 900 > 5 * largest_else
+    for chunk in (900, 2 * largest_else):
+        with LargestTensor() as largest:
+            scores = CausalScorer(model, chunk)(batch.tokens, batch.response_mask, entropy=True)
+            (scores.logprobs.sum() + scores.entropy.sum()).backward()
+        assert largest.size <= max(chunk, largest_else)
+
+
+def test_entropies_are_computed_only_if_asked_for():
+    batch = scored_batch()
+    assert CausalScorer(make_model("tied"))(batch.tokens, batch.response_mask).entropy is None
+
+
+def test_nothing_to_score_gives_zeros_with_a_graph():
+    batch = scored_batch()
+    scorer = CausalScorer(make_model("tied"))
+    scores = scorer(batch.tokens, torch.zeros_like(batch.response_mask))
+    scores.logprobs.sum().backward()
+    assert scores.logprobs.abs().sum() == 0
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in scorer.parameters())
+
+
+@pytest.mark.parametrize("budget", [1, 30, 10**6])
+def test_micro_batches_of_scoring_put_rows_back_in_place(budget):
+    rollouts = rollouts_of(scored_batch(7, 12, seed=4))
+    scorer = CausalScorer(make_model("tied"))
+    scores = score_rollouts(scorer, rollouts, entropy=True, token_budget=budget)
+    with torch.no_grad():
+        whole = scorer(rollouts.tokens, rollouts.response_mask, entropy=True)
+    torch.testing.assert_close(scores.logprobs, whole.logprobs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores.entropy, whole.entropy, rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_that_changes_its_logits_after_the_head_is_refused():
+    from transformers import Gemma2Config
+
+    config = Gemma2Config(vocab_size=40, head_dim=8, num_key_value_heads=1, final_logit_softcapping=0.5, **SIZES)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20)
+    with pytest.raises(UserError, match="differ from the model's own logits"):
+        check_scorer("model.student", "gemma", CausalScorer(model))
+
+
+def test_a_model_that_answers_nan_is_refused():
+    model = make_model("tied")
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="nan nats"):
+        check_scorer("model.student", "broken", CausalScorer(model))

@@ -1,0 +1,64 @@
+"""The student's weights by name: what a checkpoint would hold, tied tensors once."""
+
+import math
+import os
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from helpers.fakes import free_port
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from fireopd.models.loading import load_causal_lm
+from fireopd.models.weight_stream import Weights
+
+
+def test_tied_tensors_come_once_and_nothing_is_missing():
+    model = load_causal_lm("tiny/student", "x", "float32")
+    weights = Weights(model)
+    names = [name for name, _ in weights]
+    assert len(set(names)) == len(names)
+    assert set(model.state_dict()) - set(names) == {"lm_head.weight"}
+    assert [name for name, _ in weights] == names, "it can be iterated over again"
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in weights)
+    assert all(not tensor.requires_grad for _, tensor in weights)
+    assert weights.metadata() == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in weights]
+
+
+def test_buffers_that_a_checkpoint_holds_are_weights_too():
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("saved", torch.ones(1))
+    model.register_buffer("made_anew", torch.ones(1), persistent=False)
+    assert [name for name, _ in Weights(model)] == ["weight", "bias", "saved"]
+
+
+def test_what_comes_is_the_model_as_it_is_now():
+    model = torch.nn.Linear(1, 1, bias=False)
+    weights = Weights(model)
+    with torch.no_grad():
+        model.weight.fill_(5.0)
+    assert dict(weights)["weight"].item() == 5.0
+
+
+def gather(rank, port, folder):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    model = torch.nn.Linear(3, 5)
+    for name, shape in (("weight", (5, 3)), ("bias", (5,))):
+        whole = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
+        setattr(model, name, torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)])))
+    weights = Weights(model)
+    assert weights.metadata() == [("weight", torch.float32, (5, 3)), ("bias", torch.float32, (5,))]
+    torch.save(dict(weights), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_sharded_tensors_are_gathered_whole_on_every_process(tmp_path):
+    port = free_port()
+    mp.spawn(gather, (port, str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        whole = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(whole["weight"], torch.arange(15.0).reshape(5, 3))
+        assert torch.equal(whole["bias"], torch.arange(5.0))

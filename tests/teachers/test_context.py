@@ -1,0 +1,83 @@
+"""A teacher with a context of its own: the same response tokens, read after more."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.fakes import rollouts_of, scored_batch
+
+from fireopd.engines import HFEngine
+from fireopd.engines.rollout import collate
+from fireopd.errors import UserError
+from fireopd.models.loading import encode_chats, load_causal_lm, load_tokenizer
+from fireopd.teachers import HFTeacher
+from fireopd.teachers.context import after_prompts, align
+from fireopd.types import Prompt
+
+EXAMPLES = [{"role": "user", "content": "7;+5"}, {"role": "assistant", "content": "7+5=12;#12"}]
+
+
+@pytest.fixture
+def rollouts(tiny_prompts):
+    engine = HFEngine(max_response_length=24)
+    engine.setup("tiny/student", torch.device("cpu"))
+    return collate(tiny_prompts[:6], engine.generate(tiny_prompts[:6], range(6)), range(6), engine.sampling, 0)
+
+
+def naive(messages, response):
+    """Log-probability and entropy of each response token after some messages, with plain logits."""
+    tokenizer, model = load_tokenizer("tiny/math", "x"), load_causal_lm("tiny/math", "x", "float32").eval()
+    prompt = list(encode_chats(tokenizer, [messages], {})[0])
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return logits.gather(-1, torch.tensor(response)[:, None])[:, 0], -(logits.exp() * logits).sum(-1)
+
+
+def test_scores_are_those_of_the_same_response_after_the_richer_prompt(rollouts):
+    teacher, plain = HFTeacher("tiny/math", context=EXAMPLES), HFTeacher("tiny/math")
+    for each in (teacher, plain):
+        each.setup("x", torch.device("cpu"))
+    scores = teacher.score(rollouts, entropy=True)
+    assert scores.logprobs.shape == rollouts.tokens.shape
+    assert not scores.logprobs[~rollouts.response_mask].any()
+    for row, prompt in enumerate(rollouts.prompts):
+        place = rollouts.response_mask[row]
+        logprobs, entropy = naive([*EXAMPLES, *prompt.content], rollouts.tokens[row][place].tolist())
+        torch.testing.assert_close(scores.logprobs[row][place], logprobs, atol=1e-4, rtol=0)
+        torch.testing.assert_close(scores.entropy[row][place], entropy, atol=1e-4, rtol=0)
+    assert (scores.logprobs - plain.score(rollouts, entropy=False).logprobs).abs().max() > 0.01
+
+
+def test_a_context_stands_behind_the_prompts_own_system_message():
+    teacher = HFTeacher("tiny/math", context=EXAMPLES)
+    own = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1;+1"}]
+    tokenizer = load_tokenizer("tiny/math", "x")
+    (expected,) = encode_chats(tokenizer, [[own[0], *EXAMPLES, own[1]]], {})
+    assert teacher.reads(Prompt((), "math", "math", None, "p", own)) == expected
+
+
+def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch):
+    seen = []
+    monkeypatch.setattr("fireopd.teachers.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)])
+    prompt = replace(tiny_prompts[0], template_options={"enable_thinking": False})
+    HFTeacher("tiny/math", context=EXAMPLES).reads(prompt)
+    assert seen == [{"enable_thinking": False}]
+
+
+def test_without_a_context_the_teacher_reads_what_the_student_reads(tiny_prompts):
+    assert HFTeacher("tiny/math").reads(tiny_prompts[0]) == tiny_prompts[0].tokens
+
+
+def test_moving_to_other_prompts_and_back_changes_nothing():
+    rollouts = rollouts_of(scored_batch(7, 12))
+    moved = after_prompts(rollouts, [[9] * (1 + row % 4) for row in range(7)])
+    assert torch.equal(moved.tokens[moved.response_mask], rollouts.tokens[rollouts.response_mask])
+    assert torch.equal(moved.attention_mask.sum(-1), moved.response_mask.sum(-1) + torch.arange(7) % 4 + 1)
+    back = align(moved.sampling_logprobs, moved, rollouts)
+    assert torch.equal(back, rollouts.sampling_logprobs * rollouts.response_mask)
+
+
+def test_prompts_of_plain_text_are_refused():
+    text = Prompt((5, 6), "x", "math", None, "train.jsonl:3", "5+6")
+    with pytest.raises(UserError, match="model.teachers.x.context: 'train.jsonl:3': chat messages cannot stand before"):
+        HFTeacher("tiny/math", context=EXAMPLES).check("model.teachers.x", "tiny/student", [text], 8)

@@ -1,0 +1,113 @@
+"""The conformance kit on direct objectives: what is wrong with a divergence is found, with its name and a remedy."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from fireopd.objectives import DirectObjective, GeneralizedJSD
+from fireopd.reductions import kl
+from fireopd.testing import check_objective, expected_gradient
+
+
+@dataclass(frozen=True)
+class Right(DirectObjective):
+    def divergence(self, student, teacher):
+        return kl(student, teacher)
+
+
+@dataclass(frozen=True)
+class MeanOfChunk(Right):
+    """Its scale is that of whatever is in the chunk."""
+
+    def divergence(self, student, teacher):
+        gap = kl(student, teacher)
+        return gap / gap.sum().clamp(min=1e-3)
+
+
+@dataclass(frozen=True)
+class Detached(Right):
+    def divergence(self, student, teacher):
+        return kl(student, teacher).detach()
+
+
+@dataclass(frozen=True)
+class NotSummed(Right):
+    def divergence(self, student, teacher):
+        return student.exp() * (student - teacher)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Right):
+    """Is not 0 between equals."""
+
+    def divergence(self, student, teacher):
+        return -(teacher.exp() * student.clamp(min=-100)).sum(-1)
+
+
+@dataclass(frozen=True)
+class NotANumber(Right):
+    """0 times infinity."""
+
+    def divergence(self, student, teacher):
+        return (student.exp() * (student - teacher)).sum(-1)
+
+
+@dataclass(frozen=True)
+class InPlace(Right):
+    def divergence(self, student, teacher):
+        return kl(student, teacher.clamp_(min=-3) * 1) * 0 + kl(student, teacher)
+
+
+@dataclass(frozen=True)
+class NegativeCoefficient(Right):
+    requires = frozenset({"teacher_entropy"})
+
+    def coefficient(self, batch):
+        return batch.teacher_entropy - 1
+
+
+@dataclass(frozen=True)
+class UndeclaredInCoefficient(Right):
+    def coefficient(self, batch):
+        return batch.teacher_entropy
+
+
+def test_a_right_one_passes():
+    check_objective(Right())
+
+
+@pytest.mark.parametrize(
+    ("objective", "parts"),
+    [
+        (MeanOfChunk(), ["MeanOfChunk.divergence gives token", "in another", "take no statistics over dim 0"]),
+        (Detached(), ["Detached.divergence has no gradient: leave out .detach()"]),
+        (NotSummed(), ["NotSummed.divergence returns torch.float32 [6, 12] for 6 tokens: return torch.float32 [T]"]),
+        (CrossEntropy(), ["where student and teacher are equal: a divergence is 0 there"]),
+        (NotANumber(), ["not finite on a token that both rule out", "fireopd.reductions.kl"]),
+        (InPlace(), ["modifies the distributions it is given"]),
+        (NegativeCoefficient(), ["NegativeCoefficient.coefficient gives token", "finite and >= 0"]),
+        (UndeclaredInCoefficient(), ["reads 'teacher_entropy' without declaring it"]),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_found_and_named(objective, parts):
+    with pytest.raises(AssertionError) as found:
+        check_objective(objective)
+    text = " ".join(str(found.value).split())
+    for part in parts:
+        assert part in text, text
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_the_expected_gradient_has_that_of_the_divergence_in_it(beta):
+    student, teacher = torch.randn(2, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits = student.clone().requires_grad_()
+    p, q = logits.softmax(-1), teacher.softmax(-1)
+    m = beta * q + (1 - beta) * p
+    parts = [(q * (q / p).log()).sum(), (p * (p / q).log()).sum()]
+    exact = {0.0: parts[0], 1.0: parts[1]}.get(
+        beta, beta * (q * (q / m).log()).sum() + (1 - beta) * (p * (p / m).log()).sum()
+    )
+    (exact,) = torch.autograd.grad(exact, logits)
+    torch.testing.assert_close(expected_gradient(GeneralizedJSD(beta), student, teacher), exact)

@@ -1,0 +1,248 @@
+"""The conformance kit: what is right passes, and each planted mistake is found, with its name and a remedy."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+import torch
+from helpers import wrong_strategies as wrong
+
+from fireopd.cli.entry_points import load_plugins
+from fireopd.filters import AllOf, LengthFilter, TeacherLikelihoodFilter, TrajectoryFilter
+from fireopd.objectives import Objective, ReverseKL
+from fireopd.testing import check_filter, check_objective, check_weighter, example_batch, expected_gradient
+from fireopd.testing.example_batches import VOCABULARY, edges, with_garbage, with_padding
+from fireopd.types.signals import PER_TRAJECTORY, SIGNALS
+from fireopd.weighters import EntropyWeighter, ProductOf, TokenWeighter
+
+CHECKS = {"fireopd.filters": check_filter, "fireopd.weighters": check_weighter, "fireopd.objectives": check_objective}
+BUILT_IN = [p for p in load_plugins() if p.group in CHECKS and p.package == "fireopd"]
+EXAMPLES = {
+    "AllOf": AllOf([TeacherLikelihoodFilter(0.4, per_teacher=True), LengthFilter(2, 6, only_finished=True)]),
+    "ProductOf": ProductOf([EntropyWeighter(2.0, 0.0), EntropyWeighter(0.0, 1.0)]),
+}
+"""Of those that say little without settings."""
+
+
+@pytest.mark.parametrize("plugin", BUILT_IN, ids=lambda plugin: plugin.strategy.__name__)
+def test_every_built_in_strategy_keeps_its_contract(plugin):
+    name = plugin.strategy.__name__
+    strategy = EXAMPLES[name] if name in EXAMPLES else plugin.strategy()
+    for variant in (strategy, *switched(strategy)):
+        CHECKS[plugin.group](variant)
+
+
+def switched(strategy):
+    """Yield the strategy with each other value of each switch among its settings."""
+    types = get_type_hints(type(strategy))
+    for setting in fields(strategy):
+        values = (False, True) if types[setting.name] is bool else get_args(types[setting.name])
+        if types[setting.name] is bool or get_origin(types[setting.name]) is Literal:
+            for value in values:
+                if value != getattr(strategy, setting.name):
+                    yield replace(strategy, **{setting.name: value})
+
+
+def test_switches_are_all_tried():
+    assert set(switched(TeacherLikelihoodFilter(0.3))) == {TeacherLikelihoodFilter(0.3, per_teacher=True)}
+
+
+def check(strategy):
+    """Examine a strategy of any kind."""
+    kinds = {TrajectoryFilter: check_filter, TokenWeighter: check_weighter, Objective: check_objective}
+    next(examine for kind, examine in kinds.items() if isinstance(strategy, kind))(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parts"),
+    [
+        (wrong.ReadsPadding(), ["reads what is off the response mask: with nan planted there, token", "reductions"]),
+        (wrong.CountsColumns(), ["depends on padding: with 1 more columns", "batch.lengths, never by the width"]),
+        (wrong.LeaksGradient(), ["leaks a gradient", "Leave out torch.enable_grad"]),
+        (wrong.SaysItLooksAtOne(), ["says by_trajectory = True", "other rows of the batch are missing", "Leave"]),
+        (wrong.DependsOnOrder(), ["depends on the order of rows", "trajectory", "batch.groups and batch.teachers"]),
+        (
+            wrong.ReadsUndeclared(),
+            [
+                "reads 'teacher_entropy' without declaring",
+                'requires = frozenset({"student_entropy", "teacher_entropy"})',
+            ],
+        ),
+        (wrong.ReadsUndeclaredLate(), ["'teacher_entropy' without declaring", 'frozenset({"teacher_entropy"})']),
+        (wrong.NegativeWeight(), ["gives token", "the value -", "finite and >= 0"]),
+        (wrong.NanOnOneToken(), ["fails at the edges", "the value nan on one trajectory of one token"]),
+        (wrong.WrongShape(), ["returns shape [13] where the batch has [13, 12]: return [N, L], one number for each"]),
+        (wrong.WrongType(), ["returns torch.float32: return torch.bool"]),
+        (wrong.HiddenState(), ["once it has seen others", "it has a hidden state", "state_dict and load_state_dict"]),
+        (wrong.GlobalStatistics(), ["once other instances have seen other batches", "statistics over micro-batches"]),
+        (wrong.DrawsLots(), ["draws from torch's global generator", "batch.policy_version"]),
+        (wrong.ModifiesItsInput(), ["modifies the batch it is given (student_entropy)", ".clone() first"]),
+        (wrong.NotPicklable(), ["cannot be pickled", "Define the class at the top of a module"]),
+        (
+            wrong.MutableDefault(),
+            ["has the mutable default scale = tensor(1.)", "scale: Tensor = field(default_factory"],
+        ),
+        (wrong.NotFrozen(), ["is no frozen dataclass", "Write @dataclass(frozen=True) above class NotFrozen"]),
+        (wrong.ForgetsItsState(), ["goes on differently after a checkpoint", "take all of it back in load_state_dict"]),
+        (wrong.Misspelt(), ["requires 'teacher_entropi', which is no signal. Did you mean 'teacher_entropy'?"]),
+        (
+            wrong.SettingIsChanged(),
+            ["is another one after it was written in a configuration", "power=2.0", "power=4.0"],
+        ),
+        (wrong.Overflows(), ["fails at the edges", "the value inf on student log-probabilities of -100 nats", "clamp"]),
+        (wrong.Crashes(), ["raises AttributeError on an ordinary batch (wrong_strategies.py, line", "'limit'"]),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
+)
+@pytest.mark.filterwarnings("ignore:std")
+def test_what_is_wrong_is_found_and_named(strategy, parts):
+    wrong.PEAKS.clear()
+    with pytest.raises(AssertionError) as found:
+        check(strategy)
+    text = " ".join(str(found.value).split())
+    assert f"- {type(strategy).__name__} " in text
+    for part in parts:
+        assert part in text, text
+
+
+def test_a_mistake_alone_is_reported_alone_and_several_all_at_once():
+    for strategy in (wrong.LeaksGradient(), wrong.ReadsUndeclared(), wrong.DependsOnOrder(), wrong.NotFrozen()):
+        with pytest.raises(AssertionError, match="breaks 1 rule of its contract"):
+            check(strategy)
+
+    @dataclass
+    class Hopeless(TokenWeighter):
+        """A class in a function cannot be pickled, either."""
+
+        requires = frozenset({"student_entropy"})
+
+        def __call__(self, batch):
+            return -batch.student_entropy - batch.teacher_entropy.mean()
+
+    with pytest.raises(AssertionError) as found:
+        check(Hopeless())
+    text = " ".join(str(found.value).split())
+    for part in ("no frozen dataclass", "'teacher_entropy' without declaring", "cannot be pickled", "the value -"):
+        assert part in text
+    assert "reads what is off the response mask" in text, "the examination goes on with what was not declared"
+
+
+@dataclass(frozen=True)
+class RunningMean(TokenWeighter):
+    """A strategy with a state, done right."""
+
+    requires = frozenset({"teacher_entropy"})
+    seen: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __call__(self, batch):
+        now = torch.where(batch.response_mask, batch.teacher_entropy, 0.0).sum() / batch.lengths.sum().clamp(min=1)
+        self.seen["mean"] = 0.5 * self.seen.get("mean", 1.0) + 0.5 * now.item()
+        return (batch.teacher_entropy > self.seen["mean"]).float()
+
+    def state_dict(self):
+        return dict(self.seen)
+
+    def load_state_dict(self, state_dict):
+        self.seen.update(state_dict)
+
+
+def test_a_state_that_is_saved_is_allowed_also_in_a_composition():
+    check_weighter(RunningMean())
+    check_weighter(ProductOf([RunningMean(), EntropyWeighter()]))
+    with pytest.raises(AssertionError, match="hidden state"):
+        check_weighter(ProductOf([wrong.HiddenState()]))
+
+
+def test_a_class_or_another_kind_is_refused():
+    with pytest.raises(TypeError, match=r"is no TokenWeighter: give an instance, EntropyWeighter\(...\)"):
+        check_weighter(EntropyWeighter)
+    with pytest.raises(TypeError, match="is no TrajectoryFilter"):
+        check_filter(EntropyWeighter())
+
+
+def test_example_batches_hold_every_signal_in_its_range():
+    for seed in range(5):
+        batch = example_batch(seed=seed)
+        assert batch.signals.keys() == SIGNALS.keys()
+        assert len(set(batch.teachers)) == 3
+        assert not batch.finished.all()
+        assert batch.lengths.min() >= 1
+        for name, value in batch.signals.items():
+            assert value.dtype == torch.float32
+            if name not in PER_TRAJECTORY:
+                assert (value[~batch.response_mask] == 0).all()
+            low, high = (-6, 0) if "logprobs" in name else (0, torch.tensor(VOCABULARY).log())
+            assert low <= value.min() < value.max() <= high, name
+        for group in batch.groups.unique():
+            rewards = batch.rewards[batch.groups == group]
+            assert len(rewards) == 1 or set(rewards.tolist()) == {0.0, 1.0}
+
+
+def test_garbage_and_padding_leave_the_response_as_it_is():
+    batch = example_batch()
+    dirty, wide = with_garbage(batch, torch.nan), with_padding(batch, 4)
+    for name, value in batch.signals.items():
+        if name in PER_TRAJECTORY:
+            assert torch.equal(dirty.signals[name], value)
+            continue
+        assert torch.equal(dirty.signals[name].isnan(), ~batch.response_mask)
+        assert torch.equal(dirty.signals[name][batch.response_mask], value[batch.response_mask])
+        assert torch.equal(wide.signals[name][wide.response_mask], value[batch.response_mask])
+    assert torch.equal(dirty.tokens[batch.response_mask], batch.tokens[batch.response_mask])
+    assert not torch.equal(dirty.tokens, batch.tokens)
+
+
+def test_the_edges_are_what_they_are_called():
+    found = edges(0)
+    assert found["one trajectory of one token"].response_mask.sum() == 1
+    assert not found["no response token at all"].response_mask.any()
+    assert (found["an empty response among others"].lengths == 0).sum() == 1
+    equal = found["a teacher that equals the student"]
+    assert torch.equal(equal.teacher_entropy, equal.student_entropy)
+    assert torch.equal(ReverseKL().advantage(equal), torch.zeros_like(equal.student_logprobs))
+
+
+def logits(seed):
+    return torch.randn(7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_the_expected_gradient_of_reverse_kl_is_that_of_the_divergence():
+    student, teacher = logits(0), logits(1)
+    leaf = student.clone().requires_grad_()
+    log_p, log_q = leaf.log_softmax(-1), teacher.log_softmax(-1)
+    (exact,) = torch.autograd.grad((log_p.exp() * (log_p - log_q)).sum(), leaf)
+    assert exact.abs().max() > 0.01
+    torch.testing.assert_close(expected_gradient(ReverseKL(), student, teacher), exact, rtol=1e-10, atol=1e-12)
+
+
+def test_numbers_of_the_expected_gradient():
+    """p = (.6, .3, .1), q = (.2, .7, .1): d KL / d logit_v = p_v (log p_v/q_v - KL), KL = .404978."""
+    student, teacher = (torch.tensor(p, dtype=torch.float64).log() for p in ((0.6, 0.3, 0.1), (0.2, 0.7, 0.1)))
+    expected = torch.tensor([0.416180, -0.375683, -0.040498], dtype=torch.float64)
+    torch.testing.assert_close(expected_gradient(ReverseKL(), student, teacher), expected, atol=2e-6, rtol=0)
+
+
+@dataclass(frozen=True)
+class RewardAlone(Objective):
+    requires = frozenset({"rewards"})
+
+    def advantage(self, batch):
+        return batch.rewards[:, None].expand(batch.tokens.shape)
+
+
+def test_the_expected_gradient_takes_what_distributions_do_not_say():
+    with pytest.raises(LookupError, match=r"give rewards=..., float \[V\]"):
+        expected_gradient(RewardAlone(), logits(0), logits(1))
+    constant = expected_gradient(RewardAlone(), logits(0), logits(1), rewards=torch.ones(7, dtype=torch.float64))
+    torch.testing.assert_close(constant, torch.zeros(7, dtype=torch.float64))
+    rewards = torch.eye(7, dtype=torch.float64)[2]
+    p = logits(0).softmax(-1)
+    expected = -p[2] * (torch.eye(7, dtype=torch.float64)[2] - p)
+    torch.testing.assert_close(expected_gradient(RewardAlone(), logits(0), logits(1), rewards=rewards), expected)
+
+
+def test_the_kit_needs_no_pytest():
+    code = "import sys; sys.modules['pytest'] = None; import fireopd.testing"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -1,0 +1,308 @@
+"""Rollouts beside the training: one batch old, never more, in the same order, and exact when a run goes on."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field, fields
+
+import pytest
+import torch
+from helpers.fakes import ScriptedEngine
+from helpers.processes import Run
+from helpers.resume import EVERY_STEP, assert_same, step_of
+from helpers.resume_sharded import Pair
+from helpers.resume_sharded import step_of as step_of_pair
+from helpers.training import TEACHERS, Notes, fit, make_data, make_module, sgd
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from fireopd.callbacks import RunCheckpoint
+from fireopd.engines import HFEngine, VLLMEngine
+from fireopd.errors import UserError
+from fireopd.filters import KeepAll
+from fireopd.training import checkpoints
+from fireopd.training.background_rollout import Overlap, from_state, state_of
+from fireopd.training.checks import check_overlap
+from fireopd.training.module import FiReOPDModule
+from fireopd.weighters import TokenWeighter
+
+OVERLAP = "--data.overlap=true"
+
+
+def standing_still(parameters):
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+def values(notes, name):
+    return [metrics[name] for metrics in notes.metrics]
+
+
+@pytest.mark.parametrize(("overlap", "expected"), [(False, [0, 0, 0, 0]), (True, [0, 1, 1, 1])])
+def test_staleness_is_one_from_the_second_step_on(tmp_path, overlap, expected):
+    notes, _ = fit(make_module(), make_data(32, overlap=overlap), tmp_path)
+    assert values(notes, "rollout/staleness") == expected
+    gaps = values(notes, "rollout/sampler_gap")
+    assert gaps[0] < 1e-4
+    assert all((gap > 1e-3) is overlap for gap in gaps[1:]), "an older student is another one"
+
+
+def test_with_several_updates_a_batch_is_as_old_as_the_batch_before_has_updates(tmp_path):
+    module = make_module(mini_batches=2, epochs=2, trajectory_filter=KeepAll())
+    notes, _ = fit(module, make_data(24, overlap=True), tmp_path)
+    assert values(notes, "rollout/staleness") == [0, 4, 4]
+
+
+def test_where_the_student_stands_still_nothing_changes(tmp_path):
+    notes = [
+        fit(make_module(optimizer=standing_still), make_data(32, overlap=overlap, num_validation=2), tmp_path)[0]
+        for overlap in (False, True)
+    ]
+    assert len(notes[0].metrics) == 4
+    for one, other in zip(notes[0].metrics, notes[1].metrics, strict=True):
+        assert one.keys() == other.keys()
+        same = {name for name in one if not name.startswith("time/")} - {"rollout/staleness", "train/tokens_per_s"}
+        assert len(same) > 15
+        for name in same:
+            assert one[name] == other[name], name
+
+
+def test_the_engine_takes_no_weights_while_it_samples(tmp_path):
+    learnt = threading.Event()
+
+    class Learnt(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            learnt.set()
+
+    class Slow(ScriptedEngine):
+        def generate(self, prompts, seeds):
+            answers = super().generate(prompts, seeds)
+            if threading.current_thread() is not threading.main_thread():
+                assert learnt.wait(30), "the step beside it is done"
+                learnt.clear()
+                time.sleep(0.1)
+            self.events.append("done")
+            return answers
+
+    data = make_data(24, engine=Slow(), overlap=True)
+    fit(make_module(trajectory_filter=KeepAll()), data, tmp_path, callbacks=[Learnt()])
+    expected = ["setup tiny/student", "load 0", "generate 0", "done", "generate 0", "done", "load 1"]
+    assert data.engine.events == [*expected, "generate 1", "done", "load 2", "load 3"]
+
+
+@dataclass
+class Meeting(HFEngine):
+    """Samples its second batch only once a training step is under way, and never twice at once."""
+
+    training: threading.Event = field(default_factory=threading.Event)
+    rollouts: int = 0
+    busy: bool = False
+
+    def generate(self, prompts, seeds):
+        assert not self.busy
+        self.busy, self.rollouts = True, self.rollouts + 1
+        assert self.rollouts != 2 or self.training.wait(30)
+        answers = super().generate(prompts, seeds)
+        self.busy = False
+        return answers
+
+
+class Announcing(FiReOPDModule):
+    def score(self, rollouts, watch):
+        self.data.engine.training.set()
+        return super().score(rollouts, watch)
+
+
+def test_training_and_rollout_meet_and_validation_waits(tmp_path):
+    data = make_data(32, engine=Meeting(max_response_length=24), overlap=True, num_validation=4)
+    fit(Announcing(TEACHERS, optimizer=sgd), data, tmp_path, val_check_interval=1)
+    assert data.engine.rollouts == 4 + 4
+    assert data.engine.training.is_set()
+
+
+def test_a_batch_that_is_older_is_refused(tmp_path):
+    class Forgetful(HFEngine):
+        def load_weights(self, weights, policy_version):
+            self.policy_version = 0
+
+    data = make_data(32, engine=Forgetful(max_response_length=16, max_probe_gap=10.0), overlap=True)
+    with pytest.raises(RuntimeError, match="stale rollouts: sampled by version 0 of the student, .* at version 2"):
+        fit(make_module(), data, tmp_path)
+
+
+def resumed(tmp_path, **settings):
+    notes = Notes()
+    (last,) = tmp_path.rglob("last.ckpt")
+    module, data = make_module(), make_data(40, overlap=True, **settings)
+    _, trainer = fit(
+        module, data, tmp_path, callbacks=[notes, RunCheckpoint()], max_epochs=0, enable_checkpointing=True
+    )
+    trainer.fit_loop.max_epochs = 1
+    trainer.fit(module, data, ckpt_path=last, weights_only=True)
+    return module, notes
+
+
+def assert_goes_on(tmp_path, whole):
+    module, notes = resumed(tmp_path)
+    assert module.policy_version == 5
+    for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
+        assert torch.equal(one, other)
+    assert values(notes, "train/loss") == values(whole, "train/loss")[-len(notes.metrics) :]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    notes, _ = fit(make_module(), make_data(40, overlap=True), tmp_path_factory.mktemp("whole"))
+    return notes
+
+
+class Stopped(FiReOPDModule):
+    """Gets a signal in its third step: while models read, or while the student learns."""
+
+    def score(self, *arguments):
+        if self.policy_version == 2 and self.place == "score":
+            os.kill(os.getpid(), self.number)
+        return super().score(*arguments)
+
+    def _update(self, *arguments):
+        if self.policy_version == 2 and self.place == "update":
+            os.kill(os.getpid(), self.number)
+        return super()._update(*arguments)
+
+
+@pytest.mark.parametrize("place", ["score", "update"])
+@pytest.mark.parametrize(("number", "stop"), [(signal.SIGINT, SystemExit), (signal.SIGTERM, SIGTERMException)])
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, place, number, stop):
+    settings = {"trajectory_filter": make_module().method.trajectory_filter}
+    module = Stopped(TEACHERS, optimizer=sgd, token_weighter=make_module().method.token_weighter, **settings)
+    module.place, module.number = place, number
+    with pytest.raises(stop):
+        fit(module, make_data(40, overlap=True), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
+    (last,) = tmp_path.rglob("last.ckpt")
+    loader = torch.load(last, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert loader["position"] == {"score": 2, "update": 3}[place]
+    assert loader["next"][0]["policy_version"] == loader["position"] - 1
+    assert_goes_on(tmp_path, whole)
+
+
+def test_an_error_of_the_engine_is_raised_when_its_batch_is_asked_for(tmp_path):
+    class Failing(HFEngine):
+        def generate(self, prompts, seeds):
+            if self.policy_version == 2:
+                assert threading.current_thread() is not threading.main_thread()
+                raise ConnectionError("gone")
+            return super().generate(prompts, seeds)
+
+    module, data = make_module(), make_data(40, engine=Failing(max_response_length=40), overlap=True)
+    with pytest.raises(ConnectionError, match="gone"):
+        fit(module, data, tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
+    assert module.policy_version == 3, "the step beside which it failed is done"
+    (last,) = tmp_path.rglob("last.ckpt")
+    loader = torch.load(last, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
+    assert loader == {"position": 3, "next": [None]}
+    module, notes = resumed(tmp_path)
+    assert module.policy_version == 5
+    assert values(notes, "rollout/staleness") == [0, 1], "by the student as it is: the older one is gone"
+
+
+def test_rewards_are_given_in_the_main_thread_and_reach_strategies(tmp_path):
+    threads = []
+
+    class RightOnly(TokenWeighter):
+        requires = frozenset({"rewards"})
+
+        def __call__(self, batch):
+            return batch.rewards[:, None].expand(batch.tokens.shape)
+
+    class Verifier(type(make_data().source.verifier)):
+        def __call__(self, prompt, response):
+            threads.append(threading.current_thread())
+            return super().__call__(prompt, response)
+
+    data = make_data(24, overlap=True)
+    object.__setattr__(data.source, "verifier", Verifier())
+    fit(make_module(token_weighter=RightOnly(), trajectory_filter=KeepAll()), data, tmp_path)
+    assert len(threads) == 24
+    assert set(threads) == {threading.main_thread()}
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+    reference = Run(tmp_path / "whole", *EVERY_STEP, OVERLAP)
+    assert reference.wait() == 0, reference.said
+    run = Run(tmp_path / "broken", *EVERY_STEP, OVERLAP)
+    assert run.until(lambda: any(step_of(path) >= 4 for path in run.checkpoints()))
+    run.send(signal.SIGKILL)
+    again = Run(tmp_path / "broken", *EVERY_STEP, OVERLAP, "--ckpt_path=last")
+    assert again.wait() == 0, again.said
+    assert_same(again, reference)
+
+
+def test_two_processes_go_on_to_the_same_student(tmp_path):
+    four_steps = [OVERLAP, "--data.prompts.num_training=28"]
+    reference = Pair(tmp_path / "whole", *four_steps)
+    assert reference.wait() == 0, reference.log.read_text()
+    stopped = Pair(tmp_path / "broken", *four_steps)
+    stopped.until_step(1)
+    os.kill(stopped.process.pid, signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM, stopped.log.read_text()
+    assert 1 <= step_of_pair(tmp_path / "broken") < 4
+    rest = Pair(tmp_path / "broken", *four_steps, "--ckpt_path=last")
+    assert rest.wait() == 0, rest.log.read_text()
+    one, other = (
+        checkpoints.read_student(checkpoints.last_checkpoint(tmp_path / name))[1] for name in ("whole", "broken")
+    )
+    for name, expected in one.items():
+        torch.testing.assert_close(other[name], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("engine", "cap", "message"),
+    [
+        (VLLMEngine(sleep=True), 5.0, "data.engine.sleep lends the GPU's memory"),
+        (VLLMEngine(tensor_parallel_size=2), 5.0, "talk in two threads at once"),
+        (HFEngine(), None, "no importance weights make up for it"),
+    ],
+)
+def test_what_cannot_overlap_is_refused(engine, cap, message):
+    check_overlap(make_data(engine=engine), cap)
+    with pytest.raises(UserError, match=f"data.overlap: True: .*{message}"):
+        check_overlap(make_data(engine=engine, overlap=True), cap)
+    check_overlap(make_data(engine=HFEngine(), overlap=True), 5.0)
+
+
+def test_a_rollout_comes_back_from_a_checkpoint_on_its_own_prompts_alone(tmp_path):
+    data = make_data(16, engine=ScriptedEngine(), responses_per_prompt=2)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    torch.save(state_of(batch), tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    again = from_state(state, batch.prompts)
+    for f in fields(batch):
+        one, other = getattr(again, f.name), getattr(batch, f.name)
+        assert torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other, f.name
+    assert from_state(state, batch.prompts[:-1]) is None
+    assert from_state(state, batch.prompts[::-1]) is None
+
+
+def test_a_run_that_is_stopped_before_its_first_step_loses_no_rollout():
+    data = make_data(16, engine=ScriptedEngine(), overlap=True)
+    data.setup("fit")
+    first, second = data.train_dataloader(), data.train_dataloader()
+    batch = next(iter(first))
+    kept = {"position": 0, "next": [state_of(batch)]}
+    second.load_state_dict(kept)
+    assert second.state_dict() == kept
+    again = next(iter(second))
+    assert again.tokens is kept["next"][0]["tokens"]
+    assert second.state_dict()["next"][0]["tokens"] is not again.tokens, "the one after it, sampled beside the training"
+
+
+def test_only_the_rollout_that_is_asked_for_is_taken():
+    overlap = Overlap()
+    assert overlap.take(0) is None
+    overlap.begin(3, lambda: "third")
+    assert overlap.peek(2) is None
+    assert overlap.peek(3) == overlap.take(3) == "third"
+    assert overlap.take(3) is None
+    overlap.begin(4, lambda: "fourth")
+    assert overlap.take(5) is None

@@ -1,0 +1,61 @@
+"""What a run says of itself when it begins."""
+
+import re
+
+import pytest
+import torch
+from helpers.training import make_data, make_module
+from lightning import Trainer
+
+from fireopd.models.loading import load_causal_lm
+from fireopd.training import run_summary
+
+
+@pytest.fixture
+def run():
+    module, data = make_module(), make_data()
+    module.trainer = data.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    data.setup("fit")
+    return module, data
+
+
+def test_one_line_names_models_method_step_and_memory(run):
+    line = run_summary.announcement(*run)
+    assert "\n" not in line
+    size = sum(p.numel() for p in load_causal_lm("tiny/student", "x", "float32").parameters()) / 1e6
+    assert line.startswith(f"Student tiny/student ({size:.1f} M parameters) · teachers ")
+    for strategy in run[0].method.strategies.values():
+        assert str(strategy) in line
+    assert f"{run[1].batch_size} trajectories of at most {run[1].engine.max_response_length} tokens" in line
+    assert re.search(r"about \d+\.\d of \d+\.\d GiB \(cpu\) a process$", line)
+
+
+def test_it_draws_no_random_number_of_the_run(run):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run_summary.announcement(*run)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_model_that_cannot_be_measured_stops_no_run(run, monkeypatch):
+    def fail(*_):
+        raise KeyError("num_attention_heads")
+
+    monkeypatch.setattr(run_summary.memory, "estimate", fail)
+    assert run_summary.announcement(*run).endswith("memory not known")
+    monkeypatch.setattr(run_summary.memory, "count_parameters", fail)
+    assert run_summary.announcement(*run).startswith("Student tiny/student (size not known) · teachers ")
+
+
+def test_one_process_works_the_line_out(run, monkeypatch):
+    module, data = run
+    module.trainer.datamodule = data
+    said = []
+    monkeypatch.setattr("fireopd.training.module.check_run", lambda *given: None)
+    monkeypatch.setattr("fireopd.training.module.announcement", lambda *given: said.append(given) or "")
+    monkeypatch.setattr(module, "teachers", {})
+    for rank in (1, 0):
+        monkeypatch.setattr(Trainer, "is_global_zero", rank == 0)
+        module.setup("fit")
+        assert len(said) == (rank == 0)

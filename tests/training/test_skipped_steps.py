@@ -1,0 +1,158 @@
+"""Steps that come to nothing: passed over, named, and the end of the run when they are too many in a row."""
+
+import math
+
+import pytest
+import torch
+from helpers.fakes import full_batch, scored_batch
+from helpers.training import TEACHERS, fit, make_data, make_module, sgd
+from lightning import Trainer
+
+from fireopd.callbacks import Curves, RunCheckpoint, Trajectories
+from fireopd.engines import HFEngine
+from fireopd.errors import UserError
+from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
+from fireopd.objectives import Objective
+from fireopd.teachers import HFTeacher
+from fireopd.training import skipped_steps
+from fireopd.training.module import FiReOPDModule
+from fireopd.types import TokenScores
+
+
+class Broken(HFTeacher):
+    """A teacher that gives the first response token of its trajectories a value of its own."""
+
+    value = math.nan
+
+    def score(self, rollouts, *, entropy):
+        scores = super().score(rollouts, entropy=entropy)
+        first = rollouts.response_mask & (rollouts.response_mask.cumsum(-1) == 1)
+        return TokenScores(torch.where(first, self.value, scores.logprobs), scores.entropy)
+
+
+class Confused(Broken):
+    """A teacher whose entropies are no numbers."""
+
+    def score(self, rollouts, *, entropy):
+        scores = HFTeacher.score(self, rollouts, entropy=entropy)
+        return TokenScores(scores.logprobs, None if scores.entropy is None else scores.entropy * math.nan)
+
+
+class Nothing(Objective):
+    def advantage(self, batch):
+        return torch.full(batch.tokens.shape, math.nan)
+
+
+def untouched(module):
+    fresh = HFEngine(8)
+    fresh.setup("tiny/student", torch.device("cpu"))
+    assert module.policy_version == 0
+    for name, value in module.student_weights():
+        assert torch.equal(value, fresh.model.state_dict()[name])
+
+
+def broken(kind, value):
+    teacher = kind("tiny/code")
+    teacher.value = value
+    return {"teachers": {"math": HFTeacher("tiny/math"), "code": teacher}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"trajectory_filter": LengthFilter(min_tokens=999)},
+            "model.trajectory_filter: LengthFilter.*: 2 steps in a row came to nothing; of the last: the filter drop",
+        ),
+        ({"objective": Nothing()}, "model.objective: .*the advantage is nan where teacher .* judges"),
+        (
+            broken(Broken, math.nan),
+            "model.teachers: 'code': 2 .*its teacher_logprobs is nan on (\\d+) tokens of \\1 tra",
+        ),
+        (broken(Confused, 0.0), "model.teachers: 'code': 2 steps in a row .*its teacher_entropy is nan"),
+        (
+            broken(Broken, -math.inf) | {"trajectory_filter": KeepAll()},
+            "model.objective: .*the advantage is -inf where teacher code judges \\(\\d+ trajectories\\)",
+        ),
+    ],
+)
+def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(tmp_path, caplog, settings, message):
+    ticks = []
+
+    def scheduler(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ticks.append(step) or 1.0)
+
+    module = make_module(**settings, max_skipped_steps=2, scheduler=scheduler)
+    data = make_data(24)
+    with pytest.raises(UserError, match=message):
+        fit(module, data, tmp_path)
+    assert "Step 1 in a row that comes to nothing: model." in caplog.text
+    assert ticks == [0]
+    untouched(module)
+
+
+def test_what_a_teacher_holds_impossible_is_dropped_and_the_rest_is_learnt_from(tmp_path):
+    settings = broken(Broken, -math.inf) | {"trajectory_filter": TeacherLikelihoodFilter(0.5)}
+    module = make_module(**settings)
+    notes, _ = fit(module, make_data(8), tmp_path)
+    assert module.policy_version == 1
+    assert notes.metrics[0]["fire/keep_ratio/code"] == 0
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+
+
+def test_one_bad_step_is_passed_over_with_all_callbacks_at_work(tmp_path):
+    class FirstTime(HFTeacher):
+        calls = 0
+
+        def score(self, rollouts, *, entropy):
+            self.calls += 1
+            scores = super().score(rollouts, entropy=entropy)
+            return TokenScores(scores.logprobs * (math.nan if self.calls == 1 else 1.0), scores.entropy)
+
+    module = make_module(teachers={**TEACHERS, "code": FirstTime("tiny/code")}, max_skipped_steps=2)
+    data = make_data(24, num_validation=2, validation_responses=1)
+    trainer = Trainer(
+        default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", enable_progress_bar=False, num_sanity_val_steps=0,
+        enable_model_summary=False, callbacks=[Curves(1), Trajectories(1), RunCheckpoint()], log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert module.policy_version == 2
+    assert module.skipped_steps == 0
+
+
+def test_a_gradient_that_is_not_finite_is_not_stepped_on(tmp_path):
+    class Poisoned(FiReOPDModule):
+        def configure_optimizers(self):
+            next(self.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+            return super().configure_optimizers()
+
+    module = Poisoned(TEACHERS, optimizer=sgd, max_skipped_steps=2)
+    with pytest.raises(UserError, match=r"loss or gradient was not finite \(loss .*norm nan\)"):
+        fit(module, make_data(24), tmp_path)
+    untouched(module)
+
+
+def test_scores_off_the_response_mask_are_nobodys_fault():
+    batch = scored_batch()
+    for values in batch.signals.values():
+        values[~batch.response_mask] = math.nan
+    assert skipped_steps.unusable_signal(batch, frozenset(batch.signals)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "culprit"),
+    [
+        ("student_entropy", "model.student: 'student_entropy'"),
+        ("teacher_entropy", "model.teachers: 'math'"),
+        ("reverse_kl", "model.teachers: 'math'"),
+        ("base_logprobs", "model.base: 'base_logprobs'"),
+        ("rewards", "data.prompts.verifier: 'rewards'"),
+    ],
+)
+def test_whose_signal_it_is_is_named_and_what_nobody_reads_is_let_be(name, culprit):
+    batch = full_batch()
+    batch.signals[name][0] = math.nan
+    assert str(skipped_steps.unusable_signal(batch, frozenset(batch.signals))).startswith(
+        f"{culprit}: its {name} is nan"
+    )
+    assert skipped_steps.unusable_signal(batch, frozenset(batch.signals) - {name}) is None

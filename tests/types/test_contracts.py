@@ -1,0 +1,165 @@
+"""What a strategy may answer and read, and what its author is told otherwise."""
+
+import pickle
+from dataclasses import dataclass
+
+import pytest
+import torch
+from helpers.fakes import scored_batch
+
+from fireopd.errors import UserError
+from fireopd.filters import AllOf, TrajectoryFilter
+from fireopd.method import Method
+from fireopd.models.distributions import Distributions
+from fireopd.objectives import DirectObjective, Objective
+from fireopd.types.strategy import UndeclaredSignalError
+from fireopd.weighters import ProductOf, TokenWeighter
+
+
+class Answering(TokenWeighter):
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __call__(self, batch):
+        return self.answer(batch)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            lambda b: torch.ones(len(b.teachers)),
+            r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one for each token",
+        ),
+        (lambda b: b.response_mask, "returned torch.bool. Return a floating-point"),
+        (lambda b: b.response_mask * -1.0, "weight -1.0. Return weights that are finite and >= 0"),
+        (lambda b: b.response_mask * torch.nan, "weight nan"),
+        (lambda b: b.response_mask * torch.inf, "weight inf"),
+        (lambda b: None, r"returned None. Return a tensor \[N, L\]"),
+    ],
+)
+def test_a_weighter_that_answers_wrongly_is_named(answer, message):
+    with pytest.raises(
+        ValueError, match=f"model.token_weighter: 'Answering': .*{message}.*fireopd.testing.check_weighter"
+    ):
+        Method(token_weighter=Answering(answer)).targets(scored_batch())
+
+
+def test_a_filter_that_answers_wrongly_is_named():
+    class Scores(TrajectoryFilter):
+        def __call__(self, batch):
+            return batch.lengths.float()
+
+    with pytest.raises(
+        ValueError, match=r"model.trajectory_filter: 'Scores': returned torch.float32. Return torch.bool"
+    ):
+        Method(Scores()).targets(scored_batch())
+
+
+@pytest.mark.parametrize("answer", [["too few"], [None] * 6, "x" * 6])
+def test_a_filter_that_gives_the_wrong_number_of_reasons_is_named(answer):
+    class Terse(TrajectoryFilter):
+        def __call__(self, batch):
+            return batch.finished
+
+        def reasons(self, batch):
+            return answer
+
+    with pytest.raises(ValueError, match=r"'Terse': gave the reasons .*. Return a list of 6 strings"):
+        Method(Terse()).reasons(scored_batch())
+
+
+def test_an_objective_that_answers_wrongly_is_named():
+    class Scalar(Objective):
+        def advantage(self, batch):
+            return torch.ones(())
+
+    with pytest.raises(ValueError, match=r"model.objective: 'Scalar': returned shape \[\]"):
+        Method(objective=Scalar()).targets(scored_batch())
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "message"),
+    [
+        (lambda b: torch.ones(()), r"model.objective: 'Direct': returned shape \[\], expected \[6, 9\]"),
+        (lambda b: b.response_mask, "'Direct': returned torch.bool"),
+        (
+            lambda b: b.response_mask * -1.0,
+            r"'Direct': gave token \d of trajectory 0 the coefficient -1.0. Return coefficients",
+        ),
+    ],
+)
+def test_a_direct_objective_that_answers_wrongly_is_named(coefficient, message):
+    class Direct(DirectObjective):
+        def coefficient(self, batch):
+            return coefficient(batch)
+
+        def divergence(self, student, teacher):
+            return (student - teacher).abs()
+
+    with pytest.raises(ValueError, match=message):
+        Method(objective=Direct()).targets(scored_batch())
+    measure = Method(objective=Direct()).comparison(Distributions((), ())).measure
+    with pytest.raises(ValueError, match=r"'Direct': returned shape \[3, 8\], expected \[3\]"):
+        measure(torch.randn(3, 8), torch.randn(3, 8))
+
+
+@dataclass(frozen=True)
+class Sly(TokenWeighter):
+    requires = frozenset({"student_entropy"})
+
+    def __call__(self, batch):
+        return batch.student_entropy + batch.teacher_entropy
+
+
+@dataclass(frozen=True)
+class SlyFilter(TrajectoryFilter):
+    def __call__(self, batch):
+        return batch.teacher_logprobs.sum(-1) < 0
+
+
+def test_reading_an_undeclared_signal_is_an_error_that_names_it():
+    with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy' without declaring it"):
+        Method(token_weighter=Sly()).targets(scored_batch())
+
+
+def test_a_part_of_a_composition_cannot_hide_behind_another():
+    from fireopd.filters import TeacherLikelihoodFilter
+    from fireopd.weighters import EntropyWeighter
+
+    with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy'"):
+        Method(token_weighter=ProductOf([EntropyWeighter(), Sly()])).targets(scored_batch())
+    with pytest.raises(UndeclaredSignalError, match="SlyFilter': reads 'teacher_logprobs'"):
+        Method(AllOf([TeacherLikelihoodFilter(), SlyFilter()])).targets(scored_batch())
+
+
+def test_a_signal_that_does_not_exist_cannot_be_declared():
+    class Typo(TokenWeighter):
+        requires = frozenset({"teacher_entropi"})
+
+        def __call__(self, batch):
+            return torch.ones(batch.tokens.shape)
+
+    with pytest.raises(ValueError, match=r"Typo.requires: 'teacher_entropi' is no signal. The signals are"):
+        _ = Method(token_weighter=Typo()).requires
+
+
+def test_a_weighter_gets_no_gradient():
+    batch = scored_batch()
+    leaf = batch.student_entropy.clone().requires_grad_()
+    targets = Method(token_weighter=Answering(lambda b: leaf.exp())).targets(batch)
+    assert not targets.weight.requires_grad
+
+
+def test_a_broken_contract_is_the_same_sentence_in_another_process():
+    error = UndeclaredSignalError.by(Sly(), "reads 'rewards'", "add it")
+    copied = pickle.loads(pickle.dumps(error))
+    assert isinstance(copied, UserError)
+    assert str(copied) == str(error)
+    assert "Add it; fireopd.testing.check_weighter examines all of Sly." in str(error)
+
+
+def test_an_error_of_the_strategy_s_own_is_left_as_it_is():
+    with pytest.raises(AttributeError, match="'ScoredBatch' object has no attribute 'entropy'") as raised:
+        Method(token_weighter=Answering(lambda b: b.entropy)).targets(scored_batch())
+    assert not isinstance(raised.value, UserError)

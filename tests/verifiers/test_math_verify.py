@@ -1,0 +1,250 @@
+"""MathVerify: what counts as right, and that nothing that a student can write hangs or kills the trainer."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers.paths import GOLDEN
+
+from fireopd.errors import UserError
+from fireopd.types import Prompt
+from fireopd.verifiers import MathVerify
+from fireopd.verifiers.workers import pool as workers
+
+ANSWERS = [json.loads(line) for line in (GOLDEN / "math_answers.jsonl").read_text().splitlines()]
+"""Reference answers that are hard to read, as they stand in the files of MATH-500, Minerva Math, OlympiadBench, AMC
+2023 and HMMT 2025 (February, November) that evaluations of language models use; `source` names file and line."""
+BENCHMARKS = os.environ.get("FIREOPD_BENCHMARKS")
+"""A folder of JSONL files with "answer", all of which are to verify against themselves."""
+
+
+def prompt(answer):
+    return Prompt((), "t", "math", answer, "0")
+
+
+def grade(answer, response):
+    return MathVerify()(prompt(answer), response)
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("7 + 5 = 12. The answer is \\boxed{12}.", 1.0),
+        ("So she has 12 apples", 1.0),
+        ("She has 12.0 dollars left", 1.0),
+        ("\\boxed{5+7}", 1.0),
+        ("First \\boxed{3}, no: \\boxed{12}", 1.0),
+        ("\\boxed{12} and some words after it about 13", 1.0),
+        ("12 apples and then 13", 0.0),
+        ("\\boxed{13}", 0.0),
+        ("It is 12, so \\boxed{unclear}", 0.0),
+        ("\\boxed{12}, no: \\boxed{13}", 0.0),
+        ("no number at all", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_an_answer_is_right_if_it_is_mathematically_equal(response, right):
+    assert grade("12", response) == right
+
+
+def test_fractions_are_compared_exactly():
+    assert grade("\\frac{1}{2}", "\\boxed{0.5}") == 1.0
+    assert grade("1/2", "\\boxed{\\frac{2}{4}}") == 1.0
+    assert grade("1/3", "\\boxed{0.33}") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "same"),
+    [
+        (r"\sqrt{3}", r"\sqrt{3}"),
+        ("x^2+1", "1+x^2"),
+        (r"2\sqrt{3}", r"\sqrt{12}"),
+        (r"$\frac{\pi}{2}$", r"\pi/2"),
+        (r"\boxed{72}", "72"),
+        ("1,000", "1000"),
+        (r"\text{Evelyn}", "Evelyn"),
+        (r"\text{(C)}", "C"),
+        (r"5\text{ cm}", "5"),
+        (r"\$18.90", "18.90"),
+        (r"36^\circ", "36"),
+        (r"10\%", "10"),
+        (r"$-2,0,2$", "2, 0, -2"),
+        (r"1 \pm \sqrt{19}", r"1+\sqrt{19}, 1-\sqrt{19}"),
+        (r"(-\infty, 0) \cup\{1\}.", r"\{1\} \cup (-\infty,0)"),
+        ("x=5", "5"),
+    ],
+)
+def test_reference_answers_are_read_whole_bare_latex_too(answer, same):
+    assert grade(answer, rf"so the answer is \boxed{{{same}}}.") == 1.0
+    assert grade(answer, r"so the answer is \boxed{3}.") == 0.0
+
+
+@pytest.mark.parametrize(("answer", "other"), [("(1,2)", "(2,1)"), ("[0,1)", "[0,1]"), ("1,2", "1,2,3")])
+def test_order_ends_and_number_of_values_count(answer, other):
+    assert grade(answer, rf"\boxed{{{other}}}") == 0.0
+
+
+def test_boxes_that_follow_one_another_are_one_answer():
+    assert grade("1,2", r"$\boxed{1}$ and $\boxed{2}$") == 1.0
+    assert grade("1,2", r"\boxed{1}, \quad \boxed{2}.") == 1.0
+    assert grade("2", r"\boxed{1} would be wrong, it is \boxed{2}") == 1.0
+
+
+def test_every_reference_verifies_against_itself_and_against_no_other():
+    answers = [row["answer"] for row in ANSWERS]
+    prompts = [prompt(answer) for answer in answers]
+    own = MathVerify().grade(prompts, [f"We found $x=17$, so it is \\boxed{{{answer}}}." for answer in answers])
+    assert [row["source"] for row, verdict in zip(ANSWERS, own, strict=True) if verdict.reward != 1.0] == []
+    others = answers[1:] + answers[:1]
+    wrong = MathVerify().grade(prompts, [f"\\boxed{{{answer}}}" for answer in others])
+    assert [(a, b) for a, b, v in zip(answers, others, wrong, strict=True) if v.reward] == []
+
+
+@pytest.mark.skipif(BENCHMARKS is None, reason="FIREOPD_BENCHMARKS names no folder")
+def test_every_reference_of_whole_benchmarks_verifies_against_itself():
+    lines = [line for path in sorted(Path(BENCHMARKS).glob("*.jsonl")) for line in path.read_text().splitlines()]
+    answers = [str(json.loads(line)["answer"]) for line in lines]
+    verdicts = MathVerify().grade([prompt(answer) for answer in answers], [f"\\boxed{{{a}}}" for a in answers])
+    assert [answer for answer, verdict in zip(answers, verdicts, strict=True) if verdict.reward != 1.0] == []
+
+
+def test_without_a_reference_nothing_is_right():
+    assert grade(None, "\\boxed{12}") == 0.0
+
+
+def test_equal_expressions_are_one_vote():
+    votes = [MathVerify().final_answer(text) for text in ("\\boxed{12}", "so it is 12", "13", "none")]
+    assert votes == ["12", "12", "13", None]
+    verdicts = MathVerify().grade([prompt("12")] * 2, ["\\boxed{12}", "13"])
+    assert [verdict.answer for verdict in verdicts] == ["12", "13"]
+
+
+HOSTILE = {
+    "a power": r"\boxed{10^{10^{10}}}",
+    "a tower": r"\boxed{9^{9^{9^{9^{9}}}}}",
+    "a plain tower": "the answer is 9^9^9^9",
+    "a factorial": r"\boxed{(10^{8})!}",
+    "a sum": r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n^3+\sin n}}",
+    "a polynomial": r"\boxed{(x+y+z+w)^{400}}",
+    "deep braces": "\\boxed{" + "{" * 900 + "12" + "}" * 900 + "}",
+    "very deep braces": "\\boxed{" + "{" * 100_000 + "12" + "}" * 100_000 + "}",
+    "open boxes": "\\boxed{" * 150_000,
+    "many boxes": "\\boxed{1}," * 100_000,
+    "a megabyte of digits": "1" * 1_000_000,
+    "a megabyte of dollars": "$" * 1_000_000,
+    "a megabyte for a regular expression": "final answer is" * 70_000,
+    "odd characters": "\x00\ud800\\boxed{1\x00}",
+    "code": "\\boxed{__import__('os').system('touch PLACE')}",
+}
+
+
+def test_nothing_that_a_student_can_write_hangs_or_kills_the_trainer(tmp_path):
+    verifier = MathVerify(timeout=0.5)
+    responses = [text.replace("PLACE", str(tmp_path / "touched")) for text in HOSTILE.values()]
+    began = time.monotonic()
+    verdicts = verifier.grade([prompt("12")] * len(responses), responses)
+    assert time.monotonic() - began < 60
+    assert [verdict.reward for verdict in verdicts] == [0.0] * len(responses)
+    assert not (tmp_path / "touched").exists()
+    assert verifier(prompt("12"), "\\boxed{12}") == 1.0  # the workers that died have been replaced
+
+
+def test_the_timeout_is_one_of_computing_time_even_in_code_that_python_cannot_interrupt():
+    pool = workers.Pool("fireopd.verifiers.workers.math_worker", ("0.3",), 1)
+    began = time.monotonic()
+    assert pool.ask([("12", "the answer is 9^9^9^9")], 60) is None
+    assert time.monotonic() - began < 20
+
+
+def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch):
+    pool = workers.Pool("fireopd.verifiers.workers.math_worker", ("5.0",), 1)
+    assert pool.ask([("12", "\\boxed{12}")], 60) == [1.0, "12"]
+    worker = pool.idle.queue[0]
+    os.kill(worker.process.pid, 19)  # SIGSTOP
+    assert pool.ask([("12", "\\boxed{12}")], 0.2) is None
+    assert worker.process.returncode == -9
+    assert pool.ask([("12", "\\boxed{12}")], 60) == [1.0, "12"]
+
+
+def test_a_worker_that_cannot_start_is_an_error_and_no_wrong_answer():
+    pool = workers.Pool("fireopd.verifiers.no_such_worker", (), 1)
+    with pytest.raises(workers.WorkerError, match="no_such_worker"):
+        pool.ask([None], 60)
+
+
+def test_a_worker_that_cannot_start_is_refused_before_the_run(monkeypatch):
+    monkeypatch.setattr(MathVerify, "module", "fireopd.verifiers.no_such_worker")
+    with pytest.raises(UserError, match=r"ours: 'MathVerify': a worker of .* did not start: .*No module named .*Mend"):
+        MathVerify().check("ours", [])
+
+
+def test_a_worker_finds_the_libraries_of_its_python(monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere/lib")
+    monkeypatch.setenv("FIREOPD_SECRET", "secret")
+    worker = workers.Worker("fireopd.verifiers.workers.math_worker", ("5.0",))
+    variables = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
+    worker.close()
+    assert b"LD_LIBRARY_PATH=/nowhere/lib" in variables
+    assert b"FIREOPD_SECRET=secret" not in variables
+
+
+def test_threads_can_grade():
+    grades = []
+    threads = [threading.Thread(target=lambda: grades.append(grade("12", "\\boxed{12}"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert grades == [1.0] * 4
+
+
+PROGRAM = """
+import os, sys
+import torch
+from fireopd.types import Prompt
+from fireopd.verifiers import MathVerify
+from fireopd.verifiers.workers import pool as workers
+torch.ones(2).sum()
+prompt = Prompt((), "t", "math", "12", "0")
+verifier = MathVerify(workers=1)
+assert verifier(prompt, "12") == 1.0
+if os.fork() == 0:
+    os._exit(int(verifier(prompt, "12") == 1.0 and verifier(prompt, "13") == 0.0))
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 1
+assert verifier(prompt, "12") == 1.0
+[worker] = workers.pool("fireopd.verifiers.workers.math_worker", ("5.0",), 1).idle.queue
+print(worker.process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_serve_a_forked_process_and_end_with_the_parent_however_it_ends():
+    """The program has no `if __name__ == "__main__"`, has computed with torch, forks, and is killed."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -9, done.stderr
+    wait_for_the_end_of(int(done.stdout))
+
+
+def wait_for_the_end_of(process):
+    """Return when a process has ended; one that nobody waits for yet counts as ended."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except FileNotFoundError:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {process} is still there")
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match=r"timeout must be above 0, got -1"):
+        MathVerify(timeout=-1)
+    with pytest.raises(ValueError, match=r"workers must be at least 1, got 0"):
+        MathVerify(workers=0)

@@ -1,0 +1,267 @@
+"""UnitTests: what counts as a right program, and how tests are written."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+import pytest
+
+from fireopd.errors import UserError
+from fireopd.types import Prompt
+from fireopd.verifiers import UnitTests, unit_tests
+from fireopd.verifiers.workers import pool as workers
+
+LIMITS = {"cpu_seconds": 2, "wall_seconds": 20.0}
+
+
+def prompt(**tests):
+    return Prompt((), "t", "code", json.dumps(tests), "tasks.jsonl:1")
+
+
+def grade(code, settings=(), **tests):
+    return UnitTests(**LIMITS | dict(settings))(prompt(**tests), f"Here it is:\n```python\n{code}\n```\nDone.")
+
+
+DOUBLE = "def double(x):\n    return 2 * x"
+
+
+def test_a_program_is_right_if_it_passes_all_tests():
+    tests = ["assert double(2) == 4", "assert double('a') == 'aa'"]
+    assert grade(DOUBLE, tests=tests) == 1.0
+    assert grade(DOUBLE, tests="\n".join(tests)) == 1.0
+    assert grade(DOUBLE, tests=[*tests, "assert double(2) == 5"]) == 0.0
+    assert grade("def double(x):\n    return 4", tests=tests) == 0.0
+    assert grade("def other(x):\n    return 2 * x", tests=tests) == 0.0
+    assert grade("def double(x:", tests=tests) == 0.0
+
+
+def test_humaneval_style():
+    test = "METADATA = {}\ndef check(f):\n    assert f(2) == 4\n    assert abs(f(0.5) - 1) < 1e-6\n"
+    assert grade(DOUBLE, entry_point="double", test=test) == 1.0
+    assert grade("def double(x):\n    return 4", entry_point="double", test=test) == 0.0
+
+
+def test_a_prelude_stands_before_program_and_tests():
+    tests = {"prelude": "import math\ndef helper(x):\n    return x + 1", "tests": ["assert f(1) == helper(1) == 2"]}
+    assert grade("def f(x):\n    return helper(math.floor(x))", **tests) == 1.0
+    assert grade("def f(x):\n    return 3\ndef helper(x):\n    return 3", **tests) == 0.0
+
+
+def test_standard_input_and_output():
+    code = "n = int(input())\nfor _ in range(n):\n    print(input()[::-1], end='  \\n')\nprint()"
+    tests = {"inputs": ["2\nabc\nde\n", "0\n", "1\nähm"], "outputs": ["cba\ned", "\n", "mhä\n"]}
+    assert grade(code, **tests) == 1.0
+    assert grade(code, **tests | {"outputs": ["cba\ned", "", "mha"]}) == 0.0
+    assert grade("print('cba')\nprint('ed')", **tests) == 0.0
+    main = "import sys\ndef main():\n    print(sys.stdin.read().upper())\nif __name__ == '__main__':\n    main()"
+    assert grade(main, inputs=["ab"], outputs=["AB"]) == 1.0
+    assert grade(main + "\n    raise ValueError", inputs=["ab"], outputs=["AB"]) == 0.0
+    assert grade(main + "\n    sys.exit(0)", inputs=["ab"], outputs=["AB"]) == 1.0
+    assert grade(main + "\n    sys.exit(3)", inputs=["ab"], outputs=["AB"]) == 0.0
+
+
+def test_both_kinds_of_tests_have_to_pass():
+    code = DOUBLE + "\nif __name__ == '__main__':\n    print(double(int(input())))"
+    assert grade(code, tests=["assert double(1) == 2"], inputs=["3"], outputs=["6"]) == 1.0
+    assert grade(code, tests=["assert double(1) == 3"], inputs=["3"], outputs=["6"]) == 0.0
+    assert grade(code, tests=["assert double(1) == 2"], inputs=["3"], outputs=["7"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("code", "test"),
+    [
+        ("def f():\n    return {(1, 'a'): [None, {2.5}], 'b': b'x', True: 1j}",
+         "assert f() == {(1, 'a'): [None, {2.5}], 'b': b'x', True: 1j}"),
+        ("def f(n):\n    return 7 ** n", "assert f(20000) == 7 ** 20000"),
+        ("def f():\n    return float('inf'), float('nan')", "a, b = f()\nassert a == float('inf') and b != b"),
+        ("def f(x):\n    x.sort()", "x = [3, 1, 2]\nassert f(x) is None\nassert x == [1, 2, 3]"),
+        ("def f(x):\n    x['a'] = 1", "x = {}\nf(x)\nassert x == {'a': 1}"),
+        ("def f():\n    yield from 'abc'", "assert list(f()) == ['a', 'b', 'c']"),
+        ("import itertools\ndef f():\n    return itertools.count()",
+         "from itertools import islice\nassert list(islice(f(), 3)) == [0, 1, 2]"),
+        ("class Stack:\n    def __init__(self): self.items = []\n    def push(self, x): self.items.append(x)\n"
+         "    def __len__(self): return len(self.items)",
+         "s = Stack()\nassert not s\ns.push(3)\nassert s.items == [3] and len(s) == 1 and s == s and s != Stack()"),
+        ("def f(x):\n    raise KeyError(x)",
+         "try:\n    f(1)\nexcept KeyError:\n    pass\nelse:\n    raise AssertionError"),
+        ("from collections import Counter\ndef f(x):\n    return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}"),
+        ("import numpy\ndef f():\n    return numpy.arange(3).sum(), numpy.ones(2)", "assert f() == (3, [1.0, 1.0])"),
+        ("def f(x):\n    return x", "assert math.isclose(f(0.1) + 0.2, 0.3)"),
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n    x: 'int'\ndef f():\n    return P(3)",
+         "assert f().x == 3"),
+        ("import threading\ndef f():\n    out = []\n    t = threading.Thread(target=out.append, args=[1])\n"
+         "    t.start()\n    t.join()\n    return out", "assert f() == [1]"),
+        ("import asyncio\nasync def g():\n    return 3\ndef f():\n    return asyncio.run(g())", "assert f() == 3"),
+        ("from pathlib import Path\ndef f():\n    Path('x').write_text('a')\n"
+         "    return Path.home().joinpath('x').read_text()",
+         "assert f() == 'a'"),
+        ("value = 3", "assert value == 3"),
+        ("def f(x):\n    return x == 'print(1)'", "assert f('print(1)')"),
+    ],
+)  # fmt: skip
+def test_what_right_programs_do(code, test):
+    if "write_text" in code and UnitTests().isolation == "landlock":
+        pytest.skip("under Landlock a program can write no file")
+    assert grade(code, tests=[test]) == 1.0
+    broken = test.replace("assert ", "assert not (").replace("\n", ")\n", 1) if "\n" not in test else None
+    if broken:
+        assert grade(code, tests=[broken + ")"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("names", "test"),
+    [
+        ("abs = lambda x: 0", "assert abs(f(3) - 6) < 1e-6"),
+        ("class math:\n    isclose = lambda *x: True", "assert math.isclose(f(3), 6)"),
+        ("import math\nmath.isclose = lambda *x: True", "import math\nassert math.isclose(f(3), 6)"),
+        ("def check(x):\n    pass", "def check(x):\n    assert x == 6\ncheck(f(3))"),
+        ("def wanted(x):\n    return 0", "wanted = lambda x: 2 * x\nassert f(3) == wanted(3)"),
+    ],
+)
+def test_a_program_cannot_redefine_what_the_tests_use(names, test):
+    assert grade(f"{names}\ndef f(x):\n    return 0", tests=[test]) == 0.0
+    assert grade(f"{names}\ndef f(x):\n    return 2 * x", tests=[test]) == 1.0
+
+
+def test_the_last_closed_block_is_the_program():
+    first, last = f"```python\n{DOUBLE}\n```", "```py\ndef double(x):\n    return 0\n```"
+    tests = prompt(tests=["assert double(1) == 2"])
+    verifier = UnitTests(**LIMITS)
+    responses = [first, last + "\n" + first, first + "\n" + last, first[:-3], DOUBLE, "", f"~~~~\n{DOUBLE}\n~~~~"]
+    verdicts = verifier.grade([tests] * len(responses), responses)
+    assert [verdict.reward for verdict in verdicts] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    assert [verdict.answer for verdict in verdicts][:4] == [DOUBLE, DOUBLE, "def double(x):\n    return 0", None]
+
+
+def test_without_tests_nothing_is_right():
+    assert UnitTests()(Prompt((), "t", "code", None, "0"), f"```\n{DOUBLE}\n```") == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "4",
+        "[]",
+        "no JSON",
+        "{}",
+        '{"tests": []}',
+        '{"tests": [1]}',
+        '{"test": ["assert f(1) == 2"], "entry_point": "f"}',
+        '{"test": "def check(candidate): pass"}',
+        '{"tests": ["assert ("]}',
+        '{"inputs": ["1"], "outputs": []}',
+        '{"inputs": [1], "outputs": [1]}',
+    ],
+)
+def test_a_prompt_whose_answer_holds_no_tests_is_refused_before_the_run(answer):
+    with pytest.raises(UserError, match=r"^ours: 'tasks.jsonl:7': its answer holds no tests.*Give JSON"):
+        UnitTests().check("ours", [Prompt((), "t", "code", answer, "tasks.jsonl:7")])
+
+
+@pytest.mark.parametrize("code", ["def pow(a, b):\n    return 0", "", "pow = max", "def other():\n    pass"])
+def test_a_wrong_program_fails_tests_of_a_function_that_is_called_like_pythons_own(code):
+    tests = {"tests": ["assert pow(2, 3) == 8"]}
+    assert grade(code, **tests) == 0.0
+    assert grade(code, **tests, entry_point="pow") == 0.0
+    assert grade("def pow(a, b):\n    return a ** b", **tests, entry_point="pow") == 1.0
+    assert grade("def copy(a):\n    return a", tests=["assert copy(2) == 2"], entry_point="copy") == 1.0
+    helped = {"tests": ["assert pow(2, 3) == helper(8)"], "entry_point": "pow"}
+    assert grade(f"def helper(x):\n    return x\n{code}", **helped) == 0.0
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"tests": ["assert pow(2, 3) == 8"]},
+        {"tests": ["import copy", "assert copy.copy(3) == 3"]},
+        {"tests": ["assert f(2) == 4"], "prelude": "def f(x):\n    return 2 * x"},
+        {"tests": ["def test():\n    f = max\n    assert f(2, 4) == 4", "test()"]},
+    ],
+)
+def test_tests_of_nothing_that_a_program_defines_are_refused_before_the_run(tests):
+    with pytest.raises(UserError, match=r"ours: 'tasks.jsonl:1': its tests use no name.*Name .*entry_point"):
+        UnitTests().check("ours", [prompt(**tests)])
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        {"tests": ["assert pow(2, 3) == 8"], "entry_point": "pow"},
+        {"tests": ["def check(f):\n    assert f(2) == 4", "check(f)"]},
+        {"tests": ["f = staticmethod(f)"], "entry_point": "f"},
+        {"tests": ["def test():\n    assert Stack().items == []", "test()"]},
+        {"test": "def check(candidate):\n    assert candidate(2) == 4", "entry_point": "f"},
+        {"inputs": ["1"], "outputs": ["2"]},
+    ],
+)
+def test_tests_of_something_that_a_program_defines_are_not_refused(tests):
+    UnitTests().check("ours", [prompt(**tests)])
+
+
+def test_tests_that_nothing_can_pass_for_their_size_are_refused_before_the_run():
+    large = prompt(inputs=["x" * 2**20] * 9, outputs=[""] * 9)
+    with pytest.raises(UserError, match=r"'tasks.jsonl:1': its tests have 94\d{5} bytes, above 8388608"):
+        UnitTests().check("ours", [large])
+    long = prompt(inputs=[""], outputs=["x" * 3000 + " " * 3000])
+    with pytest.raises(UserError, match=r"has 3000 bytes, and a program may write 2 KiB. Raise ours.output_kib"):
+        UnitTests(output_kib=2).check("ours", [long])
+    UnitTests(output_kib=3).check("ours", [long])
+
+
+def test_what_is_not_refused_for_its_size_can_be_passed():
+    text = "x" * (2**20 - 1)
+    tests = {"inputs": [text] * 3, "outputs": [text] * 3}
+    UnitTests().check("ours", [prompt(**tests)])
+    assert grade("print(input())", **tests) == 1.0
+
+
+def test_no_worker_starts_with_less_isolation_than_is_allowed(monkeypatch):
+    """A later worker, too, though the machine may offer less by then."""
+    pool = workers.Pool(unit_tests.JAILER, ("no_such_isolation",), 1)
+    with pytest.raises(workers.WorkerError, match="none of no_such_isolation works here"):
+        pool.told()
+    monkeypatch.setattr(unit_tests, "strongest", lambda isolations: isolations[-1])
+    assert UnitTests()._pool().settings == ("landlock",)
+    assert UnitTests(allow_weak=True)._pool().settings == ("none",)
+
+
+def test_without_isolation_programs_run_only_if_the_user_says_so(monkeypatch):
+    monkeypatch.setattr(unit_tests, "ISOLATIONS", ("nothing",))
+    good = prompt(tests=["assert double(1) == 2"])
+    with pytest.raises(UserError, match=r"data.prompts.verifier.allow_weak: False: .*none of nothing works here"):
+        UnitTests().check("data.prompts.verifier", [good])
+    with pytest.raises(workers.WorkerError):
+        UnitTests()(good, f"```\n{DOUBLE}\n```")
+    assert UnitTests(allow_weak=True).isolation == "none"
+    assert UnitTests(allow_weak=True)(good, f"```\n{DOUBLE}\n```") == 1.0
+
+
+@pytest.mark.parametrize("name", ["cpu_seconds", "memory_mib", "disk_mib", "output_kib", "workers"])
+def test_settings_are_checked(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        UnitTests(**{name: 0})
+
+
+def test_a_virtual_environment_in_the_temporary_folder_costs_no_isolation():
+    """The folder of a program bears the name of the temporary one, and must not hide Python."""
+    environment = Path(tempfile.mkdtemp(dir="/tmp", prefix="environment-"))
+    try:
+        venv.create(environment)
+        folders = [path for path in sys.path if path.endswith("site-packages")]
+        script = (
+            f"import sys; sys.path += {folders}; from fireopd.verifiers import UnitTests; print(UnitTests().isolation)"
+        )
+        command = [str(environment / "bin" / "python"), "-c", script]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": source()})
+    finally:
+        shutil.rmtree(environment)
+    assert told.stdout.strip() == UnitTests().isolation
+
+
+def source():
+    """Return the folder that fireopd is imported from."""
+    return str(Path(unit_tests.__file__).parents[2])
