@@ -35,3 +35,4 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = f"fireopd {release}"
+html_show_copyright = False
