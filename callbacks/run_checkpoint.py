@@ -83,7 +83,7 @@ class RunCheckpoint(Checkpoint):
         if not self.started:
             return
         last = self.folder / checkpoints.LAST
-        if not collectives.all_here("exception", PATIENCE):
+        if not collectives.all_ranks_arrive("exception", PATIENCE):
             rank_zero_warn(f"The processes stopped at different places: {last} stays as it was")
         else:
             try:

@@ -47,7 +47,7 @@ class RunLock(Callback):
                 if (folder / CONFIG).exists():
                     problem = "it holds an earlier run"
                     error = UserError(key, str(folder), problem, "give each run a folder of its own")
-        collectives.raise_together(error)
+        collectives.raise_on_all_ranks(error)
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Let go of the lock."""

@@ -8,7 +8,7 @@ import torch
 from helpers.fakes import scored_batch
 from helpers.golden import RECORDED, golden_batch
 
-from fireopd.algorithm import fire_loss, fire_targets, kept, loss_shares
+from fireopd.algorithm import fire_loss, fire_targets, kept, loss_fractions
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.method import Method
 from fireopd.objectives import EntropyGatedKL, ReverseKL
@@ -63,7 +63,7 @@ def test_targets_and_loss_equal_the_naive_reference(normalization, reduction):
     targets = fire_targets(
         batch, kept(batch, filter_), weighter, ReverseKL(), normalization=normalization, importance_cap=2.0
     )
-    shares = loss_shares(targets.mask, reduction)
+    shares = loss_fractions(targets.mask, reduction)
     loss = fire_loss(logprobs, batch.student_logprobs, targets, shares, clip_ratio=0.2)
     keep, weight, expected = naive(batch, 0.3, 1.5, 0.5, normalization, reduction, 2.0, 0.2, logprobs)
     assert targets.keep.tolist() == keep
@@ -86,7 +86,7 @@ def test_loss_and_gradient_equal_the_released_code(case, answers):
     )
     targets = method.targets(batch)
     logprobs = now.clone().requires_grad_()
-    shares = loss_shares(targets.mask, "token" if answers == "whole_batch" else "trajectory")
+    shares = loss_fractions(targets.mask, "token" if answers == "whole_batch" else "trajectory")
     loss = fire_loss(logprobs, batch.student_logprobs, targets, shares, case["clip_ratio"])
     loss.backward()
     assert loss.item() == pytest.approx(case[answers]["loss"], abs=1e-5)
@@ -129,7 +129,7 @@ def loss_and_gradient(batch, budget, reduction="token"):
     table = (0.3 * torch.rand(40, 40, generator=generator, dtype=torch.float64)).requires_grad_()
     rows = targets.keep.nonzero().squeeze(-1)
     shares = torch.zeros(targets.mask.shape, dtype=torch.float64)
-    shares[rows] = loss_shares(targets.mask[rows], reduction)
+    shares[rows] = loss_fractions(targets.mask[rows], reduction)
     total = torch.zeros((), dtype=torch.float64)
     for micro in micro_batches(batch, shares, slice(0, len(batch.teachers)), rows, budget):
         tokens = micro.tokens
@@ -171,7 +171,7 @@ def test_weights_importance_and_shares_multiply_a_divergence_too(reduction):
     objective = EntropyGatedKL(entropy_threshold=1.5, strength=0.7)
     method = Method(TeacherLikelihoodFilter(0.3), EntropyWeighter(), objective, importance_cap=2.0)
     targets = method.targets(batch)
-    shares, leaf = loss_shares(targets.mask, reduction), divergence.clone().requires_grad_()
+    shares, leaf = loss_fractions(targets.mask, reduction), divergence.clone().requires_grad_()
     loss = fire_loss(batch.student_logprobs, batch.student_logprobs, targets, shares, 0.2, leaf)
     loss.backward()
     _, weight, plain = naive(batch, 0.3, 1.0, 1.0, "trajectory", reduction, 2.0, 0.2, batch.student_logprobs)
@@ -230,7 +230,7 @@ def test_importance_weights_are_truncated_and_the_same_for_every_method():
 def test_the_clip_takes_away_the_incentive_to_go_further():
     batch = scored_batch(1, 6)
     targets = Method(importance_cap=None).targets(batch)
-    shares = loss_shares(targets.mask, "token")
+    shares = loss_fractions(targets.mask, "token")
     direction = targets.advantage.sign()
     for step, moves in ((0.1, True), (0.5, False)):
         logprobs = (batch.student_logprobs + step * direction).requires_grad_()
@@ -242,11 +242,11 @@ def test_nothing_kept_gives_a_zero_loss_with_a_graph():
     batch = scored_batch()
     targets = Method(LengthFilter(min_tokens=99)).targets(batch)
     logprobs = batch.student_logprobs.clone().requires_grad_()
-    loss = fire_loss(logprobs, batch.student_logprobs, targets, loss_shares(targets.mask, "token"), 0.2)
+    loss = fire_loss(logprobs, batch.student_logprobs, targets, loss_fractions(targets.mask, "token"), 0.2)
     loss.backward()
     assert loss.item() == 0
     assert logprobs.grad.abs().sum() == 0
-    assert loss_shares(targets.mask, "trajectory").sum() == 0
+    assert loss_fractions(targets.mask, "trajectory").sum() == 0
 
 
 def test_one_row_of_one_token_is_kept_with_weight_one():
@@ -259,8 +259,8 @@ def test_one_row_of_one_token_is_kept_with_weight_one():
 
 def test_shares_add_up_to_one():
     mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
-    assert loss_shares(mask, "token").sum().item() == pytest.approx(1, rel=1e-12)
-    by_row = loss_shares(mask, "trajectory").sum(-1)
+    assert loss_fractions(mask, "token").sum().item() == pytest.approx(1, rel=1e-12)
+    by_row = loss_fractions(mask, "trajectory").sum(-1)
     assert by_row.tolist() == pytest.approx([0.5, 0.5, 0.0])
 
 

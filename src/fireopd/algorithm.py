@@ -100,7 +100,7 @@ def importance_weights(batch: ScoredBatch, mask: Tensor, cap: float | None) -> T
     return torch.where(mask, log_ratio.exp().clamp(max=cap), 0.0)
 
 
-def loss_shares(mask: Tensor, reduction: Reduction) -> Tensor:
+def loss_fractions(mask: Tensor, reduction: Reduction) -> Tensor:
     """Return float [N, L]: the share of each token in the loss. They add up to 1, or to 0 if nothing is kept.
 
     Args:
@@ -128,7 +128,7 @@ def fire_loss(
         logprobs: float [B, L], with gradient. Log-probabilities under the student as it is now, nats.
         old_logprobs: float [B, L]. The same under the student that the targets were made for.
         targets: of these rows.
-        shares: float [B, L]. From `loss_shares` of the whole update, these rows.
+        shares: float [B, L]. From `loss_fractions` of the whole update, these rows.
         clip_ratio: the surrogate gives no incentive to move a token's probability further than 1 +/- this.
         divergence: float [B, L], with gradient. Of student and teacher at each token, nats; with a direct objective.
     """

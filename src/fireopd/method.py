@@ -85,7 +85,7 @@ class Method:
         return [x for own in seen for x in contracts.checked_reasons(part, part.reasons(own.seen_by(part)), own)]
 
     @property
-    def reads_student_first(self) -> bool:
+    def scores_student_first(self) -> bool:
         """Whether the student has to read the whole batch before its update, even if there is only one update.
 
         It has not where the filter does without it, and all that follows looks at one trajectory at a time.
@@ -99,7 +99,7 @@ class Method:
         return kept(batch, self.trajectory_filter)
 
     def targets_of(self, batch: ScoredBatch, keep: Tensor) -> Targets:
-        """Return the targets of trajectories that were filtered: a whole batch, or some, if not `reads_student_first`.
+        """Return the targets of trajectories that were filtered: a whole batch, or some, if not `scores_student_first`.
 
         Args:
             batch: n trajectories.

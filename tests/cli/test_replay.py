@@ -10,7 +10,7 @@ from helpers.fakes import scored_batch
 from helpers.golden import RECORDED, golden_batch
 from safetensors.torch import load_file
 
-from fireopd.algorithm import fire_loss, loss_shares
+from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.analysis.recordings import read_scored, write_scored
 from fireopd.cli.main import main
 from fireopd.types import Sampling
@@ -43,7 +43,7 @@ def test_replay_reproduces_the_released_loss(tmp_path, capsys, case, answers):
     mask = tensors["mask"].bool()
     targets = Targets(tensors["keep"].bool(), mask, tensors["weight"], tensors["advantage"], mask.float())
     logprobs = now.clone().requires_grad_()
-    shares = loss_shares(mask, "token" if answers == "whole_batch" else "trajectory")
+    shares = loss_fractions(mask, "token" if answers == "whole_batch" else "trajectory")
     loss = fire_loss(logprobs, batch.student_logprobs, targets, shares, case["clip_ratio"])
     loss.backward()
     assert loss.item() == pytest.approx(case[answers]["loss"], abs=1e-5)

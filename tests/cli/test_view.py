@@ -151,7 +151,7 @@ def test_every_signal_and_target_can_be_shown():
 def test_what_the_student_has_not_read_has_no_numbers_of_its_own():
     batch = scored_batch(4, 9)
     read = torch.tensor([True, False, True, False])
-    numbers = measured(replace(batch, student_read=read), Method().targets(batch))
+    numbers = measured(replace(batch, student_scored=read), Method().targets(batch))
     whole = measured(batch, Method().targets(batch))
     for name in ("student_logprobs", "student_entropy", "log_ratio"):
         assert numbers[name][~read].isnan().all(), name

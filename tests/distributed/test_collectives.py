@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers.fakes import free_port, rollouts_of, scored_batch
 
-from fireopd.algorithm import fire_loss, loss_shares
+from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.distributed import collectives
 from fireopd.distributed.gather import gather_batch
 from fireopd.errors import UserError
@@ -47,7 +47,7 @@ def loss_and_gradient(local):
     targets = METHOD.targets(batch)
     rows = targets.keep.nonzero().squeeze(-1)
     shares = torch.zeros(targets.mask.shape, dtype=torch.float64)
-    shares[rows] = loss_shares(targets.mask[rows], "token")
+    shares[rows] = loss_fractions(targets.mask[rows], "token")
     table = torch.zeros(40, 40, dtype=torch.float64, requires_grad=True)
     loss, passes = torch.zeros((), dtype=torch.float64), 0
     for micro in micro_batches(batch, shares, own, rows, 20):
@@ -58,7 +58,7 @@ def loss_and_gradient(local):
         part = fire_loss(old_logprobs + moved, old_logprobs, made, micro.shares, 0.2)
         part.backward()
         loss, passes = loss + part.detach(), passes + 1
-    return batch, collectives.total(loss), collectives.total(table.grad), passes
+    return batch, collectives.all_reduce_sum(loss), collectives.all_reduce_sum(table.grad), passes
 
 
 def worker(rank, port, keep_only, folder):
@@ -98,15 +98,15 @@ def test_one_process_gets_back_what_it_gave():
     gathered, own = gather_batch(batch)
     assert gathered is batch
     assert own == slice(0, 6)
-    assert collectives.largest(3, torch.device("cpu")) == 3
+    assert collectives.all_reduce_max(3, torch.device("cpu")) == 3
 
 
 def raising(rank, port, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    collectives.raise_together(None)
+    collectives.raise_on_all_ranks(None)
     try:
-        collectives.raise_together(UserError("key", 3, "it broke", "mend it") if rank == 1 else None)
+        collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "mend it") if rank == 1 else None)
     except UserError as error:
         (folder / str(rank)).write_text(str(error))
     dist.destroy_process_group()
@@ -117,4 +117,4 @@ def test_what_one_process_raises_all_raise(tmp_path):
     mp.spawn(raising, (port, tmp_path), nprocs=2)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Mend it."] * 2
     with pytest.raises(UserError, match="it broke"):
-        collectives.raise_together(UserError("key", 3, "it broke", "mend it"))
+        collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "mend it"))

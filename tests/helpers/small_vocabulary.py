@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from fireopd.algorithm import fire_loss, loss_shares
+from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.method import Method
 from fireopd.models.distributions import Distributions
 from fireopd.types import ScoredBatch
@@ -59,7 +59,7 @@ def expected_gradient(objective, logits, teacher, signals=lambda token: {}):
             value = comparison.measure(student[None], teacher[None])["divergence"]
             divergence = torch.cat([torch.zeros_like(value), value])[None]
         logprobs = torch.stack([torch.zeros((), dtype=torch.float64), student[token]])[None]
-        shares = loss_shares(targets.mask, "token")
+        shares = loss_fractions(targets.mask, "token")
         loss = fire_loss(logprobs, batch.student_logprobs, targets, shares, 0.2, divergence)
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
         expected += student[token].exp().detach() * gradient

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.largest_tensor import LargestTensor
 
-from fireopd.models.chunked_logprobs import token_likelihoods
+from fireopd.models.chunked_logprobs import token_logprobs
 
 T, D, V = 13, 5, 17
 
@@ -31,19 +31,19 @@ def test_values_and_gradients_are_those_of_the_definition(bias, temperature, chu
     *leaves, chosen = inputs(bias=bias)
     given = {"temperature": temperature, "entropy": True, "chunk_logits": chunk}
     for ours, expected in zip(
-        token_likelihoods(*leaves, chosen, **given), naive(*leaves, chosen, temperature), strict=True
+        token_logprobs(*leaves, chosen, **given), naive(*leaves, chosen, temperature), strict=True
     ):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     trained = [leaf for leaf in leaves if leaf is not None]
-    assert torch.autograd.gradcheck(lambda *_: token_likelihoods(*leaves, chosen, **given), trained)
+    assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, chosen, **given), trained)
     given["entropy"] = False
-    assert torch.autograd.gradcheck(lambda *_: token_likelihoods(*leaves, chosen, **given)[0], trained)
+    assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, chosen, **given)[0], trained)
 
 
 def test_only_what_is_trained_has_a_gradient():
     states, weight, bias, chosen = inputs()
     frozen = weight.detach(), bias.detach()
-    logprobs, _ = token_likelihoods(states, *frozen, chosen, temperature=1.0, entropy=False, chunk_logits=40)
+    logprobs, _ = token_logprobs(states, *frozen, chosen, temperature=1.0, entropy=False, chunk_logits=40)
     logprobs.sum().backward()
     expected = torch.autograd.grad(naive(states, weight, bias, chosen, 1.0)[0].sum(), states)[0]
     torch.testing.assert_close(states.grad, expected)
@@ -55,19 +55,19 @@ def test_impossible_and_certain_tokens_are_exact():
     chosen = torch.full((T,), 3)
     bias = torch.zeros(V).index_fill_(0, torch.tensor([2]), -torch.inf).requires_grad_()
     given = {"temperature": 1.0, "entropy": True, "chunk_logits": 3 * T}
-    logprobs, entropies = token_likelihoods(states, weight, bias, chosen, **given)
+    logprobs, entropies = token_logprobs(states, weight, bias, chosen, **given)
     others = [v for v in range(V) if v != 2]
     expected = naive(states.double(), weight.double()[others], None, chosen - 1, 1.0)
     torch.testing.assert_close(logprobs.double(), expected[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(entropies.double(), expected[1], rtol=1e-5, atol=1e-5)
     (logprobs.sum() + entropies.sum()).backward()
     assert all(leaf.grad.isfinite().all() for leaf in (states, weight, bias))
-    impossible, _ = token_likelihoods(states, weight, bias, chosen - 1, **given)
+    impossible, _ = token_logprobs(states, weight, bias, chosen - 1, **given)
     assert (impossible == -torch.inf).all()
     masked = torch.where(torch.zeros(T, dtype=torch.bool), impossible, 0.0)
     assert all(g.isfinite().all() for g in torch.autograd.grad(masked.sum(), (states, weight, bias)))
     certain = torch.zeros(V).index_fill_(0, torch.tensor([3]), 500.0)
-    logprobs, entropies = token_likelihoods(states, weight, certain, chosen, **given)
+    logprobs, entropies = token_logprobs(states, weight, certain, chosen, **given)
     assert logprobs.abs().max() == entropies.abs().max() == 0
 
 
@@ -76,7 +76,7 @@ def test_half_precision_has_statistics_in_float32():
     half, exact = inputs(torch.bfloat16), inputs(torch.bfloat16)
     double = [leaf.detach().double().requires_grad_() for leaf in exact[:3]]
     given = {"temperature": 1.0, "entropy": True, "chunk_logits": 2 * T}
-    ours = token_likelihoods(*half, **given)
+    ours = token_logprobs(*half, **given)
     expected = naive(*double, exact[3], 1.0)
     assert all(value.dtype == torch.float32 for value in ours)
     for value, reference in zip(ours, expected, strict=True):
@@ -92,8 +92,8 @@ def test_mixed_precision_computes_in_its_type_and_trains_in_float32():
     states, weight, bias, chosen = inputs(torch.float32)
     given = {"temperature": 0.9, "entropy": True, "chunk_logits": 40}
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = token_likelihoods(states, weight, bias, chosen, **given)
-    half = token_likelihoods(*(leaf.bfloat16() for leaf in (states, weight, bias)), chosen, **given)
+        mixed = token_logprobs(states, weight, bias, chosen, **given)
+    half = token_logprobs(*(leaf.bfloat16() for leaf in (states, weight, bias)), chosen, **given)
     for one, other in zip(mixed, half, strict=True):
         assert torch.equal(one, other)
     mixed[0].sum().backward()
@@ -102,7 +102,7 @@ def test_mixed_precision_computes_in_its_type_and_trains_in_float32():
 
 def test_no_tokens_are_no_trouble():
     states, weight, bias, chosen = inputs()
-    logprobs, entropies = token_likelihoods(
+    logprobs, entropies = token_logprobs(
         states[:0], weight, bias, chosen[:0], temperature=1.0, entropy=True, chunk_logits=40
     )
     assert logprobs.shape == entropies.shape == (0,)
@@ -116,6 +116,6 @@ def test_no_more_logits_than_allowed_are_ever_held(dtype, chunk):
     leaves = inputs(dtype)
     assert max(leaf.numel() for leaf in leaves) <= V * D
     with LargestTensor() as largest:
-        logprobs, entropies = token_likelihoods(*leaves, temperature=0.7, entropy=True, chunk_logits=chunk)
+        logprobs, entropies = token_logprobs(*leaves, temperature=0.7, entropy=True, chunk_logits=chunk)
         (logprobs.sum() + entropies.sum()).backward()
     assert largest.size <= max(chunk, V * D) < T * V

@@ -11,12 +11,12 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from fireopd.models.loading import load_causal_lm
-from fireopd.models.weight_stream import Weights
+from fireopd.models.weight_stream import WeightStream
 
 
 def test_tied_tensors_come_once_and_nothing_is_missing():
     model = load_causal_lm("tiny/student", "x", "float32")
-    weights = Weights(model)
+    weights = WeightStream(model)
     names = [name for name, _ in weights]
     assert len(set(names)) == len(names)
     assert set(model.state_dict()) - set(names) == {"lm_head.weight"}
@@ -30,12 +30,12 @@ def test_buffers_that_a_checkpoint_holds_are_weights_too():
     model = torch.nn.Linear(2, 2)
     model.register_buffer("saved", torch.ones(1))
     model.register_buffer("made_anew", torch.ones(1), persistent=False)
-    assert [name for name, _ in Weights(model)] == ["weight", "bias", "saved"]
+    assert [name for name, _ in WeightStream(model)] == ["weight", "bias", "saved"]
 
 
 def test_what_comes_is_the_model_as_it_is_now():
     model = torch.nn.Linear(1, 1, bias=False)
-    weights = Weights(model)
+    weights = WeightStream(model)
     with torch.no_grad():
         model.weight.fill_(5.0)
     assert dict(weights)["weight"].item() == 5.0
@@ -49,7 +49,7 @@ def gather(rank, port, folder):
     for name, shape in (("weight", (5, 3)), ("bias", (5,))):
         whole = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
         setattr(model, name, torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)])))
-    weights = Weights(model)
+    weights = WeightStream(model)
     assert weights.metadata() == [("weight", torch.float32, (5, 3)), ("bias", torch.float32, (5,))]
     torch.save(dict(weights), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -58,7 +58,7 @@ def test_a_context_stands_behind_the_prompts_own_system_message():
 
 def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch):
     seen = []
-    monkeypatch.setattr("fireopd.teachers.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)])
+    monkeypatch.setattr("fireopd.teachers.huggingface.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)])
     prompt = replace(tiny_prompts[0], template_options={"enable_thinking": False})
     HFTeacher("tiny/math", context=EXAMPLES).reads(prompt)
     assert seen == [{"enable_thinking": False}]

@@ -53,7 +53,7 @@ def test_each_teacher_scores_its_own_rows_and_no_others(count):
 
 def test_teachers_of_equal_settings_are_one_object_loaded_once(monkeypatch):
     loads = []
-    from fireopd import teachers as module
+    from fireopd.teachers import huggingface as module
 
     real = module.load_causal_lm
     monkeypatch.setattr(module, "load_causal_lm", lambda *a: loads.append(a) or real(*a))

@@ -42,9 +42,9 @@ def test_a_model_that_cannot_be_measured_stops_no_run(run, monkeypatch):
     def fail(*_):
         raise KeyError("num_attention_heads")
 
-    monkeypatch.setattr(run_summary.memory, "estimate", fail)
+    monkeypatch.setattr(run_summary.memory_estimate, "estimate", fail)
     assert run_summary.announcement(*run).endswith("memory not known")
-    monkeypatch.setattr(run_summary.memory, "count_parameters", fail)
+    monkeypatch.setattr(run_summary.memory_estimate, "count_parameters", fail)
     assert run_summary.announcement(*run).startswith("Student tiny/student (size not known) · teachers ")
 
 

@@ -6,7 +6,7 @@ from helpers.fakes import rollouts_of, scored_batch
 from helpers.models import make_model, teachers_of, wide_model
 
 from fireopd.models.scorer import CausalScorer
-from fireopd.training.score_batch import read_rollouts
+from fireopd.training.score_batch import score_batch
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.types.signals import SIGNALS
 
@@ -41,7 +41,7 @@ def test_what_is_declared_is_read_and_no_more(declared, distributions, found, re
     rollouts, watch = rollouts_of(scored_batch(6, 11, teachers=["narrow", "wide"] * 3)), Stopwatch()
     teachers = teachers_of({"narrow": make_model("untied"), "wide": wide_model()}, 7)
     base = teachers_of({"base": make_model("tied")}, 7)["base"]
-    batch, known = read_rollouts(
+    batch, known = score_batch(
         rollouts,
         CausalScorer(make_model("tied"), 7),
         teachers,

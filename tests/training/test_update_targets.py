@@ -48,7 +48,7 @@ def test_the_pass_that_is_saved_changes_nothing(tmp_path, name):
     runs, extra = [], [frozenset(), frozenset({"student_logprobs"})]
     for signals in extra:
         module = make_module(**METHODS[name], extra_signals=signals, token_budget=200)
-        assert module.reads_student_first == bool(signals)
+        assert module.scores_student_first == bool(signals)
         notes, passes = Notes(), Passes()
         fit(module, make_data(8, seed=5), tmp_path, callbacks=[notes, passes])
         runs.append((notes, passes))
@@ -71,7 +71,7 @@ def test_what_is_dropped_is_not_measured(tmp_path):
     notes = Notes()
     fit(module, make_data(8), tmp_path, callbacks=[notes, passes])
     batch, targets = (passes.outputs[0][name] for name in ("batch", "targets"))
-    assert torch.equal(batch.student_read, targets.keep)
+    assert torch.equal(batch.student_scored, targets.keep)
     assert targets.keep.sum() == 4
     kept = batch.response_mask & targets.keep[:, None]
     assert (batch.student_logprobs[kept] < 0).all()
@@ -86,7 +86,7 @@ def test_what_is_dropped_is_not_measured(tmp_path):
 def test_curves_by_quarter_are_about_the_rows_that_were_read():
     batch = scored_batch(6, 11)
     keep = torch.tensor([True, False] * 3)
-    values = step_diagnostics(replace(batch, student_read=keep), Method().targets(batch))
+    values = step_diagnostics(replace(batch, student_scored=keep), Method().targets(batch))
     of_read = batch.select([0, 2, 4])
     alone = step_diagnostics(of_read, Method().targets(of_read))
     for name in ("kl", "entropy_student"):
@@ -98,13 +98,13 @@ def test_curves_by_quarter_are_about_the_rows_that_were_read():
 def test_a_teacher_of_whose_rows_none_was_read_has_no_distance():
     batch = scored_batch(6, 11, teachers=["one", "other"] * 3)
     keep = torch.tensor([True, False] * 3)
-    values = step_diagnostics(replace(batch, student_read=keep), Method(LengthFilter()).targets(batch))
+    values = step_diagnostics(replace(batch, student_scored=keep), Method(LengthFilter()).targets(batch))
     assert "kl/one" in values
     assert "kl/other" not in values
     gap = (batch.student_logprobs - batch.teacher_logprobs)[keep][batch.response_mask[keep]]
     assert values["kl/one"] == pytest.approx(gap.mean().item(), rel=1e-5)
     assert values["kl_response/one"] == pytest.approx(gap.sum().item() / 3, rel=1e-5)
-    nothing = step_diagnostics(replace(batch, student_read=torch.zeros(6).bool()), Method().targets(batch))
+    nothing = step_diagnostics(replace(batch, student_scored=torch.zeros(6).bool()), Method().targets(batch))
     assert not nothing.keys() & {"kl/one", "train/reverse_kl", "rollout/sampler_gap", "entropy/student"}
     assert "entropy/teacher" in nothing
 
@@ -134,18 +134,18 @@ class Whitened(ReverseKL):
     ],
 )
 def test_who_has_the_student_read_first(first, method):
-    assert method.reads_student_first == first
+    assert method.scores_student_first == first
 
 
 def test_several_updates_and_recordings_have_the_student_read_first(tmp_path):
-    assert not make_module(**OPD).reads_student_first
-    assert make_module(**OPD, mini_batches=2).reads_student_first
-    assert make_module(**OPD, epochs=2).reads_student_first
-    assert not make_module(**OPD, extra_signals=frozenset({"teacher_entropy"})).reads_student_first
+    assert not make_module(**OPD).scores_student_first
+    assert make_module(**OPD, mini_batches=2).scores_student_first
+    assert make_module(**OPD, epochs=2).scores_student_first
+    assert not make_module(**OPD, extra_signals=frozenset({"teacher_entropy"})).scores_student_first
     module, passes = make_module(token_weighter=UniformWeighter()), Passes()
     fit(module, make_data(8), tmp_path, callbacks=[RolloutRecorder(), passes])
     batch = passes.outputs[0]["batch"]
-    assert batch.student_read is None
+    assert batch.student_scored is None
     assert (batch.student_logprobs[batch.response_mask] < 0).all()
 
 
@@ -165,7 +165,7 @@ def test_rows_are_supervised_alike_whenever_they_are_read():
         for name, value in one.tensors.items():
             torch.testing.assert_close(value, other.tensors[name])
     whole, targets = late.whole()
-    assert torch.equal(whole.student_read, early.keep)
+    assert torch.equal(whole.student_scored, early.keep)
     for name, value in targets.tensors.items():
         torch.testing.assert_close(value, early.whole()[1].tensors[name])
 

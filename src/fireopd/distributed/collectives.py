@@ -21,7 +21,7 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def from_first(value: Any) -> Any:
+def broadcast_object(value: Any) -> Any:
     """Return what rank 0 holds, any plain value. Every rank must call."""
     if world_size() == 1:
         return value
@@ -30,7 +30,7 @@ def from_first(value: Any) -> Any:
     return held[0]
 
 
-def from_all(value: Any) -> list[Any]:
+def all_gather_objects(value: Any) -> list[Any]:
     """Return what each rank holds, any plain value or tensors on the CPU. Every rank must call."""
     if world_size() == 1:
         return [value]
@@ -39,9 +39,9 @@ def from_all(value: Any) -> list[Any]:
     return held
 
 
-def raise_together(error: Exception | None) -> None:
+def raise_on_all_ranks(error: Exception | None) -> None:
     """Raise on all ranks what any of them has to raise, lest they wait for it. Every rank must call."""
-    errors = from_all(error if world_size() == 1 else _portable(error))
+    errors = all_gather_objects(error if world_size() == 1 else _portable(error))
     if error is not None:
         raise error
     for raised in errors:
@@ -58,7 +58,7 @@ def _portable(error: Exception | None) -> Exception | None:
     return error
 
 
-def all_here(place: str, seconds: float) -> bool:
+def all_ranks_arrive(place: str, seconds: float) -> bool:
     """Return whether every rank comes to a place of this name within some seconds of each other, at its first time.
 
     Asked of the store that the ranks met at, so that it can be asked while some of them wait for each other elsewhere.
@@ -74,7 +74,7 @@ def all_here(place: str, seconds: float) -> bool:
     return True
 
 
-def largest(number: int, device: torch.device) -> int:
+def all_reduce_max(number: int, device: torch.device) -> int:
     """Return the largest of the numbers that the ranks hold. Every rank must call."""
     if world_size() == 1:
         return number
@@ -83,13 +83,13 @@ def largest(number: int, device: torch.device) -> int:
     return int(value)
 
 
-def total(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
     """Return the sum of a scalar over the ranks. Every rank must call."""
     if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return all of a tensor that may be sharded. Every rank must call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

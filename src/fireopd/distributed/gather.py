@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fireopd.distributed.collectives import largest, rank, world_size
+from fireopd.distributed.collectives import all_reduce_max, rank, world_size
 from fireopd.types import ScoredBatch
 
 
@@ -21,7 +21,7 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
     names: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ())] * world_size()
     dist.all_gather_object(names, (batch.teachers, batch.tasks))
     counts = [len(teachers) for teachers, _ in names]
-    width = largest(batch.tokens.shape[1], batch.tokens.device)
+    width = all_reduce_max(batch.tokens.shape[1], batch.tokens.device)
     start = sum(counts[: rank()])
     gathered = replace(
         batch,

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 
-def token_likelihoods(
+def token_logprobs(
     states: Tensor,
     weight: Tensor,
     bias: Tensor | None,

@@ -35,7 +35,8 @@ class Head:
         """Return the head of a model. Every process calls, since each may hold a slice of it."""
         layer = model.get_output_embeddings()
         parts = [
-            None if part is None else collectives.whole(part.detach().to(device)) for part in (layer.weight, layer.bias)
+            None if part is None else collectives.full_tensor(part.detach().to(device))
+            for part in (layer.weight, layer.bias)
         ]
         weight, bias = (None if part is None else part.to(dtype) for part in parts)
         assert weight is not None

@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
-from fireopd.models.chunked_logprobs import token_likelihoods
+from fireopd.models.chunked_logprobs import token_logprobs
 from fireopd.models.distributions import Companion, Comparison, log_distribution
 from fireopd.models.token_budget import by_token_budget
 from fireopd.progress import counted
@@ -100,7 +100,7 @@ class CausalScorer(nn.Module):
 
     def _likelihoods(self, states: Tensor, chosen: Tensor, temperature: float, entropy: bool) -> dict[str, Tensor]:
         head: Any = self.model.get_output_embeddings()
-        logprobs, entropies = token_likelihoods(
+        logprobs, entropies = token_logprobs(
             states,
             head.weight,
             head.bias,
@@ -170,7 +170,7 @@ def score_rollouts(
     states = [like.new_zeros(0)] * len(like)
     cuts = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
     # A sharded model is gathered by all processes or by none: those with fewer micro-batches score a filler.
-    fillers = collectives.largest(len(cuts), like.device) - len(cuts) if scorer.sharded else 0
+    fillers = collectives.all_reduce_max(len(cuts), like.device) - len(cuts) if scorer.sharded else 0
     for rows in counted(cuts, "scoring"):
         part = rollouts.select(rows)
         scores = scorer(

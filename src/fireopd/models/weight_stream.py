@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fireopd.distributed import collectives
 
 
-class Weights:
+class WeightStream:
     """The tensors of a model that a checkpoint of it would hold, named as in the Hugging Face model.
 
     Tied tensors come once, under their first name. Sharded tensors are gathered one at a time, so that no more than one
@@ -24,7 +24,7 @@ class Weights:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the whole tensors by name."""
         for name, tensor in self.tensors.items():
-            yield name, collectives.whole(tensor)
+            yield name, collectives.full_tensor(tensor)
 
     def metadata(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
         """Return name, type and whole shape of every tensor, in the order of the iteration; nothing is gathered."""

@@ -57,7 +57,7 @@ def write(trainer: Trainer, path: Path) -> None:
     except (OSError, RuntimeError, CheckpointException) as failure:
         error = _unwritten(path, failure)
     try:
-        collectives.raise_together(error)
+        collectives.raise_on_all_ranks(error)
     except UserError:
         remove(partial)
         raise

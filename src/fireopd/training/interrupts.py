@@ -57,6 +57,6 @@ class Interrupts(Callback):
     ) -> None:
         """Stop if a signal has come to any process."""
         self.postponed = False
-        received = collectives.largest(self.received, pl_module.device)
+        received = collectives.all_reduce_max(self.received, pl_module.device)
         if received:
             raise EXCEPTIONS[received]

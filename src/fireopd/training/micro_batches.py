@@ -83,7 +83,7 @@ def micro_batches(
 
     Args:
         batch: N rows of all ranks.
-        shares: float64 [N, L], from `loss_shares`; 0 for rows that are not in the update.
+        shares: float64 [N, L], from `loss_fractions`; 0 for rows that are not in the update.
         own: which of the N rows are this rank's.
         rows: int64. Global rows of the update.
         budget: tokens a micro-batch, padding included.
@@ -95,7 +95,7 @@ def micro_batches(
     else:
         taken, spare = rows[(rows >= own.start) & (rows < own.stop)], own.start + tokens[own].argmin()
     cuts = [taken[index] for index in by_token_budget(tokens[taken], budget)]
-    for number in counted(range(collectives.largest(len(cuts), rows.device)), "update"):
+    for number in counted(range(collectives.all_reduce_max(len(cuts), rows.device)), "update"):
         some = cuts[number] if number < len(cuts) else spare[None]
         width = max(1, int(tokens[some].max()))
         yield MicroBatch(

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from fireopd.algorithm import Normalization, Reduction, fire_loss, loss_shares
+from fireopd.algorithm import Normalization, Reduction, fire_loss, loss_fractions
 from fireopd.distributed import collectives
 from fireopd.distributed.fsdp import FSDP2Strategy, Sharding
 from fireopd.distributed.gather import gather_batch
@@ -19,7 +19,7 @@ from fireopd.method import Method, Population
 from fireopd.models.distributions import Comparison, Distributions
 from fireopd.models.loading import Dtype, load_causal_lm, without_dropout
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer
-from fireopd.models.weight_stream import Weights
+from fireopd.models.weight_stream import WeightStream
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.teachers import Teacher, share
 from fireopd.training import skipped_steps
@@ -28,7 +28,7 @@ from fireopd.training.data import RolloutDataModule
 from fireopd.training.interrupts import Interrupts
 from fireopd.training.micro_batches import micro_batches, updates
 from fireopd.training.run_summary import announcement
-from fireopd.training.score_batch import read_rollouts
+from fireopd.training.score_batch import score_batch
 from fireopd.training.step_metrics import speed, step_diagnostics
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.training.update_targets import Supervision
@@ -172,10 +172,10 @@ class FiReOPDModule(LightningModule):
         return self.method.requires | {"student_logprobs", "sampling_logprobs"} | self.extra_signals
 
     @property
-    def reads_student_first(self) -> bool:
+    def scores_student_first(self) -> bool:
         """Whether the student reads a whole batch before its update, because targets, updates or curves need it."""
         several = self.mini_batches * self.epochs > 1
-        return several or self.method.reads_student_first or bool(self.extra_signals & OF_STUDENT)
+        return several or self.method.scores_student_first or bool(self.extra_signals & OF_STUDENT)
 
     @property
     def compares(self) -> bool:
@@ -187,9 +187,9 @@ class FiReOPDModule(LightningModule):
         """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def student_weights(self) -> Weights:
+    def student_weights(self) -> WeightStream:
         """Return the student's tensors, named as in the Hugging Face model."""
-        return Weights(self.student.model)
+        return WeightStream(self.student.model)
 
     def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
         """Learn from one rollout batch."""
@@ -218,10 +218,10 @@ class FiReOPDModule(LightningModule):
         return {"batch": batch, "targets": targets}
 
     def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, Distributions | None]:
-        """Have all models that have to be asked first read this rank's trajectories; see `read_rollouts`."""
-        return read_rollouts(
+        """Have all models that have to be asked first read this rank's trajectories; see `score_batch`."""
+        return score_batch(
             rollouts,
-            self.student if self.reads_student_first else None,
+            self.student if self.scores_student_first else None,
             self.teachers,
             self.base,
             watch,
@@ -239,7 +239,7 @@ class FiReOPDModule(LightningModule):
         optimizer.zero_grad()
         batch = supervision.batch
         shares = torch.zeros(batch.tokens.shape, dtype=torch.float64, device=rows.device)
-        shares[rows] = loss_shares(batch.response_mask[rows], self.method.reduction)
+        shares[rows] = loss_fractions(batch.response_mask[rows], self.method.reduction)
         loss = torch.zeros((), dtype=torch.float64, device=rows.device)
         entropy = supervision.targets is None and "student_entropy" in self.requires
         settings = {"temperature": batch.sampling.temperature, "entropy": entropy}
@@ -251,8 +251,10 @@ class FiReOPDModule(LightningModule):
             # Gradients are averaged over processes, but this is one part of a sum.
             self.manual_backward(share * collectives.world_size())
             loss += share.detach()
-        loss = collectives.total(loss)
-        norm = collectives.whole(torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf))
+        loss = collectives.all_reduce_sum(loss)
+        norm = collectives.full_tensor(
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf)
+        )
         if loss.isfinite() and norm.isfinite():
             optimizer.step()
             self.policy_version += 1

@@ -63,7 +63,7 @@ class RolloutLoader:
         cut_short = position < self.position
         rollouts = self.handed_out if cut_short else self.data.next_rollout.peek(position)
         kept = self.saved if rollouts is None else state_of(rollouts)
-        return {"position": position, "next": collectives.from_all(kept)}
+        return {"position": position, "next": collectives.all_gather_objects(kept)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint left off."""
@@ -101,7 +101,7 @@ class RolloutLoader:
             batch = self._graded(make())
         except Exception as failure:  # of any engine or verifier
             error = failure
-        collectives.raise_together(error)
+        collectives.raise_on_all_ranks(error)
         return cast(RolloutBatch, batch)
 
     def _next(self, prompts: list[Prompt], position: int) -> RolloutBatch:

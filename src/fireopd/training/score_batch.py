@@ -10,7 +10,7 @@ from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.types.signals import JOINT
 
 
-def read_rollouts(
+def score_batch(
     rollouts: RolloutBatch,
     student: CausalScorer | None,
     teachers: Mapping[str, Teacher],

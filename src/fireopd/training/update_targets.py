@@ -61,7 +61,10 @@ class Supervision:
             names = sorted({"student_logprobs", *(self.method.requires & {"student_entropy"})})
             read = {name: self.read.get(name, torch.zeros_like(self.batch.sampling_logprobs)) for name in names}
             # Each rank has written its own rows, and zeros elsewhere.
-            signals = {**self.batch.signals, **{name: collectives.total(value) for name, value in read.items()}}
-            self.batch = replace(self.batch, signals=signals, student_read=None if self.keep.all() else self.keep)
+            signals = {
+                **self.batch.signals,
+                **{name: collectives.all_reduce_sum(value) for name, value in read.items()},
+            }
+            self.batch = replace(self.batch, signals=signals, student_scored=None if self.keep.all() else self.keep)
             self.targets = self.method.targets_of(self.batch, self.keep)
         return self.batch, self.targets

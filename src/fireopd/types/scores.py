@@ -57,7 +57,7 @@ class ScoredBatch:
     """Optimizer steps that the sampling weights had seen: the clock of schedules."""
     tasks: tuple[str, ...] = ()
     """[N]. Task of each trajectory; empty where they are not known, as in a foreign recording."""
-    student_read: Tensor | None = None
+    student_scored: Tensor | None = None
     """bool [N]. Trajectories that the student has read, where it has not read all; its signals of others are 0."""
     reader: Strategy | None = None
     """The strategy to which this view is restricted."""
@@ -91,7 +91,7 @@ class ScoredBatch:
     @property
     def student_mask(self) -> Tensor:
         """Which response tokens the student has read, bool [N, L]."""
-        return self.response_mask if self.student_read is None else self.response_mask & self.student_read[:, None]
+        return self.response_mask if self.student_scored is None else self.response_mask & self.student_scored[:, None]
 
     @property
     def sampling_logprobs(self) -> Tensor:
@@ -172,7 +172,7 @@ class ScoredBatch:
             response_mask=self.response_mask[index, :width],
             groups=self.groups[index],
             finished=self.finished[index],
-            student_read=None if self.student_read is None else self.student_read[index],
+            student_scored=None if self.student_scored is None else self.student_scored[index],
             teachers=tuple(self.teachers[row] for row in index),
             tasks=tuple(self.tasks[row] for row in index) if self.tasks else (),
             signals={

@@ -19,7 +19,7 @@ from fireopd.engines.vllm.engine import import_vllm
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer
 from fireopd.models.scorer import CausalScorer, score_rollouts
-from fireopd.models.weight_stream import Weights
+from fireopd.models.weight_stream import WeightStream
 from fireopd.types import Prompt, Sampling
 
 CPU = torch.device("cpu")
@@ -124,12 +124,12 @@ def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts,
 def test_new_weights_are_those_that_are_sampled_from(engine, prompts):
     teacher, student = (load_causal_lm(f"tiny/{name}", "x", "float32").eval() for name in ("math", "student"))
     before = engine.generate(prompts, range(12))
-    engine.load_weights(Weights(teacher), 3)
+    engine.load_weights(WeightStream(teacher), 3)
     assert engine.policy_version == 3
     rollouts = collate(prompts, engine.generate(prompts, range(12)), range(12), engine.sampling, 3)
     scores = score_rollouts(CausalScorer(teacher), rollouts, entropy=False, token_budget=4096)
     torch.testing.assert_close(scores.logprobs, rollouts.sampling_logprobs, atol=1e-3, rtol=0)
-    engine.load_weights(Weights(student), 4)
+    engine.load_weights(WeightStream(student), 4)
     assert engine.generate(prompts, range(12)) == before, "no cache of the weights in between is left"
 
 
@@ -140,7 +140,7 @@ def test_what_was_cached_under_older_weights_is_forgotten(engine):
     teacher, student = (load_causal_lm(f"tiny/{name}", "x", "float32").eval() for name in ("math", "student"))
     for model in (teacher, student):
         engine.generate(long, [0])
-        engine.load_weights(Weights(model), 5)
+        engine.load_weights(WeightStream(model), 5)
         rollouts = collate(long, engine.generate(long, [1]), range(1), engine.sampling, 5)
         scores = score_rollouts(CausalScorer(model), rollouts, entropy=False, token_budget=4096)
         torch.testing.assert_close(scores.logprobs, rollouts.sampling_logprobs, atol=1e-3, rtol=0)
@@ -163,7 +163,7 @@ def test_a_tied_head_needs_repacking_on_a_cpu(tmp_path, monkeypatch, repacked):
     engine = make_engine(str(tmp_path))
     if not repacked:
         monkeypatch.setattr("fireopd.engines.vllm.engine.repack_head", lambda model: None)
-    engine.load_weights(Weights(models[1]), 0)
+    engine.load_weights(WeightStream(models[1]), 0)
     tokens = list(range(5, 40))
     gap = (torch.tensor(engine.probe(tokens)["VLLMEngine"]) - own_logprobs(models[1], tokens)).abs().max().item()
     assert (gap < 1e-3) == repacked
@@ -190,7 +190,7 @@ def two_processes(rank, port, tensor_parallel_size, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     engine = make_engine(tensor_parallel_size=tensor_parallel_size)
-    engine.load_weights(Weights(load_causal_lm("tiny/math", "x", "float32")), 0)
+    engine.load_weights(WeightStream(load_causal_lm("tiny/math", "x", "float32")), 0)
     rows = [Prompt((2, 5 + row, 8), "math", "math", None, str(row)) for row in range(5)]
     own = slice(0, 2) if rank == 0 else slice(2, 5)
     responses = engine.generate(rows[own], list(range(5))[own])

@@ -16,7 +16,7 @@ from helpers.fakes import free_port
 from fireopd.engines import HFEngine, VLLMServerEngine
 from fireopd.engines.vllm.weight_transfer import NCCLTransfer
 from fireopd.errors import UserError
-from fireopd.models.weight_stream import Weights
+from fireopd.models.weight_stream import WeightStream
 from fireopd.types import Prompt
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def answered(engine, count=40):
 def test_prompts_are_spread_and_answers_come_in_order(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine = engine_of(*fakes, concurrency=3)
-    engine.load_weights(Weights(model), 7)
+    engine.load_weights(WeightStream(model), 7)
     assert answered(engine)
     assert all(len(fake.asked) > 5 for fake in fakes)
     assert sum(len(fake.asked) for fake in fakes) == 40
@@ -69,7 +69,7 @@ def test_prompts_are_spread_and_answers_come_in_order(engine_of, model):
 def test_what_a_failed_server_owes_is_asked_of_the_other(engine_of, model, fault, caplog):
     bad, good = FakeServer(fault, after=4), FakeServer()
     engine = engine_of(bad, good, concurrency=4, timeout=0.7 if fault == "hang" else 20.0)
-    engine.load_weights(Weights(model), 0)
+    engine.load_weights(WeightStream(model), 0)
     assert answered(engine)
     assert f"{bad.url} is left out until it takes new weights" in caplog.text
     assert list(engine.problems) == [bad.url]
@@ -81,12 +81,12 @@ def test_what_a_failed_server_owes_is_asked_of_the_other(engine_of, model, fault
 def test_a_server_that_is_back_takes_part_after_it_took_weights(engine_of, model):
     one, other = FakeServer(), FakeServer()
     engine = engine_of(one, other)
-    engine.load_weights(Weights(model), 0)
+    engine.load_weights(WeightStream(model), 0)
     one.stop()
     assert answered(engine)
     assert one.url in engine.problems
     back = FakeServer(port=one.port)
-    engine.load_weights(Weights(model), 1)
+    engine.load_weights(WeightStream(model), 1)
     assert not engine.problems
     assert answered(engine)
     assert back.version == "1"
@@ -97,7 +97,7 @@ def test_a_server_that_is_back_takes_part_after_it_took_weights(engine_of, model
 def test_when_none_is_left_the_error_names_each_and_the_remedy(engine_of, model):
     fakes = FakeServer("die", after=3), FakeServer("500", after=3)
     engine = engine_of(*fakes, concurrency=2)
-    engine.load_weights(Weights(model), 0)
+    engine.load_weights(WeightStream(model), 0)
     with pytest.raises(UserError, match="no server is left .*500 for.*fireopd serve") as error:
         engine.generate(prompts(40), range(40))
     assert all(fake.url in str(error.value) for fake in fakes)
@@ -105,7 +105,7 @@ def test_when_none_is_left_the_error_names_each_and_the_remedy(engine_of, model)
 
 def test_a_refused_prompt_is_named_and_costs_no_server(engine_of, model):
     engine = engine_of(FakeServer("400"))
-    engine.load_weights(Weights(model), 0)
+    engine.load_weights(WeightStream(model), 0)
     with pytest.raises(UserError, match="data.prompts: 'p0': http.* refuses it"):
         engine.generate(prompts(1), [0])
     assert not engine.problems
@@ -114,7 +114,7 @@ def test_a_refused_prompt_is_named_and_costs_no_server(engine_of, model):
 def test_all_servers_get_all_tensors_and_the_version(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine = engine_of(*fakes)
-    engine.load_weights(Weights(model), 12)
+    engine.load_weights(WeightStream(model), 12)
     assert engine.policy_version == 12
     for fake in fakes:
         assert fake.version == "12"
@@ -129,7 +129,7 @@ def test_all_servers_get_all_tensors_and_the_version(engine_of, model):
 def test_the_probe_is_answered_by_each_server(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine = engine_of(*fakes)
-    engine.load_weights(Weights(model), 0)
+    engine.load_weights(WeightStream(model), 0)
     assert engine.probe([5, 6, 9]) == {fake.url: [-6.0, -9.0] for fake in fakes}
 
 

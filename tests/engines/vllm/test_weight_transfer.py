@@ -1,4 +1,4 @@
-"""Weights on their way to servers: every tensor arrives, in files of bounded size, and nothing is left behind."""
+"""WeightStream on their way to servers: every tensor arrives, in files of bounded size, and nothing is left behind."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from helpers.fake_server import FakeServer
 from fireopd.engines.vllm.client import Server, ServerError
 from fireopd.engines.vllm.weight_transfer import Fleet, NCCLTransfer, SnapshotTransfer, write_snapshot
 from fireopd.engines.vllm.worker import read_snapshot
-from fireopd.models.weight_stream import Weights
+from fireopd.models.weight_stream import WeightStream
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def servers():
 
 @pytest.mark.parametrize("file_bytes", [1, 600, 10**9])
 def test_a_snapshot_reads_as_it_was_written(tmp_path, model, file_bytes):
-    write_snapshot(tmp_path, Weights(model), file_bytes)
+    write_snapshot(tmp_path, WeightStream(model), file_bytes)
     files = len(list(tmp_path.iterdir()))
     assert files == {1: 10, 600: 3, 10**9: 1}[file_bytes]
     read = dict(read_snapshot(tmp_path))
@@ -40,7 +40,7 @@ def test_a_folder_without_a_snapshot_is_an_error(tmp_path):
 
 def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers):
     transfer = SnapshotTransfer(folder=tmp_path / "shared")
-    assert not transfer.send([Server(fake.url, 5.0) for fake in servers], Weights(model), "3")
+    assert not transfer.send([Server(fake.url, 5.0) for fake in servers], WeightStream(model), "3")
     assert all(fake.loaded.keys() == model.state_dict().keys() for fake in servers)
     assert not list((tmp_path / "shared").iterdir())
 
@@ -48,7 +48,7 @@ def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers):
 def test_a_server_that_does_not_take_the_weights_is_told_of(tmp_path, model, servers):
     servers[1].stop()
     listed = [Server(fake.url, 5.0) for fake in servers]
-    failed = SnapshotTransfer(folder=tmp_path).send(listed, Weights(model), "3")
+    failed = SnapshotTransfer(folder=tmp_path).send(listed, WeightStream(model), "3")
     assert list(failed) == [listed[1]]
     assert servers[0].version == servers[2].version == "3"
 
@@ -79,14 +79,14 @@ def test_nccl_sends_then_names_the_version(model, servers, monkeypatch):
     monkeypatch.setattr(NCCLTransfer, "_open", lambda self, fleet, weights: Group())
     listed = [Server(fake.url, 5.0) for fake in servers]
     for version in ("1", "2"):
-        assert not transfer.send(listed, Weights(model), version)
+        assert not transfer.send(listed, WeightStream(model), version)
     assert sent == ["weights", "weights"]
     assert [fake.version for fake in servers] == ["2"] * 3
     servers[1].version = "default"
-    failed = transfer.send(listed, Weights(model), "3")
+    failed = transfer.send(listed, WeightStream(model), "3")
     assert list(failed) == listed, "a broadcast without the one that was started anew would wait for ever"
     assert all("was started anew" in str(error) for error in failed.values())
-    assert "the NCCL group is" in str(transfer.send(listed[:2], Weights(model), "3")[listed[0]])
+    assert "the NCCL group is" in str(transfer.send(listed[:2], WeightStream(model), "3")[listed[0]])
     assert sent == ["weights", "weights"]
 
 
@@ -95,7 +95,7 @@ def test_a_snapshot_that_cannot_be_written_is_every_server_s_problem(model, serv
 
     class Counted:
         def __iter__(self):
-            for pair in Weights(model):
+            for pair in WeightStream(model):
                 seen.append(pair[0])
                 yield pair
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from fireopd.algorithm import fire_loss, loss_shares
+from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.analysis.compare.replays import Recording
 from fireopd.method import Method
 from fireopd.models.scorer import CausalScorer
@@ -78,7 +78,7 @@ def alignments(
 
 def gradient(scorer: CausalScorer, batch: ScoredBatch, targets: Targets, method: Method, token_budget: int) -> Tensor:
     """Return float32 [P]: the gradient of a method's loss in all the student's parameters."""
-    shares = loss_shares(targets.mask, method.reduction)
+    shares = loss_fractions(targets.mask, method.reduction)
     scorer.zero_grad()
     for rows, width in _cuts(batch, targets.keep, token_budget):
         logprobs, old = _logprobs(scorer, batch, rows, width), batch.student_logprobs[rows, :width]

@@ -95,12 +95,12 @@ class VLLMServerEngine(RolloutEngine):
         """Send the weights to all servers that answer, those that had failed too."""
         version = str(policy_version)
         listening = {server.url for server in self.fleet if server.healthy()} if collectives.rank() == 0 else set()
-        listening = collectives.from_first(listening)
+        listening = collectives.broadcast_object(listening)
         servers = [server for server in self.fleet if server.url in listening]
         failed = self.transfer.send(servers, weights, version) if servers else {}
         problems = {server.url: str(error) for server, error in failed.items()}
         problems |= {server.url: "does not answer" for server in self.fleet if server.url not in listening}
-        known, self.problems = self.problems, collectives.from_first(problems)
+        known, self.problems = self.problems, collectives.broadcast_object(problems)
         self.policy_version = policy_version
         for url in sorted(self.problems.keys() - known.keys()):
             rank_zero_info(f"{url} is left out until it takes new weights, the others go on: {self.problems[url]}")
@@ -115,7 +115,7 @@ class VLLMServerEngine(RolloutEngine):
         failed = failures(self.ready, lambda server: answers.update({server.url: server.logprobs(tokens)}))
         for server, error in failed.items():
             self._leave_out(server, error)
-        collectives.raise_together(None if self.ready else self._none_left())
+        collectives.raise_on_all_ranks(None if self.ready else self._none_left())
         return answers
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:

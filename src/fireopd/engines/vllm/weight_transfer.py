@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fireopd.distributed import collectives
 from fireopd.engines.vllm.client import WORKER_EXTENSION, RefusedError, Server, ServerError
-from fireopd.models.weight_stream import Weights
+from fireopd.models.weight_stream import WeightStream
 
 
 class WeightTransfer(ABC):
@@ -27,7 +27,7 @@ class WeightTransfer(ABC):
         """Return what keeps a server with these settings of vLLM from taking the weights, if something does."""
 
     @abstractmethod
-    def send(self, servers: Sequence[Server], weights: Weights, version: str) -> dict[Server, Exception]:
+    def send(self, servers: Sequence[Server], weights: WeightStream, version: str) -> dict[Server, Exception]:
         """Send weights, and give them a version; return the servers that did not take them, and why.
 
         Every process must call; the first one sends, the others take part in the gathering of sharded weights.
@@ -48,7 +48,7 @@ class SnapshotTransfer(WeightTransfer):
         extension = settings["parallel_config"]["worker_extension_cls"]
         return None if extension == WORKER_EXTENSION else f"its worker extension is {extension!r}"
 
-    def send(self, servers: Sequence[Server], weights: Weights, version: str) -> dict[Server, Exception]:
+    def send(self, servers: Sequence[Server], weights: WeightStream, version: str) -> dict[Server, Exception]:
         """Write, have it read, delete."""
         if collectives.rank() > 0:
             for _ in weights:
@@ -109,7 +109,7 @@ class NCCLTransfer(WeightTransfer):
         wanted = """start it with --weight-transfer-config '{"backend": "nccl"}'"""
         return None if backend == "nccl" else f"its weight transfer is {backend!r}: {wanted}"
 
-    def send(self, servers: Sequence[Server], weights: Weights, version: str) -> dict[Server, Exception]:
+    def send(self, servers: Sequence[Server], weights: WeightStream, version: str) -> dict[Server, Exception]:
         """Open the group at the first call, then broadcast."""
         self.stream = iter(weights)
         try:
@@ -135,7 +135,7 @@ class NCCLTransfer(WeightTransfer):
                 if server.version() != self.sent:
                     raise ServerError(f"{server.url} was started anew: resume the run to make another NCCL group")
 
-    def _open(self, fleet: "Fleet", weights: Weights) -> Any:
+    def _open(self, fleet: "Fleet", weights: WeightStream) -> Any:
         from vllm.distributed.weight_transfer.base import ParamMeta, WeightSource
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo, NCCLTrainerWeightTransferEngine
 
