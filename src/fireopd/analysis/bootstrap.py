@@ -7,6 +7,7 @@ what is hard. Their differences are less noisy than they are themselves, so both
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -83,16 +84,11 @@ class Bootstrapped:
         return Bootstrapped(self.value - control.value, None, draws, self.units)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Return the mean of one or more values."""
-    return math.fsum(values) / len(values)
-
-
 def standard_error(values: Sequence[float]) -> float | None:
     """Return the standard error of the mean, from the variance over n - 1; none for a single value."""
     if len(values) < 2:
         return None
-    centre = mean(values)
+    centre = fmean(values)
     variance = math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1)
     return math.sqrt(variance / len(values))
 
@@ -118,9 +114,9 @@ def paired_bootstrap(
         return None
     values, pairs = list(differences.values()), len(differences)
     if pairs < 2:
-        return PairedDifference(differences, mean(values), None, None)
+        return PairedDifference(differences, fmean(values), None, None)
     draws = resampled_means(torch.tensor(values, dtype=torch.float64)[:, None], resamples=resamples, seed=seed)
-    return PairedDifference(differences, mean(values), *expanded_interval(draws[:, 0], pairs))
+    return PairedDifference(differences, fmean(values), *expanded_interval(draws[:, 0], pairs))
 
 
 def bootstrap(
@@ -140,10 +136,10 @@ def bootstrap(
     Returns:
         The ratio; none where all denominators are 0.
     """
-    scale = mean(denominators)
+    scale = fmean(denominators)
     if scale == 0:
         return None
-    value = mean(numerators) / scale
+    value = fmean(numerators) / scale
     error = standard_error([top - value * bottom for top, bottom in zip(numerators, denominators, strict=True)])
     columns = torch.tensor([list(numerators), list(denominators)], dtype=torch.float64).T
     draws = resampled_means(columns, resamples=resamples, seed=seed)
@@ -156,7 +152,7 @@ def average_of(parts: Sequence[Bootstrapped]) -> Bootstrapped:
     known = [error for error in errors if error is not None]
     error = math.hypot(*known) / len(parts) if len(known) == len(parts) else None
     draws = torch.stack([part.draws for part in parts]).mean(0)
-    return Bootstrapped(mean([part.value for part in parts]), error, draws, min(part.units for part in parts))
+    return Bootstrapped(fmean([part.value for part in parts]), error, draws, min(part.units for part in parts))
 
 
 def resampled_means(columns: Tensor, *, resamples: int, seed: int) -> Tensor:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from math import isnan
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from fireopd.analysis.bootstrap import mean
 from fireopd.types import RolloutBatch
 from fireopd.verifiers.pass_at_k import majority, pass_at_k
 
@@ -32,7 +32,7 @@ class AverageAtK(GroupMetric):
 
     def of_group(self, rewards: list[float], answers: list[int | None]) -> float:
         """Return the mean."""
-        return mean(rewards)
+        return fmean(rewards)
 
 
 class PassAtK(GroupMetric):

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from math import comb
-
-from fireopd.analysis.bootstrap import mean
+from statistics import fmean
 
 
 def pass_at_k(rewards: Sequence[float], k: int) -> float:
@@ -31,8 +30,8 @@ def majority(rewards: Sequence[float], answers: Sequence[Hashable | None]) -> fl
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)
     winners = [
-        mean([reward for reward, answer in zip(rewards, answers, strict=True) if answer == winner])
+        fmean([reward for reward, answer in zip(rewards, answers, strict=True) if answer == winner])
         for winner, count in votes.items()
         if count == most
     ]
-    return mean(winners) if winners else 0.0
+    return fmean(winners) if winners else 0.0

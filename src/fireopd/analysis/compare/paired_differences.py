@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
-from fireopd.analysis.bootstrap import PairedDifference, mean, paired_bootstrap, standard_error
+from fireopd.analysis.bootstrap import PairedDifference, paired_bootstrap, standard_error
 from fireopd.analysis.compare.run_results import MEASURES, OVERALL, Curve, Run
 
 
@@ -62,7 +63,7 @@ def results(runs: Sequence[Run], control: str) -> list[Result]:
         against = table.get((task, measure, control), {})
         difference = None if method == control else paired_bootstrap(values, against)
         over_seeds = list(values.values())
-        centre, error = mean(over_seeds), standard_error(over_seeds)
+        centre, error = fmean(over_seeds), standard_error(over_seeds)
         found.append(Result(task, measure, method, values, centre, error, difference))
     return found
 
@@ -75,7 +76,7 @@ def band(runs: Sequence[Run], tag: str, width: int = 1) -> Band | None:
         return None
     smooth = [smoothed({step: curve[step] for step in steps}, width) for curve in curves]
     columns = [[curve[step] for curve in smooth] for step in steps]
-    return Band(steps, [mean(c) for c in columns], [min(c) for c in columns], [max(c) for c in columns])
+    return Band(steps, [fmean(c) for c in columns], [min(c) for c in columns], [max(c) for c in columns])
 
 
 def smoothed(curve: Curve, width: int) -> Curve:
@@ -83,4 +84,4 @@ def smoothed(curve: Curve, width: int) -> Curve:
     steps, half = sorted(curve), width // 2
     around = {step: min(half, place, len(steps) - 1 - place) for place, step in enumerate(steps)}
     places = enumerate(steps)
-    return {s: mean([curve[t] for t in steps[place - around[s] : place + around[s] + 1]]) for place, s in places}
+    return {s: fmean([curve[t] for t in steps[place - around[s] : place + around[s] + 1]]) for place, s in places}

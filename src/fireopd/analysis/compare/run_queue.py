@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fireopd.analysis.bootstrap import mean
 from fireopd.analysis.compare.run_plan import PlannedRun
 from fireopd.atomic_files import make_folder
 from fireopd.errors import UserError
@@ -105,7 +105,7 @@ class RunQueue:
         if not self.seconds:
             return names
         spent = sum(time.monotonic() - job.began for job in self.active)
-        left = max(0.0, mean(self.seconds) * (waiting + len(self.active)) - spent) / self.jobs
+        left = max(0.0, fmean(self.seconds) * (waiting + len(self.active)) - spent) / self.jobs
         return f"{names}; about {left / 60:.0f} min left"
 
     def _stop(self) -> None:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fireopd.analysis.bootstrap import mean
 from fireopd.errors import UserError
 from fireopd.training.checkpoints import last_checkpoint
 
@@ -60,9 +60,9 @@ class Run:
         for name in (name for name in MEASURES if name not in OF_RUNS):
             found = [values[task, name] for task in self.tasks if (task, name) in values]
             if found and len(found) == len(self.tasks):
-                values[OVERALL, name] = mean(found)
+                values[OVERALL, name] = fmean(found)
         if self.curves.get("rollout/length"):
-            values[OVERALL, "training_length"] = mean(list(self.curves["rollout/length"].values()))
+            values[OVERALL, "training_length"] = fmean(list(self.curves["rollout/length"].values()))
         return values | {(OVERALL, "seconds"): self.seconds}
 
     def _of_task(self, task: str) -> dict[str, float]:

@@ -3,9 +3,10 @@
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from fireopd.analysis.bootstrap import Bootstrapped, average_of, bootstrap, mean
+from fireopd.analysis.bootstrap import Bootstrapped, average_of, bootstrap
 from fireopd.analysis.evaluate.records import ProblemRecord
 from fireopd.verifiers.pass_at_k import majority, pass_at_k
 
@@ -80,8 +81,8 @@ def measure(records: Sequence[ProblemRecord], ks: Sequence[int], seed: int) -> N
         ks: of pass@k, each at most the number of responses.
         seed: of the bootstrap over problems; equal for models that are to be compared.
     """
-    finished = [mean([response.finished for response in record.responses]) for record in records]
-    lengths = [mean([response.tokens for response in record.responses]) for record in records]
+    finished = [fmean([response.finished for response in record.responses]) for record in records]
+    lengths = [fmean([response.tokens for response in record.responses]) for record in records]
     ones = [1.0] * len(records)
     columns = _of_rewards(records, ks) | {"finished": (finished, ones), "length": (lengths, ones)}
     found = {name: bootstrap(*column, seed=seed) for name, column in columns.items()}
@@ -96,7 +97,7 @@ def _of_rewards(records: Sequence[ProblemRecord], ks: Sequence[int]) -> dict[str
     n, ones = len(rewards[0]), [1.0] * len(records)
     votes = [[response.final_answer for response in record.responses] for record in records]
     finished = [[float(response.finished) for response in record.responses] for record in records]
-    columns = {f"avg@{n}": ([mean(own) for own in rewards], ones)}
+    columns = {f"avg@{n}": ([fmean(own) for own in rewards], ones)}
     columns |= {f"pass@{k}": ([pass_at_k(own, k) for own in rewards], ones) for k in ks}
     if n > 1:
         columns[f"maj@{n}"] = ([majority(*both) for both in zip(rewards, votes, strict=True)], ones)
