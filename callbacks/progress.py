@@ -7,7 +7,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import TaskID
 
-from fireopd.progress import listen
+from fireopd.progress import set_listener
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
@@ -39,11 +39,11 @@ class Progress(RichProgressBar):
         """Listen to those who count."""
         super().setup(trainer, pl_module, stage)
         if self.is_enabled:
-            listen(self.note)
+            set_listener(self.note)
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Listen no more."""
-        listen(None)
+        set_listener(None)
         super().teardown(trainer, pl_module, stage)
 
     def note(self, what: str, finished: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Work that is counted, and the bar that shows it when it takes long."""
+"""Work that is tracked, and the bar that shows it when it takes long."""
 
 from types import SimpleNamespace
 
@@ -6,34 +6,34 @@ import pytest
 
 from fireopd.callbacks import progress as bars
 from fireopd.callbacks.progress import Progress
-from fireopd.progress import counted, listen
+from fireopd.progress import set_listener, track
 
 
 @pytest.fixture
 def heard():
     found = []
-    listen(lambda *news: found.append(news))
+    set_listener(lambda *news: found.append(news))
     yield found
-    listen(None)
+    set_listener(None)
 
 
 def test_work_is_told_before_each_part_and_at_its_end(heard):
-    assert list(counted("ab", "update")) == ["a", "b"]
+    assert list(track("ab", "update")) == ["a", "b"]
     assert heard == [("update", 0, 2), ("update", 1, 2), ("update", 2, 2)]
 
 
 def test_work_that_ends_early_or_fails_is_finished(heard):
-    for number in counted(range(9), "rollout"):
+    for number in track(range(9), "rollout"):
         if number == 2:
             break
     assert heard[-2:] == [("rollout", 2, 9), ("rollout", 9, 9)]
     with pytest.raises(ZeroDivisionError):
-        [1 // number for number in counted([1, 0, 1], "scoring")]
+        [1 // number for number in track([1, 0, 1], "scoring")]
     assert heard[-1] == ("scoring", 3, 3)
 
 
 def test_nobody_has_to_listen():
-    assert list(counted([1, 2], "update")) == [1, 2]
+    assert list(track([1, 2], "update")) == [1, 2]
 
 
 class FakeBars:
@@ -78,7 +78,7 @@ def test_it_listens_as_long_as_the_run(monkeypatch):
     seen = []
     monkeypatch.setattr(callback, "note", lambda *news: seen.append(news))
     callback.setup(SimpleNamespace(is_global_zero=True, local_rank=0), module, "fit")
-    list(counted("a", "update"))
+    list(track("a", "update"))
     callback.teardown(SimpleNamespace(), module, "fit")
-    list(counted("b", "update"))
+    list(track("b", "update"))
     assert seen == [("update", 0, 1), ("update", 1, 1)]

@@ -14,7 +14,7 @@ from benchmarks.settings import Settings
 from benchmarks.trl_trainers import missing, trl_loop
 from benchmarks.turns import Boundary, Loop, Step, race, ratio_of_steps
 from fireopd.engines import HFEngine
-from fireopd.models.loading import load_causal_lm, load_tokenizer, stop_tokens, without_dropout
+from fireopd.models.loading import disable_dropout, load_causal_lm, load_tokenizer, stop_tokens
 from fireopd.prompts import TinyPrompts
 from fireopd.training.data import RolloutDataModule
 from fireopd.types import Prompt
@@ -107,7 +107,7 @@ def naive_loop(settings: Settings, micro_batch: int) -> Loop:
 
     def run(boundary: Boundary) -> None:
         models = {
-            name: without_dropout(load_causal_lm(f"tiny/{name}", "model", "float32", settings.device))
+            name: disable_dropout(load_causal_lm(f"tiny/{name}", "model", "float32", settings.device))
             for name in ("student", "math", "code")
         }
         stops = sorted(stop_tokens("tiny/student", "model", load_tokenizer("tiny/student", "model")))

@@ -9,7 +9,7 @@ from benchmarks.machines import version
 from benchmarks.ratios import LeftOut
 from benchmarks.settings import Settings
 from benchmarks.turns import Boundary, Loop
-from fireopd.models.loading import load_causal_lm, load_tokenizer, without_dropout
+from fireopd.models.loading import disable_dropout, load_causal_lm, load_tokenizer
 from fireopd.types import Prompt
 
 TESTED = "1.16.0"
@@ -45,7 +45,7 @@ def trl_loop(settings: Settings, prompts: Sequence[Prompt], teacher: str, folder
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 boundary({})
 
-        models = [without_dropout(load_causal_lm(name, "model", "float32")) for name in ("tiny/student", teacher)]
+        models = [disable_dropout(load_causal_lm(name, "model", "float32")) for name in ("tiny/student", teacher)]
         tokenizer = load_tokenizer("tiny/student", "model")
         tokenizer.padding_side = "left"
         trainer = DistillationTrainer(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fireopd.algorithm import Normalization, Reduction, fire_targets, kept
 from fireopd.filters import KeepAll, TrajectoryFilter
-from fireopd.models.distributions import Comparison, Distributions
+from fireopd.models.distributions import DistributionComparison, TeacherDistributions
 from fireopd.objectives import DirectObjective, Objective, ReverseKL
 from fireopd.types import ScoredBatch, contracts, signals
 from fireopd.types.strategy import Strategy, union
@@ -114,7 +114,7 @@ class Method:
             importance_cap=self.importance_cap,
         )
 
-    def comparison(self, distributions: Distributions | None) -> Comparison | None:
+    def comparison(self, distributions: TeacherDistributions | None) -> DistributionComparison | None:
         """Return what the update measures of the student and these teachers: a direct objective's divergence."""
         objective = self.objective
         if distributions is None or not isinstance(objective, DirectObjective):
@@ -125,4 +125,4 @@ class Method:
             divergence = objective.divergence(student, teacher)
             return {"divergence": contracts.checked_divergence(objective, divergence, student)}
 
-        return Comparison(distributions, measure)
+        return DistributionComparison(distributions, measure)

@@ -14,13 +14,13 @@ class _Audience:
     listener: Listener | None = None
 
 
-def listen(listener: Listener | None) -> None:
+def set_listener(listener: Listener | None) -> None:
     """Tell a listener of all work from now on; None for nobody."""
     _Audience.listener = listener
 
 
-def counted(items: Sequence[T], what: str) -> Iterator[T]:
-    """Yield the items, and tell how many are finished; work that ends early is finished too.
+def track(items: Sequence[T], what: str) -> Iterator[T]:
+    """Yield the items, and report how many are finished; work that ends early is finished too.
 
     Args:
         items: parts of the work.
@@ -28,13 +28,13 @@ def counted(items: Sequence[T], what: str) -> Iterator[T]:
     """
     try:
         for number, item in enumerate(items):
-            tell(what, number, len(items))
+            report(what, number, len(items))
             yield item
     finally:
-        tell(what, len(items), len(items))
+        report(what, len(items), len(items))
 
 
-def tell(what: str, finished: int, total: int) -> None:
+def report(what: str, finished: int, total: int) -> None:
     """Tell how much of some work is finished."""
     if _Audience.listener is not None:
         _Audience.listener(what, finished, total)

@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_an_honest_one_is_read(folder):
-    sharded_checkpoints.refuse_code(folder)
+    sharded_checkpoints.check_no_code(folder)
     checkpoints.check(folder, sharded=True)
     name, tensors = checkpoints.read_student(folder)
     assert name == "tiny/student"

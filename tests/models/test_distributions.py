@@ -8,7 +8,7 @@ from helpers.fakes import rollouts_of, scored_batch
 from helpers.models import make_model, teachers_of, wide_model
 
 from fireopd.errors import UserError
-from fireopd.models.distributions import Comparison, Distributions, joint_signals
+from fireopd.models.distributions import DistributionComparison, TeacherDistributions, joint_signals
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.objectives import GeneralizedJSD, TopKDivergence
 from fireopd.reductions import kl
@@ -45,10 +45,10 @@ def test_chunks_equal_whole_logits_in_value_and_gradient(chunk, temperature):
         if by_chunks:
             teachers = teachers_of(models, chunk)
             _, known = score_by_teachers(teachers, rollouts, Stopwatch(), entropy=False, distributions=True)
-            comparison = Comparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+            comparison = DistributionComparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
             scorer = CausalScorer(student, chunk * 40)
             scores = scorer(rollouts.tokens, mask, temperature=temperature, comparison=comparison)
-            value = ours = scores.compared["divergence"]
+            value = ours = scores.comparisons["divergence"]
         else:
             own = whole_log_distributions(student, rollouts, temperature)
             theirs = {name: whole_log_distributions(model, rollouts, temperature) for name, model in models.items()}
@@ -75,11 +75,11 @@ def test_joint_signals_equal_a_naive_reference(budget):
     assert nothing is None
     assert torch.equal(scores.logprobs, plain.logprobs)
     assert torch.equal(scores.entropy, plain.entropy)
-    comparison = Comparison(known, joint_signals(JOINT, 5))
+    comparison = DistributionComparison(known, joint_signals(JOINT, 5))
     found = score_rollouts(
         CausalScorer(student, 280), rollouts, entropy=False, token_budget=budget, comparison=comparison
     )
-    assert found.compared.keys() == JOINT
+    assert found.comparisons.keys() == JOINT
     with torch.no_grad():
         own = whole_log_distributions(student, rollouts, 1.0).double().exp().tolist()
         others = {
@@ -88,7 +88,7 @@ def test_joint_signals_equal_a_naive_reference(budget):
         }
     for row, name in enumerate(names):
         for place in range(rollouts.tokens.shape[1]):
-            read = {signal: values[row, place].item() for signal, values in found.compared.items()}
+            read = {signal: values[row, place].item() for signal, values in found.comparisons.items()}
             if not rollouts.response_mask[row, place]:
                 assert set(read.values()) == {0.0}
                 continue
@@ -114,10 +114,10 @@ def test_a_student_that_is_its_own_teacher_is_at_no_distance():
     _, known = score_by_teachers(
         teachers_of({"one": model}, 5), rollouts, Stopwatch(), entropy=False, distributions=True
     )
-    comparison = Comparison(known, joint_signals(JOINT, 5))
+    comparison = DistributionComparison(known, joint_signals(JOINT, 5))
     found = score_rollouts(
         CausalScorer(model, 120), rollouts, entropy=False, token_budget=99, comparison=comparison
-    ).compared
+    ).comparisons
     assert found["reverse_kl"].abs().max() < 1e-5
     assert (found["topk_overlap"][rollouts.response_mask] == 1).all()
 
@@ -128,13 +128,13 @@ def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
     _, known = score_by_teachers(
         teachers_of({"one": make_model("untied")}, 4), rollouts, Stopwatch(), entropy=False, distributions=True
     )
-    assert sum(states.numel() for states in known.states) == int(rollouts.response_mask.sum()) * 16
+    assert sum(states.numel() for states in known.hidden_states) == int(rollouts.response_mask.sum()) * 16
     objective, sizes = TopKDivergence(4, mass="tail"), []
-    comparison = Comparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+    comparison = DistributionComparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
     scorer = CausalScorer(make_model("tied"), chunk_logits=160)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
         scores = scorer(rollouts.tokens, rollouts.response_mask, comparison=comparison)
-        (scores.compared["divergence"].sum() + scores.logprobs.sum()).backward()
+        (scores.comparisons["divergence"].sum() + scores.logprobs.sum()).backward()
     assert int(rollouts.response_mask.sum()) > 40
     assert max(sizes) <= max(4 * 41, rollouts.tokens.numel() * 24)
 
@@ -157,13 +157,13 @@ def test_rows_of_a_context_are_aligned(tiny_prompts):
         teacher.setup("model.teachers.math", CPU)
         scores, distributions = teacher.score_with_distributions(rollouts, entropy=False)
         known.append(distributions)
-        assert [len(states) for states in distributions.states] == [4, 2, 1]
-        for row, states in enumerate(distributions.states):
+        assert [len(states) for states in distributions.hidden_states] == [4, 2, 1]
+        for row, states in enumerate(distributions.hidden_states):
             logprobs = distributions.heads[row](states).log_softmax(-1)
             chosen = rollouts.tokens[row][rollouts.response_mask[row]]
             expected = scores.logprobs[row][rollouts.response_mask[row]]
             torch.testing.assert_close(logprobs.gather(-1, chosen[:, None]).squeeze(-1), expected)
-    assert (known[0].states[0] - known[1].states[0]).abs().max() > 0.01
+    assert (known[0].hidden_states[0] - known[1].hidden_states[0]).abs().max() > 0.01
 
 
 def test_an_output_layer_of_another_size_is_refused(tmp_path):
@@ -181,7 +181,7 @@ def test_kl_of_log_distributions():
 
 def test_rows_are_selected_with_their_heads():
     heads = tuple(object() for _ in range(3))
-    known = Distributions(tuple(torch.full((2, 2), float(row)) for row in range(3)), heads)
+    known = TeacherDistributions(tuple(torch.full((2, 2), float(row)) for row in range(3)), heads)
     some = known.select(torch.tensor([2, 0]))
     assert some.heads == (heads[2], heads[0])
-    assert [states[0, 0].item() for states in some.states] == [2.0, 0.0]
+    assert [states[0, 0].item() for states in some.hidden_states] == [2.0, 0.0]

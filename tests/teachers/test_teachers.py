@@ -8,8 +8,8 @@ from helpers.fakes import rollouts_of, scored_batch
 from transformers import GenerationConfig
 
 from fireopd.errors import UserError
-from fireopd.models.loading import EMBEDDED, load_tokenizer, resolve, stop_tokens, without_dropout
-from fireopd.teachers import HFTeacher, Teacher, score_by_teachers, share
+from fireopd.models.loading import EMBEDDED, disable_dropout, load_tokenizer, resolve, stop_tokens
+from fireopd.teachers import HFTeacher, Teacher, deduplicate, score_by_teachers
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.types import TokenScores
 
@@ -57,7 +57,7 @@ def test_teachers_of_equal_settings_are_one_object_loaded_once(monkeypatch):
 
     real = module.load_causal_lm
     monkeypatch.setattr(module, "load_causal_lm", lambda *a: loads.append(a) or real(*a))
-    shared = share({"a": HFTeacher("tiny/math"), "b": HFTeacher("tiny/math"), "c": HFTeacher("tiny/code")})
+    shared = deduplicate({"a": HFTeacher("tiny/math"), "b": HFTeacher("tiny/math"), "c": HFTeacher("tiny/code")})
     assert shared["a"] is shared["b"]
     assert shared["a"] is not shared["c"]
     for name, teacher in shared.items():
@@ -148,6 +148,6 @@ def test_dropout_is_switched_off_for_good():
     from transformers import AutoModelForCausalLM, GPT2Config
 
     config = GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2, attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)
-    model = without_dropout(AutoModelForCausalLM.from_config(config)).train()
+    model = disable_dropout(AutoModelForCausalLM.from_config(config)).train()
     tokens = torch.arange(8)[None]
     assert torch.equal(model(tokens).logits, model(tokens).logits)

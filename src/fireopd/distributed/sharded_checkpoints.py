@@ -80,7 +80,7 @@ def read_list(folder: Path) -> Metadata:
     return metadata
 
 
-def refuse_code(folder: Path) -> None:
+def check_no_code(folder: Path) -> None:
     """Read what PyTorch would unpickle when a run goes on, as data.
 
     Raises:

@@ -4,24 +4,24 @@ from fireopd.models.loading import (
     EMBEDDED,
     Dtype,
     context_length,
+    disable_dropout,
     encode_chats,
     load_causal_lm,
     load_config,
     load_tokenizer,
     resolve,
     stop_tokens,
-    without_dropout,
 )
 
 __all__ = [
     "EMBEDDED",
     "Dtype",
     "context_length",
+    "disable_dropout",
     "encode_chats",
     "load_causal_lm",
     "load_config",
     "load_tokenizer",
     "resolve",
     "stop_tokens",
-    "without_dropout",
 ]

@@ -1,4 +1,4 @@
-"""Distributions of teachers over the vocabulary, beside the student's: never is a [tokens, vocabulary] tensor held.
+"""TeacherDistributions of teachers over the vocabulary, beside the student's: never is a [tokens, vocabulary] tensor held.
 
 A teacher reads first and leaves its last hidden states, 2 d bytes a token in half precision, and its output head. The
 student's pass (`scoring.py`) then applies both heads to some tokens at a time and measures the two distributions.
@@ -48,18 +48,20 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Distributions:
+class TeacherDistributions:
     """What teachers believe before each response token of some rows."""
 
-    states: tuple[Tensor, ...]
+    hidden_states: tuple[Tensor, ...]
     """[B]. Last hidden states before the response tokens of each row, [tokens of the row, d of its teacher]."""
     heads: tuple[Head, ...]
     """[B]. What turns those of each row into logits."""
 
-    def select(self, rows: Tensor) -> Distributions:
+    def select(self, rows: Tensor) -> TeacherDistributions:
         """Return the rows of an int64 index."""
         index = rows.tolist()
-        return Distributions(tuple(self.states[row] for row in index), tuple(self.heads[row] for row in index))
+        return TeacherDistributions(
+            tuple(self.hidden_states[row] for row in index), tuple(self.heads[row] for row in index)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +70,38 @@ class Companion:
 
     head: Head
     """Of the teacher."""
-    states: Tensor
+    hidden_states: Tensor
     """[T, d]. Its last hidden states before each token."""
     measure: Measure
     """What is asked."""
 
     def split(self, size: int) -> list[Companion]:
         """Return the same for so many tokens at a time."""
-        return [Companion(self.head, part, self.measure) for part in self.states.split(size)]
+        return [Companion(self.head, part, self.measure) for part in self.hidden_states.split(size)]
 
     def compare(self, student: Tensor, temperature: float) -> Mapping[str, Tensor]:
         """Return the measure, float [T] by name, of the student's log-distributions [T, V] and these."""
         with torch.no_grad():
-            teacher = log_distribution(self.head(self.states), temperature)
+            teacher = log_distribution(self.head(self.hidden_states), temperature)
         return self.measure(student, teacher)
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class DistributionComparison:
     """A measure to be taken of student and teachers at the response tokens of some rows."""
 
-    distributions: Distributions
+    distributions: TeacherDistributions
     """Of the teachers."""
     measure: Measure
     """Called on some tokens at a time."""
 
-    def select(self, rows: Tensor) -> Comparison:
+    def select(self, rows: Tensor) -> DistributionComparison:
         """Return the rows of an int64 index."""
-        return Comparison(self.distributions.select(rows), self.measure)
+        return DistributionComparison(self.distributions.select(rows), self.measure)
 
     def by_head(self) -> Iterator[tuple[Tensor, Companion]]:
         """Yield the rows of each teacher, bool [B], with what stands beside their response tokens, row after row."""
-        heads, states = self.distributions.heads, self.distributions.states
+        heads, states = self.distributions.heads, self.distributions.hidden_states
         for head in dict.fromkeys(heads):
             own = [other is head for other in heads]
             part = torch.cat([row for row, mine in zip(states, own, strict=True) if mine])

@@ -96,7 +96,7 @@ def _from_pretrained(factory: Any, name: str, key: str, **settings: Any) -> Any:
         raise UserError(key, name, problem, remedy) from error
 
 
-def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:
     """Switch dropout off for good: the policy that is updated must be the one that sampled and was scored."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

@@ -14,9 +14,9 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
 from fireopd.models.chunked_logprobs import token_logprobs
-from fireopd.models.distributions import Companion, Comparison, log_distribution
+from fireopd.models.distributions import Companion, DistributionComparison, log_distribution
 from fireopd.models.token_budget import by_token_budget
-from fireopd.progress import counted
+from fireopd.progress import track
 from fireopd.types import RolloutBatch, TokenScores
 
 MAX_DISCREPANCY = 0.05
@@ -55,7 +55,7 @@ class CausalScorer(nn.Module):
         temperature: float = 1.0,
         entropy: bool = False,
         keep_states: bool = False,
-        comparison: Comparison | None = None,
+        comparison: DistributionComparison | None = None,
     ) -> TokenScores:
         """Score tokens.
 
@@ -86,12 +86,12 @@ class CausalScorer(nn.Module):
         return TokenScores(
             logprobs=read.pop("logprobs"),
             entropy=read.pop("entropy", None),
-            compared=read,
-            states=hidden[scored[:, 1:]].split(scored.sum(-1).tolist()) if keep_states else None,
+            comparisons=read,
+            hidden_states=hidden[scored[:, 1:]].split(scored.sum(-1).tolist()) if keep_states else None,
         )
 
     @staticmethod
-    def _groups(scored: Tensor, comparison: Comparison | None) -> Iterator[tuple[Tensor, Companion | None]]:
+    def _groups(scored: Tensor, comparison: DistributionComparison | None) -> Iterator[tuple[Tensor, Companion | None]]:
         """Yield the tokens to score, bool [B, L], of each teacher where student and teachers are compared, else all."""
         if comparison is None:
             yield scored, None
@@ -149,7 +149,7 @@ def score_rollouts(
     entropy: bool,
     token_budget: int,
     keep_states: bool = False,
-    comparison: Comparison | None = None,
+    comparison: DistributionComparison | None = None,
 ) -> TokenScores:
     """Score the responses of a batch, micro-batch by micro-batch.
 
@@ -171,7 +171,7 @@ def score_rollouts(
     cuts = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
     # A sharded model is gathered by all processes or by none: those with fewer micro-batches score a filler.
     fillers = collectives.all_reduce_max(len(cuts), like.device) - len(cuts) if scorer.sharded else 0
-    for rows in counted(cuts, "scoring"):
+    for rows in track(cuts, "scoring"):
         part = rollouts.select(rows)
         scores = scorer(
             part.tokens,
@@ -185,9 +185,9 @@ def score_rollouts(
         logprobs[rows, :width] = scores.logprobs.to(like.dtype)
         if entropies is not None:
             entropies[rows, :width] = scores.entropy.to(like.dtype)
-        for name, values in scores.compared.items():
+        for name, values in scores.comparisons.items():
             compared.setdefault(name, torch.zeros_like(like))[rows, :width] = values.to(like.dtype)
-        for row, own in zip(rows.tolist(), scores.states or (), strict=keep_states):
+        for row, own in zip(rows.tolist(), scores.hidden_states or (), strict=keep_states):
             states[row] = own
     filler = rollouts.tokens.new_zeros(1, 2)
     for _ in range(fillers):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from fireopd.errors import UserError
-from fireopd.models.distributions import Distributions
+from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.scorer import CausalScorer
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
@@ -58,6 +58,8 @@ class Teacher(ABC):
         problem = "it tells of sampled tokens alone, and a strategy compares distributions over the whole vocabulary"
         raise UserError(key, type(self).__name__, problem, "use an HFTeacher, or strategies that do without")
 
-    def score_with_distributions(self, rollouts: RolloutBatch, *, entropy: bool) -> tuple[TokenScores, Distributions]:
+    def score_with_distributions(
+        self, rollouts: RolloutBatch, *, entropy: bool
+    ) -> tuple[TokenScores, TeacherDistributions]:
         """Return what `score` does, with what it takes to say each token's distribution again. Every process calls."""
         raise NotImplementedError(f"{type(self).__name__} gives no distributions")

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
-from fireopd.models.distributions import Distributions, Head
+from fireopd.models.distributions import Head, TeacherDistributions
 from fireopd.models.loading import (
     Dtype,
     context_length,
@@ -114,14 +114,16 @@ class HFTeacher(Teacher):
             remedy = "choose a teacher with an output layer of the student's size, or strategies that do without"
             raise UserError(f"{key}.path", self.path, problem, remedy)
 
-    def score_with_distributions(self, rollouts: RolloutBatch, *, entropy: bool) -> tuple[TokenScores, Distributions]:
+    def score_with_distributions(
+        self, rollouts: RolloutBatch, *, entropy: bool
+    ) -> tuple[TokenScores, TeacherDistributions]:
         """Score every response token, and keep the last hidden states."""
         scores = self._score(rollouts, entropy=entropy, keep_states=True)
         assert self.scorer is not None
-        assert scores.states is not None
-        dtype = scores.states[0].dtype if scores.states else torch.float32
+        assert scores.hidden_states is not None
+        dtype = scores.hidden_states[0].dtype if scores.hidden_states else torch.float32
         head = Head.of(self.scorer.model, dtype, rollouts.tokens.device)
-        return scores, Distributions(scores.states, (head,) * len(scores.states))
+        return scores, TeacherDistributions(scores.hidden_states, (head,) * len(scores.hidden_states))
 
     def _score(self, rollouts: RolloutBatch, *, entropy: bool, keep_states: bool) -> TokenScores:
         assert self.scorer is not None, "setup() comes first"

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from fireopd.distributed import collectives
-from fireopd.models.distributions import Distributions, Head
+from fireopd.models.distributions import Head, TeacherDistributions
 from fireopd.teachers.base import Teacher
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.types import RolloutBatch, TokenScores
 
 
-def share(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
+def deduplicate(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
     """Return the teachers with those of equal settings replaced by one object, so that it is loaded once."""
     unique: list[Teacher] = []
     shared: dict[str, Teacher] = {}
@@ -25,7 +25,7 @@ def share(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
 
 def score_by_teachers(
     teachers: Mapping[str, Teacher], rollouts: RolloutBatch, watch: Stopwatch, *, entropy: bool, distributions: bool
-) -> tuple[TokenScores, Distributions | None]:
+) -> tuple[TokenScores, TeacherDistributions | None]:
     """Have each teacher score its own rows, and put the answers back in place.
 
     Args:
@@ -50,7 +50,7 @@ def score_by_teachers(
             part = rollouts.select(index)
             if distributions:
                 scores, own_distributions = teacher.score_with_distributions(part, entropy=entropy)
-                pairs = zip(own_distributions.states, own_distributions.heads, strict=True)
+                pairs = zip(own_distributions.hidden_states, own_distributions.heads, strict=True)
                 known |= dict(zip(rows, pairs, strict=True))
             else:
                 scores = teacher.score(part, entropy=entropy)
@@ -59,5 +59,7 @@ def score_by_teachers(
             if entropies is not None and scores.entropy is not None:
                 entropies[index, :width] = scores.entropy
     in_place = [known[row] for row in sorted(known)]
-    found = Distributions(tuple(s for s, _ in in_place), tuple(h for _, h in in_place)) if distributions else None
+    found = (
+        TeacherDistributions(tuple(s for s, _ in in_place), tuple(h for _, h in in_place)) if distributions else None
+    )
     return TokenScores(logprobs, entropies), found

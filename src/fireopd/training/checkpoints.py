@@ -130,7 +130,7 @@ def check(path: Path, *, sharded: bool) -> None:
     with _readable("--ckpt_path", path):
         if path.is_dir():
             _load(path / METADATA)["fireopd"]
-            sharded_checkpoints.refuse_code(path)
+            sharded_checkpoints.check_no_code(path)
         else:
             _load(path)["fireopd"]
     if path.is_dir() and not sharded:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fireopd.distributed import collectives
-from fireopd.models.distributions import Comparison
+from fireopd.models.distributions import DistributionComparison
 from fireopd.models.token_budget import by_token_budget
-from fireopd.progress import counted
+from fireopd.progress import track
 from fireopd.types import ScoredBatch
 
 
@@ -25,7 +25,7 @@ class MicroBatch:
     """int64 [b]. Their places in the global batch."""
     shares: Tensor
     """float64 [b, l]. Share of each token in the loss of the whole update."""
-    comparison: Comparison | None
+    comparison: DistributionComparison | None
     """What to measure of student and teachers, for a direct objective."""
 
 
@@ -73,7 +73,12 @@ def deal(rows: Tensor, tokens: Tensor, ranks: int) -> list[Tensor]:
 
 
 def micro_batches(
-    batch: ScoredBatch, shares: Tensor, own: slice, rows: Tensor, budget: int, comparison: Comparison | None = None
+    batch: ScoredBatch,
+    shares: Tensor,
+    own: slice,
+    rows: Tensor,
+    budget: int,
+    comparison: DistributionComparison | None = None,
 ) -> Iterator[MicroBatch]:
     """Yield this rank's micro-batches of an update.
 
@@ -95,7 +100,7 @@ def micro_batches(
     else:
         taken, spare = rows[(rows >= own.start) & (rows < own.stop)], own.start + tokens[own].argmin()
     cuts = [taken[index] for index in by_token_budget(tokens[taken], budget)]
-    for number in counted(range(collectives.all_reduce_max(len(cuts), rows.device)), "update"):
+    for number in track(range(collectives.all_reduce_max(len(cuts), rows.device)), "update"):
         some = cuts[number] if number < len(cuts) else spare[None]
         width = max(1, int(tokens[some].max()))
         yield MicroBatch(

@@ -16,12 +16,12 @@ from fireopd.distributed.fsdp import FSDP2Strategy, Sharding
 from fireopd.distributed.gather import gather_batch
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.method import Method, Population
-from fireopd.models.distributions import Comparison, Distributions
-from fireopd.models.loading import Dtype, load_causal_lm, without_dropout
+from fireopd.models.distributions import DistributionComparison, TeacherDistributions
+from fireopd.models.loading import Dtype, disable_dropout, load_causal_lm
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer
 from fireopd.models.weight_stream import WeightStream
 from fireopd.objectives import Objective, ReverseKL
-from fireopd.teachers import Teacher, share
+from fireopd.teachers import Teacher, deduplicate
 from fireopd.training import skipped_steps
 from fireopd.training.checks import check_run
 from fireopd.training.data import RolloutDataModule
@@ -111,7 +111,7 @@ class FiReOPDModule(LightningModule):
         self.automatic_optimization = False
         parts = (trajectory_filter, token_weighter, objective)
         self.method = Method(*parts, normalization, reduction, clip_ratio, importance_cap, population)
-        self.teachers = share(teachers)
+        self.teachers = deduplicate(teachers)
         self.base = next((teacher for teacher in self.teachers.values() if teacher == base), base)
         self.top_k = top_k
         self.student_name, self.dtype_name, self.chunk_logits = student, dtype, chunk_logits
@@ -144,7 +144,7 @@ class FiReOPDModule(LightningModule):
         if self.student is not None:
             return
         rank_zero_info(f"Loading student {self.student_name} ...")
-        model = without_dropout(load_causal_lm(self.student_name, "model.student", self.dtype_name)).train()
+        model = disable_dropout(load_causal_lm(self.student_name, "model.student", self.dtype_name)).train()
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         self.student = CausalScorer(model, self.chunk_logits)
@@ -217,7 +217,7 @@ class FiReOPDModule(LightningModule):
         self._log_step(batch, targets, steps, watch)
         return {"batch": batch, "targets": targets}
 
-    def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, Distributions | None]:
+    def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, TeacherDistributions | None]:
         """Have all models that have to be asked first read this rank's trajectories; see `score_batch`."""
         return score_batch(
             rollouts,
@@ -232,7 +232,7 @@ class FiReOPDModule(LightningModule):
         )
 
     def _update(
-        self, supervision: Supervision, own: slice, rows: Tensor, comparison: Comparison | None
+        self, supervision: Supervision, own: slice, rows: Tensor, comparison: DistributionComparison | None
     ) -> dict[str, float]:
         """Make one optimizer step on some global rows, of which this rank computes a part; return what it came to."""
         optimizer: Any = self.optimizers()
@@ -246,7 +246,7 @@ class FiReOPDModule(LightningModule):
         for micro in micro_batches(batch, shares, own, rows, self.token_budget, comparison):
             scores = self.student(micro.tokens, micro.response_mask, comparison=micro.comparison, **settings)
             old_logprobs, targets = supervision.of(micro.rows, scores)
-            divergence, clip_ratio = scores.compared.get("divergence"), self.method.clip_ratio
+            divergence, clip_ratio = scores.comparisons.get("divergence"), self.method.clip_ratio
             share = fire_loss(scores.logprobs, old_logprobs, targets, micro.shares, clip_ratio, divergence)
             # Gradients are averaged over processes, but this is one part of a sum.
             self.manual_backward(share * collectives.world_size())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fireopd.models.distributions import Comparison, Distributions, joint_signals
+from fireopd.models.distributions import DistributionComparison, TeacherDistributions, joint_signals
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.teachers import Teacher, score_by_teachers
 from fireopd.training.stopwatch import Stopwatch
@@ -21,7 +21,7 @@ def score_batch(
     distributions: bool,
     top_k: int,
     token_budget: int,
-) -> tuple[ScoredBatch, Distributions | None]:
+) -> tuple[ScoredBatch, TeacherDistributions | None]:
     """Have teachers and base model read trajectories, and last the student, beside the teachers' distributions.
 
     Args:
@@ -47,7 +47,7 @@ def score_batch(
         with watch("base"):
             read |= base.score(rollouts, entropy=False).named("base")
     if known is not None and signals & JOINT:
-        comparison = Comparison(known, joint_signals(signals & JOINT, top_k))
+        comparison = DistributionComparison(known, joint_signals(signals & JOINT, top_k))
     if student is not None:
         entropy = "student_entropy" in signals
         with watch("student"):

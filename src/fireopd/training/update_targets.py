@@ -46,7 +46,7 @@ class Supervision:
         width = scores.logprobs.shape[1]
         if self.targets is not None:
             return self.batch.student_logprobs[rows, :width], self.targets.select(rows, width)
-        own = {name: value.detach().float() for name, value in replace(scores, compared={}).named("student").items()}
+        own = {name: value.detach().float() for name, value in replace(scores, comparisons={}).named("student").items()}
         for name, value in own.items():
             place = self.read.setdefault(name, torch.zeros(self.batch.tokens.shape, device=value.device))
             place[rows, :width] = value

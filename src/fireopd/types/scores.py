@@ -21,15 +21,15 @@ class TokenScores:
     """float32 [B, L]. Log-probability of each response token, nats, 0 elsewhere."""
     entropy: Tensor | None = None
     """float32 [B, L]. Entropy of the distribution that the token was drawn from, nats, where it was asked for."""
-    compared: Mapping[str, Tensor] = field(default_factory=dict)
+    comparisons: Mapping[str, Tensor] = field(default_factory=dict)
     """float32 [B, L] by name. What was measured of this model's distributions and the teachers', where asked for."""
-    states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
     """[B]. Last hidden states before the response tokens of each row, [tokens of the row, d], where asked for."""
 
     def named(self, model: str) -> dict[str, Tensor]:
         """Return the scores as signals, for example `teacher_logprobs` and `teacher_entropy`."""
         entropy = {} if self.entropy is None else {f"{model}_entropy": self.entropy}
-        return {f"{model}_logprobs": self.logprobs, **entropy, **self.compared}
+        return {f"{model}_logprobs": self.logprobs, **entropy, **self.comparisons}
 
 
 @dataclass(frozen=True, slots=True)

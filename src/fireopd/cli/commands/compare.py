@@ -28,7 +28,7 @@ from fireopd.atomic_files import make_folder
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import check_training, named, read_method
 from fireopd.errors import UserError
-from fireopd.models.loading import load_causal_lm, without_dropout
+from fireopd.models.loading import disable_dropout, load_causal_lm
 from fireopd.models.scorer import CausalScorer
 
 OURS = ("--seed_everything", "--trainer.default_root_dir", "--ckpt_path", "--config")
@@ -103,7 +103,7 @@ def _replay(settings: argparse.Namespace, more: Sequence[str]) -> None:
     answers = {name: [m.targets(recording.batch) for recording in recordings] for name, m in methods.items()}
     if settings.student:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        student = without_dropout(load_causal_lm(settings.student, "--student", "float32", device))
+        student = disable_dropout(load_causal_lm(settings.student, "--student", "float32", device))
         with console.status("Comparing gradients"):
             scorer = CausalScorer(student)
             gradients = alignments(scorer, recordings, methods, answers, settings.token_budget)

@@ -9,7 +9,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.engines.hf.sampling import sample
 from fireopd.engines.hf.slot_cache import SlotCache
-from fireopd.progress import tell
+from fireopd.progress import report
 from fireopd.types import Prompt, Response, Sampling
 
 PREFILL_TOKENS = 16384
@@ -64,14 +64,14 @@ class Decoder:
     @torch.inference_mode()
     def decode(self) -> list[Response]:
         """Return one response for each prompt, in order."""
-        tell("rollout", 0, len(self.prompts))
+        report("rollout", 0, len(self.prompts))
         while self.waiting or len(self.running):
             free = self.slots - len(self.running)
             if self.waiting and free >= min(len(self.waiting), -(-self.slots // FEWEST)):
                 self._begin(free)
             else:
                 self._go_on()
-            tell("rollout", len(self.prompts) - len(self.waiting) - len(self.running), len(self.prompts))
+            report("rollout", len(self.prompts) - len(self.waiting) - len(self.running), len(self.prompts))
         told = zip(
             self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.finished.tolist(), strict=True
         )
