@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks.settings import Settings
 from benchmarks.turns import Boundary, Loop
 from benchmarks.workloads import TAIL, RecordedEngine
-from fireopd.cli.commands.fit import FitCLI, build
+from fireopd.cli.training_cli import FitCLI, build
 from fireopd.engines import RolloutEngine
 from fireopd.training.interrupts import Interrupts
 from fireopd.training.module import FiReOPDModule

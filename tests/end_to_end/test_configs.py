@@ -8,7 +8,7 @@ import yaml
 from helpers.paths import CONFIGS
 
 from fireopd import filters, objectives, weighters
-from fireopd.cli.commands.fit import build
+from fireopd.cli.training_cli import build
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.engines import VLLMEngine
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fireopd.cli.commands.fit", "lightning.pytorch.loggers.tensorboard", "transformers"])
+CONTEXT.set_forkserver_preload(["fireopd.cli.training_cli", "lightning.pytorch.loggers.tensorboard", "transformers"])
 PROMPTS = ["--data.prompts.num_training=64", "--data.prompts.num_validation=4", "--data.batch_size=8"]
 SHORT = ["--config=configs/multi_teacher.yaml", "--data.validation_responses=1", *PROMPTS]
 """Eight steps of eight, some seconds."""

@@ -10,8 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd.analysis.compare.run_plan import OF_A_RUN
 from fireopd.callbacks import Summary
-from fireopd.cli.commands.fit import FitParser, build
 from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.training_cli import FitParser, build
 from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.training.checks import check_run

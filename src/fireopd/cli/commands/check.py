@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from fireopd.cli.commands.fit import FitCLI, build
+from fireopd.cli.training_cli import FitCLI, build
 from fireopd.errors import UserError
 from fireopd.training.checks import problems
 from fireopd.training.memory_estimate import Part, available, estimate
