@@ -107,7 +107,7 @@ def test_a_signal_that_is_not_recorded_names_method_signal_file_and_remedy(compa
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_compared(compare, tmp_path, monkeypatch):
     monkeypatch.setattr("fireopd.cli.commands.compare.portray", lambda *given: pytest.fail("something was compared"))
     (tmp_path / "out").write_text("as it was")
-    assert "no folder can be made there" in compare({"opd": OPD}, code=2)
+    assert "no folder can be created there" in compare({"opd": OPD}, code=2)
 
 
 def test_importance_weights_to_a_truncated_distribution_are_refused(compare):
@@ -217,7 +217,7 @@ def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path
     ("methods", "more", "parts"),
     [
         ((("x", "model: {token_weighter: Nope}"),), [], ["no TokenWeighter of that name", "the method x are refused"]),
-        ((("x", OPD),), ["--model.student=tiny/giant"], ["tiny/giant", "The embedded models are"]),
+        ((("x", OPD),), ["--model.student=tiny/giant"], ["tiny/giant", "Use one of tiny/"]),
         ((("x", OPD),), ["--trainer.default_root_dir=y"], ["the comparison sets this itself"]),
         ((("x", OPD),), ["--data.prompts.num_validation=0"], ["there are no validation prompts"]),
         ((("x", OPD),), ["--trainer.callbacks=null"], ["there is no Summary"]),

@@ -204,7 +204,7 @@ def test_two_evaluations_cannot_write_into_one_folder(evaluate, tmp_path):
 def test_a_folder_that_cannot_be_made_is_refused(evaluate, tmp_path, monkeypatch, out):
     monkeypatch.setattr(HFEngine, "setup", lambda *a: pytest.fail("a model was loaded"))
     (tmp_path / "a file").write_text("as it was")
-    assert "no folder can be made there" in evaluate(out=out, code=2)
+    assert "no folder can be created there" in evaluate(out=out, code=2)
     assert (tmp_path / "a file").read_text() == "as it was"
 
 

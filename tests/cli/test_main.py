@@ -46,7 +46,7 @@ def refuse(capsys, *arguments):
         (["--data.batch_size=many"], ["data.batch_size", "int", "many"]),
         (["--data.batch_size=0"], ["data.batch_size", "at least 1, got 0"]),
         (["--config=nowhere.yaml"], ["nowhere.yaml", "does not exist", "Give the path"]),
-        (["--model.student=tiny/giant"], ["model.student: 'tiny/giant'", "The embedded models are"]),
+        (["--model.student=tiny/giant"], ["model.student: 'tiny/giant'", "Use one of tiny/"]),
         (
             ["--data.prompts=JSONLPrompts", "--data.prompts.train=nowhere.jsonl"],
             ["data.prompts.train", "nowhere.jsonl"],
@@ -71,7 +71,7 @@ def test_a_key_that_does_not_exist_in_a_file(capsys, tmp_path):
 
 
 def test_a_run_without_teachers(capsys):
-    assert refuse(capsys, "fit").startswith("fireopd: model.teachers: missing. Name it, or a file that does: --config")
+    assert refuse(capsys, "fit").startswith("fireopd: model.teachers: missing. Set it, or use a file: --config")
 
 
 def test_a_server_that_is_not_there_is_refused_with_the_command_that_starts_it(capsys, tmp_path):

@@ -63,7 +63,7 @@ def test_an_undeclared_read_ends_a_run_with_one_sentence(tmp_path, capfd, monkey
     assert "Traceback" not in error
     assert error.splitlines()[-1] == (
         "fireopd: model.token_weighter: 'OwnWeighter': reads 'student_logprobs' without declaring it. Add "
-        "'student_logprobs' to its 'requires'; fireopd.testing.check_weighter examines all of OwnWeighter."
+        "'student_logprobs' to its 'requires'; fireopd.testing.check_weighter tests the contract of OwnWeighter."
     )
 
 

@@ -1,1 +1,3 @@
-"""Analysis of runs and recorded rollouts."""
+"""Analysis of runs and recorded rollouts: evaluation, comparison and views of trajectories."""
+
+__all__: list[str] = []

@@ -1,15 +1,18 @@
-"""The argument parser of the commands: jsonargparse, with errors that name the setting, its value and the remedy."""
+"""Argument parser of the commands: jsonargparse with errors that name the setting, its value and the remedy."""
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from fireopd.cli.entry_points import GROUPS, load_plugins
+from fireopd.errors import UserError
+
+__all__ = ["Parser", "explain_error", "instantiate"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -26,63 +29,116 @@ STRATEGY_KEYS = {
     "sources": "fireopd.prompts",
     "verifier": "fireopd.verifiers",
 }
-"""The settings that hold a strategy, and the group that it comes from."""
+"""Entry-point group by name of a setting that holds a plug-in."""
+SCALARS = (str, int, float, bool, type(None))
+"""Types of values that are the same before and after instantiation."""
 
 
 class Parser(LightningArgumentParser):
-    """Ends with one message and exit code 2 where something is wrong."""
+    """Parser that reports an invalid argument as a single message with exit code 2."""
 
     settings: ClassVar[tuple[str, ...]] = ()
-    """The settings that there are, for suggestions."""
+    """Known settings, used for suggestions."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and what to do, and exit."""
-        print(f"fireopd: {explain(message, self.settings)}", file=sys.stderr)
+        """Print the problem with its remedy and exit with code 2."""
+        print(f"fireopd: {explain_error(message, self.settings)}", file=sys.stderr)
         sys.exit(2)
 
 
+class RejectedSettingError(ValueError):
+    """`ValueError` from the constructor of a configured class, with the class and its arguments.
+
+    By convention, the message starts with the name of the rejected argument.
+    """
+
+    def __init__(self, kind: type, arguments: Mapping[str, Any], error: ValueError) -> None:
+        """Store class, arguments and error."""
+        super().__init__(str(error))
+        self.kind, self.arguments, self.name = kind, arguments, str(error).partition(" ")[0]
+
+    def key(self, settings: Namespace) -> str | None:
+        """Return the key of the rejected argument in the settings; None if the message names no argument."""
+        keys = (f"{key}.{self.name}".lstrip(".") for key, values in _sections(settings) if self._is_built_from(values))
+        return next(keys, None) if self.name in self.arguments else None
+
+    def _is_built_from(self, values: Mapping[str, Any]) -> bool:
+        if values.get("class_path", self.kind.__name__).rpartition(".")[2] != self.kind.__name__:
+            return False
+        own = values.get("init_args", values)
+        plain = {name: value for name, value in self.arguments.items() if isinstance(value, SCALARS)}
+        return all(name in own and own[name] == value for name, value in plain.items()) and self.name in own
+
+
 def instantiate(parser: Parser, settings: Namespace) -> Namespace:
-    """Make the objects that the settings describe; a value that a class refuses is an error of the user's."""
+    """Instantiate all classes in the settings.
+
+    A `ValueError` from a constructor is reported as an error of the command line, with the key of the setting.
+    """
     try:
-        return parser.instantiate(settings)
+        return parser.instantiate(settings, instantiators=[(_construct, object, True)])
+    except RejectedSettingError as error:
+        key = error.key(settings)
+        parser.error(f"{_command_line_key(key)}: {error}" if key else str(error), error)
     except ValueError as error:
-        name, value = str(error).partition(" ")[0], str(error).rpartition("got ")[2]
-        flat = vars(settings.as_flat())
-        keys = [key for key in flat if key.rpartition(".")[2] == name and value.startswith(str(flat[key]))]
-        place = f"{readable(keys[0])}: " if len(keys) == 1 else ""
-        parser.error(f"{place}{error}", error)
+        parser.error(str(error), error)
 
 
-def readable(key: str) -> str:
-    """Return a key as it is written on the command line."""
+def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
+    try:
+        return kind(*args, **arguments)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise RejectedSettingError(kind, arguments, error) from error
+
+
+def _sections(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every group of settings with its key, the groups within a group after it."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        yield key, {name: vars(own) if isinstance(own, Namespace) else own for name, own in value.items()}
+        for name, own in value.items():
+            yield from _sections(own, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for place, own in enumerate(value):
+            yield from _sections(own, f"{key}[{place}]")
+
+
+def _command_line_key(key: str) -> str:
     return key.removeprefix("fit.").replace(".init_args", "")
 
 
-def explain(message: str, settings: Iterable[str]) -> str:
-    """Return a message of jsonargparse's with the remedy, for the mistakes that are made most."""
+def explain_error(message: str, settings: Iterable[str]) -> str:
+    """Return an error message of jsonargparse, with the remedy for the most common mistakes.
+
+    Args:
+        message: of jsonargparse.
+        settings: known settings, used for suggestions.
+    """
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     strategy = re.search(r"(?:import path string:|path but) (\S+)", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
     if strategy and group:
-        return unknown_strategy(readable(key), strategy[1], group)
+        return _unknown_plugin(_command_line_key(key), strategy[1], group)
     unknown = re.search(r"(?:unrecognized arguments:|does not accept option|Option) '?([^\s'=]+)", message)
     if unknown:
         name = unknown[1].lstrip("-")
         close = get_close_matches(name, settings, n=1)
         hint = (
-            f"Did you mean {close[0]}?" if close else "--help lists the settings, --KEY.help CLASS those of a strategy."
+            f"Did you mean {close[0]}?" if close else "--help lists all settings, --KEY.help CLASS those of a plug-in."
         )
         return f"{name}: no such setting. {hint}"
     required = re.search(r"arguments are required: (\S+)", message)
     if required:
-        return f"{readable(required[1])}: missing. Name it, or a file that does: --config configs/multi_teacher.yaml."
+        return f"{_command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
 
 
-def unknown_strategy(key: str, name: str, group: str) -> str:
-    """Return what to say of a strategy that is not installed."""
+def _unknown_plugin(key: str, name: str, group: str) -> str:
     names = [plugin.strategy.__name__ for plugin in load_plugins() if plugin.group == group]
     close = get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fireopd.analysis.bootstrap import CONFIDENCE, Bootstrapped
+from fireopd.analysis.bootstrap import CONFIDENCE, BootstrapEstimate
 from fireopd.analysis.evaluate.summary import AVERAGE, Numbers, Summary
 from fireopd.analysis.tables import Cell, Estimate, Table
 from fireopd.atomic_files import write_text
@@ -66,15 +66,15 @@ def _differences(summary: Summary) -> Table:
     return Table(f"Differences to {summary.control}", columns, rows, note)
 
 
-def _estimate(number: Bootstrapped | None) -> Cell:
+def _estimate(number: BootstrapEstimate | None) -> Cell:
     return None if number is None else Estimate(number.value, number.error)
 
 
-def _agreed(number: Bootstrapped | None) -> bool:
+def _agreed(number: BootstrapEstimate | None) -> bool:
     return number is not None and number.interval is not None and number.interval[0] == number.interval[1]
 
 
-def _interval(number: Bootstrapped | None) -> Cell:
+def _interval(number: BootstrapEstimate | None) -> Cell:
     if number is None or number.interval is None:
         return None
     low, high = number.interval

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from fireopd.analysis.bootstrap import Bootstrapped, average_of, bootstrap
+from fireopd.analysis.bootstrap import BootstrapEstimate, average_of, bootstrap
 from fireopd.analysis.evaluate.records import ProblemRecord
 from fireopd.verifiers.pass_at_k import majority, pass_at_k
 
 AVERAGE = "average of all"
 """The name under which the average over benchmarks stands."""
 
-Numbers = Mapping[str, Bootstrapped]
+Numbers = Mapping[str, BootstrapEstimate]
 """Numbers of one model, by name: avg@n, pass@k, maj@n, finished, accuracy_given_finish, length."""
 
 
@@ -28,7 +28,7 @@ class Summary:
     control: str
     """The model that others are compared with."""
 
-    def differences(self, benchmark: str) -> dict[str, dict[str, Bootstrapped]]:
+    def differences(self, benchmark: str) -> dict[str, dict[str, BootstrapEstimate]]:
         """Return by how much the other models differ from the control, by model and number."""
         models = self.numbers[benchmark]
         control = models[self.control]
@@ -112,7 +112,7 @@ def _averages(parts: Sequence[Numbers]) -> Numbers:
     return {name: average_of([part[name] for part in parts]) for name in names}
 
 
-def _json(number: Bootstrapped) -> dict[str, Any]:
+def _json(number: BootstrapEstimate) -> dict[str, Any]:
     low, high = number.interval or (None, None)
     error = {} if number.error is None else {"error": number.error}
     return {"value": number.value, **error, "low": low, "high": high}
