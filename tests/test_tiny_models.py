@@ -21,9 +21,10 @@ def test_rows_go_to_the_teacher_of_their_task():
     assert [(text.task, text.teacher) for text in texts] == [("math", "alice"), ("code", "bob")] * 3
 
 
-def test_every_prompt_has_the_verifier_of_its_source():
+def test_the_verifier_of_a_source_is_its_own():
     source = TinyPrompts(num_training=2, num_validation=1, verifier=FinalAnswer("="))
-    assert {text.verifier for text in (*source.training(0), *source.validation())} == {FinalAnswer("=")}
+    assert source.verifiers == {"": FinalAnswer("=")}
+    assert {text.source for text in (*source.training(0), *source.validation())} == {""}
 
 
 def test_an_unknown_embedded_task():

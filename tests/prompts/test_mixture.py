@@ -6,7 +6,7 @@ import pytest
 from helpers.fakes import ScriptedEngine
 
 from fireopd.errors import UserError
-from fireopd.prompts import JSONLPrompts, MixedPrompts, TinyPrompts
+from fireopd.prompts import JSONLPrompts, MixedPrompts, PromptSource, PromptText, TinyPrompts
 from fireopd.training.data import RolloutDataModule
 from fireopd.types import Prompt
 from fireopd.verifiers import FinalAnswer
@@ -149,3 +149,17 @@ def test_a_mixture_goes_on_from_a_checkpoint_with_the_next_batch():
     ids = [[p.id for p in batch.prompts] for _ in range(2) for batch in whole]
     other.load_state_dict({"position": 5})
     assert [[p.id for p in batch.prompts] for batch in other] == ids[5:]
+
+
+def test_verifiers_by_the_name_of_the_source():
+    class Ungraded(PromptSource):
+        def training(self, seed):
+            return [PromptText("1;+1", "t", "t", None, "0")]
+
+        def validation(self):
+            return []
+
+    assert Ungraded().verifiers == {}
+    mixed = MixedPrompts({"a": tiny("math", 1, verifier=FinalAnswer("=")), "b": Ungraded()})
+    assert mixed.verifiers == {"a": FinalAnswer("=")}
+    assert [text.source for text in mixed.training(0)] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""What every prompt source is and does."""
+"""Base class of prompt sources."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,22 @@ class PromptText:
     """Reference answer, if there is one."""
     id: str
     """Where it stands, for example `train.jsonl:12`: unique in its source, shown in messages, seeds the rollouts."""
-    verifier: Verifier
-    """Grades the responses."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """What else a verifier may want to know."""
-    source: str = ""
-    """Name of the source in a mixture."""
+    details: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """Further data for the verifier."""
+    source: str = field(default="", kw_only=True)
+    """Name of the source in a mixture; empty if there is only one source."""
 
 
 class PromptSource(ABC):
-    """Gives the prompts of a run."""
+    """Training and validation prompts of a run, and the verifiers that grade the responses to them."""
+
+    verifier: Verifier | None = None
+    """Grades the responses; None if they are not graded."""
+
+    @property
+    def verifiers(self) -> Mapping[str, Verifier]:
+        """Verifiers by `PromptText.source`: `verifier` under the empty name, nothing if responses are not graded."""
+        return {} if self.verifier is None else {"": self.verifier}
 
     @abstractmethod
     def training(self, seed: int) -> list[PromptText]:

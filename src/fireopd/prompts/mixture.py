@@ -1,12 +1,13 @@
 """Several sources at once, in proportions that hold in every batch as nearly as they can."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fireopd.errors import UserError
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.types import Prompt
+from fireopd.verifiers import Verifier
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class MixedPrompts(PromptSource):
             raise ValueError(f"weights must name the sources {', '.join(self.sources)}, got {self.weights}")
         if not all(0 < weight < float("inf") for weight in self.weights.values()):
             raise ValueError(f"weights must be greater than 0, got {self.weights}")
+
+    @property
+    def verifiers(self) -> Mapping[str, Verifier]:
+        """Verifier of each source that has one, by the name of the source."""
+        found = {name: source.verifiers.get("") for name, source in self.sources.items()}
+        return {name: verifier for name, verifier in found.items() if verifier is not None}
 
     def training(self, seed: int) -> list[PromptText]:
         """Return the training prompts of all sources."""

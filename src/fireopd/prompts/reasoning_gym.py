@@ -72,7 +72,7 @@ class ReasoningGymPrompts(PromptSource):
             answer = None if problem["answer"] is None else str(problem["answer"])
             # What draws the problem once more, for the verifier: it is more than an answer and less than JSON.
             details = {"task": task, "settings": self.tasks[task], "seed": seed, "size": patience, "index": index}
-            yield PromptText(content, self.teacher, task, answer, f"{task}:{seed + index}", self.verifier, details)
+            yield PromptText(content, self.teacher, task, answer, f"{task}:{seed + index}", details=details)
 
     def _problems(self, task: str, seed: int, size: int) -> Any:
         key = f"data.prompts.tasks.{task}"

@@ -126,7 +126,6 @@ class TablePrompts(PromptSource):
             task=row.text("task") or self.task,
             answer=row.text("answer"),
             id=row.place if own is None else f"{table}:{own}",
-            verifier=self.verifier,
             details=row.details(),
         )
 

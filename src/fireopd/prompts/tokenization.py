@@ -6,7 +6,6 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models.loading import context_length, encode_chats
 from fireopd.prompts import PromptText
@@ -56,36 +55,39 @@ def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: di
         id=text.id,
         content=text.content,
         template_options=chat_template_options,
-        verifier=text.verifier,
         details=text.details,
         source=text.source,
     )
 
 
-def longest_prompt(model: str, engine: RolloutEngine, key: str) -> float:
-    """Return the tokens that a prompt may have, so that it fits into the context with its response.
+def longest_prompt(model: str, max_response_length: int, longest_trajectory: int | None, key: str) -> float:
+    """Return the largest number of prompt tokens that fits into the context together with a response.
 
     Args:
-        model: that answers.
-        engine: samples from it.
-        key: the setting that the model comes from, for error messages.
+        model: name or path of the model, whose context length counts.
+        max_response_length: tokens that a response may have.
+        longest_trajectory: tokens that the engine accepts for prompt and response; None for no limit.
+        key: setting of the model, for error messages.
     """
-    limits = (context_length(model, key), engine.longest_trajectory)
-    return min((limit for limit in limits if limit is not None), default=inf) - engine.max_response_length
+    limits = (context_length(model, key), longest_trajectory)
+    return min((limit for limit in limits if limit is not None), default=inf) - max_response_length
 
 
-def check_lengths(prompts: Sequence[Prompt], limit: float, engine: RolloutEngine, key: str, remedy: str) -> None:
-    """Raise `UserError` if a prompt is longer than the limit.
+def check_lengths(prompts: Sequence[Prompt], limit: float, max_response_length: int, key: str, remedy: str) -> None:
+    """Check that no prompt is longer than the limit.
 
     Args:
-        prompts: to be answered.
-        limit: from `longest_prompt`.
-        engine: samples the responses.
-        key: the setting that the prompts come from, for the message.
-        remedy: what can be done about it, for the message.
+        prompts: prompts to check.
+        limit: result of `longest_prompt`.
+        max_response_length: tokens that a response may have.
+        key: setting of the prompts, for the error message.
+        remedy: remedy of the error message.
+
+    Raises:
+        UserError: if a prompt is longer than the limit.
     """
     longest = max(prompts, key=lambda prompt: len(prompt.tokens), default=None)
     if longest is not None and len(longest.tokens) > limit:
-        problem = f"{len(longest.tokens)} prompt tokens and a response of up to {engine.max_response_length}"
-        problem += f" do not fit into a context of {limit + engine.max_response_length:.0f}"
+        problem = f"{len(longest.tokens)} prompt tokens and a response of up to {max_response_length}"
+        problem += f" do not fit into a context of {limit + max_response_length:.0f}"
         raise UserError(key, longest.id, problem, remedy)

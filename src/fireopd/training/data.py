@@ -100,11 +100,13 @@ class RolloutDataModule(LightningDataModule):
                 problem = f"{number} {kind} prompts have this id"
                 raise UserError("data.prompts", place, problem, "give each an id of its own")
         prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
-        limit = longest_prompt(self.student, self.engine, "model.student")
+        limit = longest_prompt(
+            self.student, self.engine.max_response_length, self.engine.longest_trajectory, "model.student"
+        )
         fitting = [prompt for prompt in prompts if len(prompt.tokens) <= limit]
         if self.overlong_prompts == "refuse":
             remedy = "shorten the prompt, or data.engine.max_response_length, or set data.overlong_prompts to drop"
-            check_lengths(prompts, limit, self.engine, "data.prompts", remedy)
+            check_lengths(prompts, limit, self.engine.max_response_length, "data.prompts", remedy)
         if len(fitting) < len(prompts):
             rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
         return fitting

@@ -131,5 +131,5 @@ class RolloutLoader:
             return batch
         written = [tokens[mask].tolist() for tokens, mask in zip(batch.tokens, batch.response_mask, strict=True)]
         texts = [str(self.data.tokenizer.decode(tokens, skip_special_tokens=True)) for tokens in written]
-        rewards, votes = ballot(grade(batch.prompts, texts))
+        rewards, votes = ballot(grade(batch.prompts, texts, self.data.source.verifiers))
         return replace(batch, rewards=rewards, votes=votes)

@@ -1,36 +1,33 @@
-"""What is asked of the student, and what comes back."""
+"""Prompts of the student."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fireopd.verifiers import Verifier
+__all__ = ["Prompt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the student is asked, ready for the engine."""
+    """A tokenized prompt with the data that its response is scored and graded by."""
 
     tokens: tuple[int, ...]
     """Token ids, chat template applied."""
     teacher: str
-    """Name of the teacher that judges the trajectory."""
+    """Name of the teacher that scores the trajectory."""
     task: str
-    """Name under which the row is reported, for example `math`."""
+    """Task name in metrics and reports, for example `math`."""
     answer: str | None
     """Reference answer, for verifiers."""
     id: str
-    """Unique in its source; seeds the row's rollouts."""
+    """Unique within the source; part of the seed of the rollouts."""
     content: str | list[dict[str, str]] = ""
-    """What the tokens say: text, or chat messages before the template was applied."""
+    """Text of the prompt, or chat messages before the template is applied."""
     template_options: dict[str, Any] = field(default_factory=dict)
-    """What the chat template was given beside the messages."""
-    verifier: Verifier | None = None
-    """Grades the responses; None where nobody asks for grades."""
+    """Further arguments of the chat template."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What else a verifier may want to know."""
+    """Further data for verifiers."""
     source: str = ""
-    """Name of the source in a mixture."""
+    """Name of the prompt source, whose verifier grades the responses; empty if there is only one source."""

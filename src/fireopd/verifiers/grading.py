@@ -1,6 +1,6 @@
-"""Grading a batch: each response by the verifier of its prompt."""
+"""Grading of a batch: each response by the verifier of its prompt's source."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -10,36 +10,45 @@ from fireopd.types import Prompt
 from fireopd.verifiers.base import Verdict, Verifier
 
 
-def grade(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Verdict]:
-    """Have each prompt's verifier grade its response.
+def grade(prompts: Sequence[Prompt], responses: Sequence[str], verifiers: Mapping[str, Verifier]) -> list[Verdict]:
+    """Grade each response with the verifier of its prompt's source.
+
+    Args:
+        prompts: [B] prompts.
+        responses: [B] responses as text.
+        verifiers: verifiers by `Prompt.source`.
 
     Raises:
-        ValueError: if a prompt has no verifier.
+        ValueError: if there is no verifier for the source of a prompt.
     """
+    check_verifiers(prompts, verifiers)
     verdicts: list[Verdict | None] = [None] * len(prompts)
-    for verifier, rows in rows_of_each_verifier(prompts):
-        found = verifier.grade([prompts[row] for row in rows], [responses[row] for row in rows])
+    for source, rows in rows_by_source(prompts).items():
+        found = verifiers[source].grade([prompts[row] for row in rows], [responses[row] for row in rows])
         for row, verdict in zip(rows, found, strict=True):
             verdicts[row] = verdict
     return cast(list[Verdict], verdicts)
 
 
-def rows_of_each_verifier(prompts: Sequence[Prompt]) -> list[tuple[Verifier, list[int]]]:
-    """Return each verifier with the indices of the prompts whose responses it grades.
+def rows_by_source(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """Return the indices of the prompts of each source."""
+    rows: dict[str, list[int]] = {}
+    for row, prompt in enumerate(prompts):
+        rows.setdefault(prompt.source, []).append(row)
+    return rows
+
+
+def check_verifiers(prompts: Sequence[Prompt], verifiers: Mapping[str, Verifier]) -> None:
+    """Check that the source of every prompt has a verifier.
 
     Raises:
-        ValueError: if a prompt has none.
+        ValueError: that names the first prompt without a verifier.
     """
-    found: list[tuple[Verifier, list[int]]] = []
-    for row, prompt in enumerate(prompts):
-        if prompt.verifier is None:
-            raise ValueError(f"the prompt {prompt.id} has no verifier, and its response is to be graded")
-        rows = next((rows for verifier, rows in found if verifier == prompt.verifier), None)
-        if rows is None:
-            found.append((prompt.verifier, [row]))
-        else:
-            rows.append(row)
-    return found
+    for prompt in prompts:
+        if prompt.source not in verifiers:
+            source = f"prompt source {prompt.source!r}" if prompt.source else "prompt source"
+            known = f"; the sources with a verifier are {', '.join(verifiers)}" if any(verifiers) else ""
+            raise ValueError(f"the {source} has no verifier for the responses to {prompt.id}{known}")
 
 
 def ballot(verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:

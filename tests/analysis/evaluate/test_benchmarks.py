@@ -8,7 +8,6 @@ from fireopd.analysis.evaluate.benchmarks import Asking, read_benchmark, read_be
 from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.verifiers import ExactMatch, FinalAnswer
-from fireopd.verifiers.grading import grade
 
 
 def write(path, *rows):
@@ -70,9 +69,9 @@ def test_system_message_and_suffix_stand_around_the_problem(tmp_path):
     assert [p.content for p in plain] == [[{"role": "user", "content": "1;+1"}], "2;+1"]
 
 
-def test_each_problem_carries_the_verifier_that_grades_it(tmp_path):
+def test_a_benchmark_keeps_the_verifier_that_grades_its_problems(tmp_path):
     verifier = ExactMatch(ignore_case=True)
     benchmark = read_benchmark(write(tmp_path / "set.jsonl", {"problem": "a", "answer": "B"}), verifier)
     (prompt,) = Asking().prompts(benchmark, load_tokenizer("tiny/student", "MODEL"))
-    assert prompt.verifier == verifier
-    assert grade([prompt], ["b"])[0].reward == 1.0
+    assert benchmark.verifier == verifier
+    assert benchmark.verifier.grade([prompt], ["b"])[0].reward == 1.0

@@ -28,7 +28,9 @@ class Benchmark:
     name: str
     """That of the file, without its ending."""
     problems: tuple[PromptText, ...]
-    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`; one verifier for all."""
+    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`."""
+    verifier: Verifier
+    """Grades the responses to all problems."""
 
     @property
     def graded(self) -> bool:
@@ -109,4 +111,4 @@ def read_benchmark(path: Path, verifier: Verifier) -> Benchmark:
             problem = "some problems of the file have an answer and some have none"
             raise UserError(KEY, text.id, problem, "give all of them one, or none")
         problems[name] = replace(text, id=name, task=path.stem)
-    return Benchmark(path.stem, tuple(problems.values()))
+    return Benchmark(path.stem, tuple(problems.values()), verifier)

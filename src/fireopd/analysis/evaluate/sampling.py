@@ -18,7 +18,7 @@ from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.prompts.tokenization import check_lengths, longest_prompt
 from fireopd.types import Prompt
-from fireopd.verifiers.grading import grade
+from fireopd.verifiers import Verifier
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Sampler:
     """Of all of them."""
 
     def records(
-        self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]
+        self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], verifier: Verifier
     ) -> list[ProblemRecord]:
         """Return the records of some prompts, answered together."""
         rows = [prompt for prompt in prompts for _ in range(self.responses)]
         seeds = [row_seed(self.seed, 0, prompt.id, index) for prompt in prompts for index in range(self.responses)]
         written = engine.generate(rows, seeds)
         texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in written]
-        judged = grade(rows, texts)
+        judged = verifier.grade(rows, texts)
         found = [
             ResponseRecord(
                 text,
@@ -92,7 +92,7 @@ class BenchmarkRun:
         """Answer what is missing, and yield the number of problems whenever some were written down."""
         missing = self.missing()
         for start in range(0, len(missing), batch_size):
-            records = sampler.records(engine, tokenizer, missing[start : start + batch_size])
+            records = sampler.records(engine, tokenizer, missing[start : start + batch_size], self.benchmark.verifier)
             append_records(self.path, records)
             yield len(records)
 
@@ -122,10 +122,12 @@ def plan(
         engine.check("--engine", model)
         for benchmark in benchmarks:
             prompts = asking.prompts(benchmark, tokenizer)
-            limit = longest_prompt(model, engine, "MODEL")
-            check_lengths(prompts, limit, engine, KEY, "shorten the prompt, or --max_response_length")
+            limit = longest_prompt(model, engine.max_response_length, engine.longest_trajectory, "MODEL")
+            check_lengths(
+                prompts, limit, engine.max_response_length, KEY, "shorten the prompt, or --max_response_length"
+            )
             if benchmark.graded:
-                benchmark.problems[0].verifier.check("--verifier", prompts)
+                benchmark.verifier.check("--verifier", prompts)
             runs.append(BenchmarkRun(label, benchmark, prompts, folder.responses(label, benchmark.name)))
     return runs
 
