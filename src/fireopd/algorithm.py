@@ -1,14 +1,14 @@
-"""FiRe-OPD (arXiv 2606.02684): filter, then reweight, then a clipped policy gradient.
+"""FiRe-OPD (arXiv 2606.02684): filter trajectories, reweight tokens, take a clipped policy-gradient step.
 
-1. The filter keeps or drops whole trajectories.
-2. The weighter gives every response token a weight, which is brought to mean 1.
-3. The advantage of a token is what the objective says, by default log teacher - log student.
-4. The loss is the clipped surrogate of weight x importance x advantage, summed with shares that add up to 1. Where an
-   objective compares whole distributions, weight x importance x coefficient x divergence is added to it.
+1. `kept`: the filter keeps or drops whole trajectories.
+2. `fire_targets`: the weighter gives each response token a weight, normalised to mean 1; the objective gives it an
+   advantage, by default log teacher - log student.
+3. `loss_fractions`: each kept token gets a fraction of the loss; the fractions of an update add up to 1.
+4. `fire_loss`: clipped surrogate of weight x importance x advantage; a direct objective adds weight x importance x
+   coefficient x divergence of student and teacher.
 
-Plain on-policy distillation is the same with `KeepAll` and `UniformWeighter`. Everything here is a pure function of the
-*global* rollout batch (N rows); only `fire_loss` is called on parts of it, and since the shares are global, the parts
-add up to the same loss and gradient however they are cut. Nothing here knows of devices, processes or models.
+Plain on-policy distillation is the special case of `KeepAll` and `UniformWeighter`. All functions are pure and see the
+*global* rollout batch (N rows); only `fire_loss` runs on micro-batches, and any split gives the same loss and gradient.
 """
 
 from typing import Literal
@@ -19,23 +19,28 @@ from torch import Tensor
 from fireopd import reductions
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.types import ScoredBatch, contracts
-from fireopd.types.targets import Targets
+from fireopd.types import Population, ScoredBatch, Targets, contracts
 from fireopd.weighters import TokenWeighter
 
+__all__ = ["Normalization", "Reduction", "fire_loss", "fire_targets"]
+__all__ += ["importance_weights", "kept", "loss_fractions", "normalize"]
+
 Normalization = Literal["trajectory", "batch", "none"]
-"""Weights of mean 1 over each trajectory (paper, Eq. 8), over all response tokens (released code), or as they are."""
+"""Weights of mean 1 over each trajectory (paper, Eq. 8), over all response tokens (released code), or unnormalised."""
 Reduction = Literal["token", "trajectory"]
 """Mean over the kept tokens, or mean over the kept trajectories of their token means."""
 
-MAX_LOG_RATIO = 20.0
-"""Where the log-ratio of new to old policy is cut before the exponential, nats."""
+MAX_LOG_RATIO = 20.0  # nats; clamp of log-ratios before the exponential
 
 
 @torch.no_grad()
-def kept(batch: ScoredBatch, trajectory_filter: TrajectoryFilter) -> Tensor:
-    """Return bool [N]: what a filter keeps of a global batch; raise `ValueError` if it answers something else."""
-    return contracts.checked_keep(trajectory_filter, trajectory_filter(batch.seen_by(trajectory_filter)), batch)
+def kept(batch: ScoredBatch, trajectory_filter: TrajectoryFilter, population: Population = "rollout_batch") -> Tensor:
+    """Return bool [N], True for trajectories that the filter keeps; raise `ValueError` for an invalid answer."""
+    masks = []
+    for part in batch.populations(population):
+        keep = trajectory_filter(part.view_for(trajectory_filter))
+        masks.append(contracts.checked_keep(trajectory_filter, keep, part))
+    return torch.cat(masks)
 
 
 @torch.no_grad()
@@ -47,31 +52,33 @@ def fire_targets(
     *,
     normalization: Normalization = "trajectory",
     importance_cap: float | None = 5.0,
+    population: Population = "rollout_batch",
 ) -> Targets:
-    """Reweight a global batch that was filtered.
+    """Return the targets of N filtered trajectories; raise `ValueError` for an invalid answer of a strategy.
 
     Args:
-        batch: N trajectories, scored.
+        batch: N scored trajectories.
         keep: bool [N], from `kept`.
-        token_weighter: weighs their tokens.
-        objective: gives the advantage of each token, nats, and the coefficient of its divergence if it is direct.
-        normalization: over what the weights have mean 1; dropped trajectories count.
-        importance_cap: cap of the importance weights between engine and trainer; None applies no such weights.
-
-    Raises:
-        ValueError: if a strategy answers something of the wrong shape, type or range.
+        token_weighter: gives each token its weight.
+        objective: gives each token its advantage, nats; a direct objective also the coefficient of its divergence.
+        normalization: tokens over which the weights have mean 1; dropped trajectories count.
+        importance_cap: cap of the importance weights between engine and trainer; None disables them.
+        population: trajectories that the weighter sees together.
     """
-    weight = contracts.checked_weight(token_weighter, token_weighter(batch.seen_by(token_weighter)), batch)
-    advantage = contracts.checked_advantage(objective, objective.advantage(batch.seen_by(objective)), batch)
-    mask = batch.response_mask & keep[:, None]
+    weights = []
+    for part in batch.populations(population):
+        weight = contracts.checked_weight(token_weighter, token_weighter(part.view_for(token_weighter)), part)
+        weights.append(normalize(weight, part.response_mask, normalization))
+    mask, view = batch.response_mask & keep[:, None], batch.view_for(objective)
+    advantage = contracts.checked_advantage(objective, objective.advantage(view), batch)
     coefficient = None
     if isinstance(objective, DirectObjective):
-        coefficient = objective.coefficient(batch.seen_by(objective))
-        coefficient = torch.where(mask, contracts.checked_coefficient(objective, coefficient, batch), 0.0)
+        coefficient = contracts.checked_coefficient(objective, objective.coefficient(view), batch)
+        coefficient = torch.where(mask, coefficient, 0.0)
     return Targets(
         keep=keep,
         mask=mask,
-        weight=torch.where(mask, normalize(weight, batch.response_mask, normalization), 0.0),
+        weight=torch.where(mask, torch.cat(weights), 0.0),
         advantage=torch.where(mask, advantage, 0.0),
         importance=importance_weights(batch, mask, importance_cap),
         coefficient=coefficient,
@@ -79,7 +86,7 @@ def fire_targets(
 
 
 def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Tensor:
-    """Divide float [N, L] weights by their mean over the mask, of each row or of all; weights that are all 0 stay 0."""
+    """Divide float [N, L] weights by their mean over the mask, per row or in total; all-zero weights stay 0."""
     if normalization == "none":
         return weight
     by_row = normalization == "trajectory"
@@ -88,49 +95,49 @@ def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Ten
 
 
 def importance_weights(batch: ScoredBatch, mask: Tensor, cap: float | None) -> Tensor:
-    """Return float [N, L]: min(student / sampler, cap) of each token; the same for every method, never in a plug-in."""
-    if cap is not None and batch.sampling.truncated:
-        raise ValueError(
-            f"importance_cap is {cap}, but the sampling log-probabilities are those of a truncated distribution "
-            f"({batch.sampling}), to which the student's have no ratio: set it to null, or sample from all tokens"
-        )
+    """Return float [N, L]: min(student / sampler, cap) of each token; identical for all methods."""
     if cap is None:
         return mask.to(batch.student_logprobs.dtype)
+    if batch.sampling.truncated:
+        raise ValueError(
+            f"importance_cap is {cap}, but responses were sampled from a truncated distribution ({batch.sampling}), "
+            "so importance weights are undefined: set importance_cap to null, or sample from all tokens"
+        )
     log_ratio = (batch.student_logprobs - batch.sampling_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     return torch.where(mask, log_ratio.exp().clamp(max=cap), 0.0)
 
 
 def loss_fractions(mask: Tensor, reduction: Reduction) -> Tensor:
-    """Return float [N, L]: the share of each token in the loss. They add up to 1, or to 0 if nothing is kept.
+    """Return float64 [N, L]: the fraction of the loss of each token. The sum is 1, or 0 if nothing is kept.
 
     Args:
         mask: bool [N, L]. Kept tokens of *all* rows of one update.
-        reduction: `token` gives each token the same share, `trajectory` each trajectory.
+        reduction: `token` gives each token the same fraction, `trajectory` each trajectory.
     """
-    kept = mask.to(torch.float64)
+    ones = mask.to(torch.float64)
     if reduction == "token":
-        return kept / kept.sum().clamp(min=1)
+        return ones / ones.sum().clamp(min=1)
     rows = mask.any(-1).sum()
-    return kept / kept.sum(-1, keepdim=True).clamp(min=1) / rows.clamp(min=1)
+    return ones / ones.sum(-1, keepdim=True).clamp(min=1) / rows.clamp(min=1)
 
 
 def fire_loss(
     logprobs: Tensor,
     old_logprobs: Tensor,
     targets: Targets,
-    shares: Tensor,
+    fractions: Tensor,
     clip_ratio: float,
     divergence: Tensor | None = None,
 ) -> Tensor:
-    """Return the part of the loss that some rows contribute: a scalar, with a graph even if nothing is kept.
+    """Return the loss of some rows, a scalar with a graph even if nothing is kept.
 
     Args:
-        logprobs: float [B, L], with gradient. Log-probabilities under the student as it is now, nats.
-        old_logprobs: float [B, L]. The same under the student that the targets were made for.
-        targets: of these rows.
-        shares: float [B, L]. From `loss_fractions` of the whole update, these rows.
-        clip_ratio: the surrogate gives no incentive to move a token's probability further than 1 +/- this.
-        divergence: float [B, L], with gradient. Of student and teacher at each token, nats; with a direct objective.
+        logprobs: float [B, L], with gradient. Log-probabilities under the current student, nats.
+        old_logprobs: float [B, L]. Log-probabilities under the student before the update, nats.
+        targets: targets of these rows.
+        fractions: float [B, L]. From `loss_fractions` of the whole update, restricted to these rows.
+        clip_ratio: probability ratios outside 1 +/- clip_ratio get no further incentive (PPO clip).
+        divergence: float [B, L], with gradient. Divergence at each token, nats; required by a direct objective.
     """
     ratio = (logprobs - old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
     factor = targets.weight * targets.importance
@@ -139,4 +146,4 @@ def fire_loss(
     if targets.coefficient is not None:
         assert divergence is not None, "a direct objective needs the divergence"
         loss = loss + factor * targets.coefficient * divergence
-    return torch.where(targets.mask, loss * shares.to(loss.dtype), 0.0).sum()
+    return torch.where(targets.mask, loss * fractions.to(loss.dtype), 0.0).sum()

@@ -1,44 +1,40 @@
-"""A method: one choice of filter, weighter and objective with the way they are put together."""
+"""Method: a filter, a weighter and an objective, with the settings that combine them."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from fireopd.algorithm import Normalization, Reduction, fire_targets, kept
+from fireopd import algorithm
+from fireopd.algorithm import Normalization, Reduction
 from fireopd.filters import KeepAll, TrajectoryFilter
-from fireopd.models.distributions import DistributionComparison, TeacherDistributions
 from fireopd.objectives import DirectObjective, Objective, ReverseKL
-from fireopd.types import ScoredBatch, contracts, signals
+from fireopd.types import Population, ScoredBatch, Targets, contracts, signals
 from fireopd.types.strategy import Strategy, union
-from fireopd.types.targets import Targets
 from fireopd.weighters import TokenWeighter, UniformWeighter
 
-Population = Literal["rollout_batch", "micro_batch_of_one"]
-"""What filter and weighter see together: all trajectories of a step, or, as in the released scripts, one at a time."""
+__all__ = ["Method", "Population"]
 
 
 @dataclass(frozen=True)
 class Method:
-    """What turns a scored batch into targets. The neutral one is plain on-policy distillation."""
+    """Computes the targets of scored batches. The defaults are plain on-policy distillation."""
 
     trajectory_filter: TrajectoryFilter = field(default_factory=KeepAll)
     """Keeps or drops trajectories."""
     token_weighter: TokenWeighter = field(default_factory=UniformWeighter)
-    """Weighs tokens."""
+    """Gives each token a weight."""
     objective: Objective = field(default_factory=ReverseKL)
-    """Gives tokens their advantage, states their divergence."""
+    """Gives each token an advantage; a direct objective also defines a divergence."""
     normalization: Normalization = "trajectory"
-    """Over what the weights have mean 1: each trajectory (the paper), the batch (the released code), or none."""
+    """Tokens over which the weights have mean 1: each trajectory (paper), the batch (released code), or none."""
     reduction: Reduction = "token"
     """The loss is a mean over kept tokens, or over kept trajectories of their token means."""
     clip_ratio: float = 0.2
-    """Clip of the surrogate; acts from the second update on a rollout batch."""
+    """Clip of the surrogate; effective from the second update on a rollout batch."""
     importance_cap: float | None = 5.0
-    """Cap of the importance weights between engine and trainer; none switches them off."""
+    """Cap of the importance weights between engine and trainer; None disables them."""
     population: Population = "rollout_batch"
-    """`micro_batch_of_one` reproduces the released scripts: filter and weights see one trajectory at a time, and so the
+    """`micro_batch_of_one` reproduces the released scripts: filter and weighter see one trajectory at a time, so the
     filter never drops anything."""
 
     def __post_init__(self) -> None:
@@ -50,79 +46,61 @@ class Method:
 
     @property
     def requires(self) -> frozenset[str]:
-        """The union of what its parts read."""
-        return union([self.trajectory_filter, self.token_weighter, self.objective])
+        """Signals required by filter, weighter and objective."""
+        return union(self.strategies.values())
 
     @property
     def direct(self) -> bool:
-        """Whether the loss has a divergence of distributions in it."""
+        """True if the loss includes a divergence of student and teacher."""
         return isinstance(self.objective, DirectObjective)
 
     @property
     def strategies(self) -> dict[str, Strategy]:
-        """Its parts by the names of their settings."""
+        """Filter, weighter and objective by the names of their settings."""
         parts: dict[str, Strategy] = {
             "trajectory_filter": self.trajectory_filter,
             "token_weighter": self.token_weighter,
         }
         return {**parts, "objective": self.objective}
 
-    def targets(self, batch: ScoredBatch) -> Targets:
-        """Return the targets of a global batch."""
-        if self.population == "rollout_batch":
-            return self.targets_of(batch, self.keep(batch))
-        rows = [batch.select([row]) for row in range(len(batch.teachers))]
-        alone = Targets.of_rows([self.targets_of(row, self.keep(row)) for row in rows])
-        whole = replace(self, token_weighter=UniformWeighter()).targets_of(batch, torch.ones_like(alone.keep))
-        # The released code has its advantages from the whole batch, before it is cut.
-        of_objective = {name: torch.where(alone.mask, value, 0.0) for name, value in whole.of_objective.items()}
-        return replace(alone, **of_objective)
-
-    def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return by what the filter judges each trajectory of a global batch, in a few words for people."""
-        part, rows = self.trajectory_filter, range(len(batch.teachers))
-        seen = [batch] if self.population == "rollout_batch" else [batch.select([row]) for row in rows]
-        return [x for own in seen for x in contracts.checked_reasons(part, part.reasons(own.seen_by(part)), own)]
-
     @property
     def scores_student_first(self) -> bool:
-        """Whether the student has to read the whole batch before its update, even if there is only one update.
+        """True if the student must score the whole batch before its update, even with a single update.
 
-        It has not where the filter does without it, and all that follows looks at one trajectory at a time.
+        False if the filter needs no student signal, and weights and advantages depend on one trajectory at a time.
         """
-        alone = self.population == "rollout_batch" and self.normalization != "batch"
-        alone &= self.token_weighter.by_trajectory and self.objective.by_trajectory
-        return not alone or bool(self.trajectory_filter.requires & signals.OF_STUDENT | self.requires & signals.JOINT)
+        by_trajectory = self.population == "rollout_batch" and self.normalization != "batch"
+        by_trajectory &= self.token_weighter.by_trajectory and self.objective.by_trajectory
+        filter_needs_student = self.trajectory_filter.requires & signals.OF_STUDENT
+        return not by_trajectory or bool(filter_needs_student | self.requires & signals.JOINT)
 
     def keep(self, batch: ScoredBatch) -> Tensor:
-        """Return bool [N]: which trajectories of a global batch are kept, which the student may not have read yet."""
-        return kept(batch, self.trajectory_filter)
+        """Return bool [N], True for kept trajectories of a global batch.
 
-    def targets_of(self, batch: ScoredBatch, keep: Tensor) -> Targets:
-        """Return the targets of trajectories that were filtered: a whole batch, or some, if not `scores_student_first`.
+        Student signals may be missing if `scores_student_first` is False.
+        """
+        return algorithm.kept(batch, self.trajectory_filter, self.population)
+
+    def targets(self, batch: ScoredBatch, keep: Tensor | None = None) -> Targets:
+        """Return the targets of a global batch, or of some of its rows if `scores_student_first` is False.
 
         Args:
             batch: n trajectories.
-            keep: bool [n]. Those that the filter keeps.
+            keep: bool [n]. Mask from an earlier call of `keep`; None filters the batch first.
         """
-        return fire_targets(
+        return algorithm.fire_targets(
             batch,
-            keep,
+            self.keep(batch) if keep is None else keep,
             self.token_weighter,
             self.objective,
             normalization=self.normalization,
             importance_cap=self.importance_cap,
+            population=self.population,
         )
 
-    def comparison(self, distributions: TeacherDistributions | None) -> DistributionComparison | None:
-        """Return what the update measures of the student and these teachers: a direct objective's divergence."""
-        objective = self.objective
-        if distributions is None or not isinstance(objective, DirectObjective):
-            return None
-
-        def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-            """Return float [T] as `divergence`, of log-distributions [T, V], with its gradient."""
-            divergence = objective.divergence(student, teacher)
-            return {"divergence": contracts.checked_divergence(objective, divergence, student)}
-
-        return DistributionComparison(distributions, measure)
+    def reasons(self, batch: ScoredBatch) -> list[str]:
+        """Return the filter's reason for each trajectory of a global batch, a short text."""
+        part, reasons = self.trajectory_filter, []
+        for rows in batch.populations(self.population):
+            reasons += contracts.checked_reasons(part, part.reasons(rows.view_for(part)), rows)
+        return reasons

@@ -6,7 +6,8 @@ import torch
 
 from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.method import Method
-from fireopd.models.distributions import Distributions
+from fireopd.models.distributions import TeacherDistributions
+from fireopd.training.divergence import divergence_comparison
 from fireopd.types import ScoredBatch
 
 P, Q = (0.6, 0.3, 0.1), (0.2, 0.7, 0.1)
@@ -49,7 +50,7 @@ def expected_gradient(objective, logits, teacher, signals=lambda token: {}):
     """Return the gradient on the logits, summed over all tokens that the student could sample here."""
     method = Method(objective=objective, importance_cap=None)
     student = logits.log_softmax(-1)
-    comparison = method.comparison(Distributions((), ()))
+    comparison = divergence_comparison(objective, TeacherDistributions((), ()))
     expected = torch.zeros_like(logits)
     for token in range(len(logits)):
         batch = one_token_batch(student, teacher, token, **signals(token))

@@ -1,4 +1,4 @@
-"""What a strategy may answer and read, and what its author is told otherwise."""
+"""Contracts of strategies: messages for invalid answers and undeclared signals."""
 
 import pickle
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from helpers.fakes import scored_batch
 from fireopd.errors import UserError
 from fireopd.filters import AllOf, TrajectoryFilter
 from fireopd.method import Method
-from fireopd.models.distributions import Distributions
+from fireopd.models.distributions import TeacherDistributions
 from fireopd.objectives import DirectObjective, Objective
+from fireopd.training.divergence import divergence_comparison
 from fireopd.types.strategy import UndeclaredSignalError
 from fireopd.weighters import ProductOf, TokenWeighter
 
@@ -29,10 +30,10 @@ class Answering(TokenWeighter):
     [
         (
             lambda b: torch.ones(len(b.teachers)),
-            r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one for each token",
+            r"returned shape \[6\], expected \[6, 9\]. Return \[N, L\], one value per token",
         ),
         (lambda b: b.response_mask, "returned torch.bool. Return a floating-point"),
-        (lambda b: b.response_mask * -1.0, "weight -1.0. Return weights that are finite and >= 0"),
+        (lambda b: b.response_mask * -1.0, "weight -1.0 for token.* Return finite weights >= 0"),
         (lambda b: b.response_mask * torch.nan, "weight nan"),
         (lambda b: b.response_mask * torch.inf, "weight inf"),
         (lambda b: None, r"returned None. Return a tensor \[N, L\]"),
@@ -65,7 +66,7 @@ def test_a_filter_that_gives_the_wrong_number_of_reasons_is_named(answer):
         def reasons(self, batch):
             return answer
 
-    with pytest.raises(ValueError, match=r"'Terse': gave the reasons .*. Return a list of 6 strings"):
+    with pytest.raises(ValueError, match=r"'Terse': returned the reasons .*. Return a list of 6 strings"):
         Method(Terse()).reasons(scored_batch())
 
 
@@ -85,7 +86,7 @@ def test_an_objective_that_answers_wrongly_is_named():
         (lambda b: b.response_mask, "'Direct': returned torch.bool"),
         (
             lambda b: b.response_mask * -1.0,
-            r"'Direct': gave token \d of trajectory 0 the coefficient -1.0. Return coefficients",
+            r"'Direct': returned the coefficient -1.0 for token \d of trajectory 0. Return finite coefficients",
         ),
     ],
 )
@@ -99,7 +100,7 @@ def test_a_direct_objective_that_answers_wrongly_is_named(coefficient, message):
 
     with pytest.raises(ValueError, match=message):
         Method(objective=Direct()).targets(scored_batch())
-    measure = Method(objective=Direct()).comparison(Distributions((), ())).measure
+    measure = divergence_comparison(Direct(), TeacherDistributions((), ())).measure
     with pytest.raises(ValueError, match=r"'Direct': returned shape \[3, 8\], expected \[3\]"):
         measure(torch.randn(3, 8), torch.randn(3, 8))
 
@@ -140,7 +141,7 @@ def test_a_signal_that_does_not_exist_cannot_be_declared():
         def __call__(self, batch):
             return torch.ones(batch.tokens.shape)
 
-    with pytest.raises(ValueError, match=r"Typo.requires: 'teacher_entropi' is no signal. The signals are"):
+    with pytest.raises(ValueError, match=r"Typo.requires: 'teacher_entropi' is not a signal. The signals are"):
         _ = Method(token_weighter=Typo()).requires
 
 
@@ -156,7 +157,7 @@ def test_a_broken_contract_is_the_same_sentence_in_another_process():
     copied = pickle.loads(pickle.dumps(error))
     assert isinstance(copied, UserError)
     assert str(copied) == str(error)
-    assert "Add it; fireopd.testing.check_weighter examines all of Sly." in str(error)
+    assert "Add it; fireopd.testing.check_weighter tests the contract of Sly." in str(error)
 
 
 def test_an_error_of_the_strategy_s_own_is_left_as_it_is():

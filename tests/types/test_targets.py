@@ -1,4 +1,4 @@
-"""Targets: rows out of them, and parts put together again."""
+"""Targets: selection of rows, and coefficients with one trajectory at a time."""
 
 import pytest
 import torch
@@ -6,12 +6,11 @@ from helpers.fakes import full_batch
 
 from fireopd.method import Method
 from fireopd.objectives import ReverseKL, SignGatedKL
-from fireopd.types.targets import Targets
 from fireopd.weighters import EntropyWeighter
 
 
 @pytest.mark.parametrize("objective", [ReverseKL(), SignGatedKL()], ids=str)
-def test_rows_and_parts(objective):
+def test_select_takes_rows(objective):
     batch = full_batch(6, 12)
     targets = Method(token_weighter=EntropyWeighter(), objective=objective).targets(batch)
     assert ("coefficient" in targets.tensors) == isinstance(objective, SignGatedKL)
@@ -20,9 +19,6 @@ def test_rows_and_parts(objective):
     for name, value in targets.tensors.items():
         expected = value[rows] if name == "keep" else value[rows, :7]
         assert torch.equal(some.tensors[name], expected)
-    parts = [targets.select(torch.tensor(own), 12) for own in ([0, 1], [2], [3, 4, 5])]
-    for name, value in Targets.of_rows(parts).tensors.items():
-        assert torch.equal(value, targets.tensors[name])
 
 
 def test_one_trajectory_at_a_time_has_coefficients_too():

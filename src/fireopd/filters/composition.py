@@ -27,12 +27,12 @@ class AllOf(TrajectoryFilter):
         """Return bool [N]."""
         keep = torch.ones_like(batch.finished)
         for part in self.filters:
-            keep &= part(batch.seen_by(part))
+            keep &= part(batch.view_for(part))
         return keep
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
         """Return what every filter says of each trajectory."""
-        said = [part.reasons(batch.seen_by(part)) for part in self.filters]
+        said = [part.reasons(batch.view_for(part)) for part in self.filters]
         return ["; ".join(filter(None, (of[row] for of in said))) for row in range(len(batch.teachers))]
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import Objective
-from fireopd.objectives.log_ratio import log_ratio
 from fireopd.types import ScoredBatch
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import DirectObjective
-from fireopd.objectives.log_ratio import log_ratio
 from fireopd.objectives.topk_divergence import likely_tokens, on_support
 from fireopd.reductions import kl
 from fireopd.types import ScoredBatch

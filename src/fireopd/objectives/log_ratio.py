@@ -1,22 +1,13 @@
 """Objectives of the log-ratio of teacher to student at the sampled token: plain OPD, and bounded forms of it."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fireopd.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
-
-FloorReading = Literal["scaled", "logit"]
-"""How the floor of REOPOLD is read: log(mixing) / (1 - mixing), or log(mixing / (1 - mixing))."""
-
-
-def log_ratio(batch: ScoredBatch) -> Tensor:
-    """Return float32 [N, L]: log teacher - log student of each sampled token, nats."""
-    return batch.teacher_logprobs - batch.student_logprobs
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ class FlooredReverseKL(ReverseKL):
 
     mixing: float = 0.1
     """Share of the student in the mixture, in (0, 1); towards 0, the floor goes away."""
-    floor: FloorReading = "scaled"
+    floor: FloorFormula = "scaled"
     """`scaled`: log(mixing) / (1 - mixing); `logit`: log(mixing / (1 - mixing))."""
 
     by_trajectory = True
@@ -93,11 +84,6 @@ class FlooredReverseKL(ReverseKL):
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L], at least the floor."""
         return log_ratio(batch).clamp(min=floor_of(self.mixing, self.floor))
-
-
-def floor_of(mixing: float, reading: FloorReading) -> float:
-    """Return the floor of the log-ratio for a mixing in (0, 1), nats."""
-    return math.log(mixing) / (1 - mixing) if reading == "scaled" else math.log(mixing / (1 - mixing))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
+from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import Objective
-from fireopd.objectives.log_ratio import log_ratio
 from fireopd.types import ScoredBatch
 
 READ = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})

@@ -36,7 +36,7 @@ def expected_gradient(
     known = derived_signals(student.detach(), teacher) | signals
     for name in sorted(objective.requires - known.keys()):
         raise LookupError(f"give {name}=..., float [V]: {SIGNALS[name]}; it does not follow from the distributions")
-    batches = [_batch_of(known, token).seen_by(objective) for token in range(len(logits))]
+    batches = [_batch_of(known, token).view_for(objective) for token in range(len(logits))]
     mass = student.detach().exp()
     with torch.no_grad():
         advantages = torch.stack([objective.advantage(batch)[0, 1] for batch in batches])

@@ -121,7 +121,7 @@ class Subject:
         """
         strategy = self.copied() if of is None else of
         allowed = self.declared | self.undeclared
-        view = replace(batch, signals={name: batch.signals[name] for name in allowed}, reader=strategy)
+        view = replace(batch, signals={name: batch.signals[name] for name in allowed}, strategy=strategy)
         try:
             with torch.no_grad():
                 answer = self.question.ask(strategy, view)

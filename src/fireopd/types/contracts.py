@@ -1,77 +1,86 @@
-"""What a strategy must answer: shape, type and range, checked once a batch, with messages for the strategy's author."""
+"""Checks of strategies' answers: shape, dtype and range, once per batch, with messages for the strategy's author."""
 
 import torch
 from torch import Tensor
 
-from fireopd.types import ScoredBatch
+from fireopd.types.scores import ScoredBatch
 from fireopd.types.strategy import ContractError, Strategy
+
+__all__ = [
+    "checked_advantage",
+    "checked_coefficient",
+    "checked_divergence",
+    "checked_keep",
+    "checked_reasons",
+    "checked_weight",
+]
 
 
 def checked_keep(strategy: Strategy, keep: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return a filter's answer if it is bool [N]; raise `ContractError` if not."""
-    _check_shape(strategy, keep, tuple(batch.finished.shape), "[N], one for each trajectory")
+    """Return a filter's answer if it is bool [N]; raise `ContractError` otherwise."""
+    _check_shape(strategy, keep, tuple(batch.finished.shape), "[N], one value per trajectory")
     if keep.dtype != torch.bool:
         raise ContractError.by(strategy, f"returned {keep.dtype}", "return torch.bool, True to keep")
     return keep
 
 
 def checked_reasons(strategy: Strategy, reasons: list[str], batch: ScoredBatch) -> list[str]:
-    """Return a filter's words on each trajectory if there are N of them; raise `ContractError` if not."""
+    """Return a filter's reasons if they are N strings; raise `ContractError` otherwise."""
     expected = len(batch.teachers)
     if not (isinstance(reasons, list) and len(reasons) == expected and all(isinstance(x, str) for x in reasons)):
-        raise ContractError.by(strategy, f"gave the reasons {reasons!r}", f"return a list of {expected} strings")
+        raise ContractError.by(strategy, f"returned the reasons {reasons!r}", f"return a list of {expected} strings")
     return reasons
 
 
 def checked_weight(strategy: Strategy, weight: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return a weighter's answer, 0 off the response mask, if it is float [N, L], finite and not negative.
+    """Return a weighter's answer, set to 0 off the response mask.
 
     Raises:
-        ContractError: if it is not.
+        ContractError: unless it is float [N, L], finite and >= 0.
     """
     return _checked_factor(strategy, weight, batch, "weight")
 
 
 def checked_advantage(strategy: Strategy, advantage: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return an objective's answer if it is float [N, L]; a value that is not finite is left to the step's guard.
+    """Return an objective's advantages. Non-finite values are allowed: the training step skips such a batch.
 
     Raises:
-        ContractError: if it is not.
+        ContractError: unless they are float [N, L].
     """
-    _check_shape(strategy, advantage, tuple(batch.tokens.shape), "[N, L], one for each token")
+    _check_shape(strategy, advantage, tuple(batch.tokens.shape), "[N, L], one value per token")
     _check_float(strategy, advantage)
     return advantage.detach()
 
 
 def checked_coefficient(strategy: Strategy, coefficient: Tensor, batch: ScoredBatch) -> Tensor:
-    """Return a direct objective's coefficients, 0 off the response mask, if they are float [N, L], finite and >= 0.
+    """Return a direct objective's coefficients, set to 0 off the response mask.
 
     Raises:
-        ContractError: if they are not.
+        ContractError: unless they are float [N, L], finite and >= 0.
     """
     return _checked_factor(strategy, coefficient, batch, "coefficient")
 
 
 def checked_divergence(strategy: Strategy, divergence: Tensor, student: Tensor) -> Tensor:
-    """Return a direct objective's divergence of log-distributions [T, V] if it is float [T], with its gradient.
+    """Return a direct objective's divergence of log-distributions [T, V], with its gradient.
 
     Raises:
-        ContractError: if it is not.
+        ContractError: unless it is float [T].
     """
-    _check_shape(strategy, divergence, tuple(student.shape[:1]), "[T], one for each of the tokens")
+    _check_shape(strategy, divergence, tuple(student.shape[:1]), "[T], one value per token")
     _check_float(strategy, divergence)
     return divergence
 
 
 def _checked_factor(strategy: Strategy, factor: Tensor, batch: ScoredBatch, kind: str) -> Tensor:
-    _check_shape(strategy, factor, tuple(batch.tokens.shape), "[N, L], one for each token")
+    _check_shape(strategy, factor, tuple(batch.tokens.shape), "[N, L], one value per token")
     _check_float(strategy, factor)
     factor = torch.where(batch.response_mask, factor.detach(), 0.0)
     wrong = ~(factor.isfinite() & (factor >= 0))
     if wrong.any():
         row, token = wrong.nonzero()[0].tolist()
-        problem = f"gave token {token} of trajectory {row} the {kind} {factor[row, token].item()}"
-        raise ContractError.by(strategy, problem, f"return {kind}s that are finite and >= 0")
+        problem = f"returned the {kind} {factor[row, token].item()} for token {token} of trajectory {row}"
+        raise ContractError.by(strategy, problem, f"return finite {kind}s >= 0")
     return factor
 
 

@@ -1,4 +1,4 @@
-"""The trajectories of one rollout, side by side."""
+"""Batches of rollouts."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ from torch import Tensor
 from fireopd.types.prompts import Prompt
 from fireopd.types.responses import Sampling
 
+__all__ = ["RolloutBatch"]
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutBatch:
-    """What the student wrote, before any teacher has seen it: the rows of this rank."""
+    """Sampled trajectories of this rank, before scoring."""
 
     tokens: Tensor
     """int64 [B, L]. Prompt and response token ids."""
     attention_mask: Tensor
     """bool [B, L]. False on padding."""
     response_mask: Tensor
-    """bool [B, L]. True on tokens that the student sampled, its end-of-sequence token included."""
+    """bool [B, L]. True on sampled tokens, including the end-of-sequence token."""
     sampling_logprobs: Tensor
-    """float32 [B, L]. Log-probability of each sampled token under the engine's copy of the student."""
+    """float32 [B, L]. Log-probability of each sampled token under the engine's copy of the student, nats."""
     groups: Tensor
-    """int64 [B]. Responses to one prompt share a number."""
+    """int64 [B]. Group number, equal for responses to the same prompt."""
     finished: Tensor
-    """bool [B]. False where the response was cut at the length limit."""
+    """bool [B]. False for responses truncated at the length limit."""
     prompts: tuple[Prompt, ...]
-    """[B]. What each response answers."""
+    """[B]. Prompt of each response."""
     sampling: Sampling
-    """The distribution that the responses were drawn from."""
+    """Sampling settings of the responses."""
     policy_version: int
-    """Optimizer steps that the sampling weights had seen."""
+    """Optimizer steps of the weights that sampled the responses."""
     rewards: Tensor | None = None
-    """float32 [B]. Grade of each response in [0, 1], where a verifier was asked."""
+    """float32 [B]. Grade of each response in [0, 1]; None without a verifier."""
     votes: Tensor | None = None
-    """int64 [B]. Equal for equal final answers to one prompt, -1 for none, where a verifier was asked."""
+    """int64 [B]. Number of the final answer, equal for equal answers to one prompt, -1 for no answer; None without a
+    verifier."""
     seconds: float = 0.0
-    """Time that the run waited for the rollout."""
+    """Time that training waited for the rollout, seconds."""
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """[B]. Name of the teacher that judges each trajectory."""
+        """[B]. Name of each trajectory's teacher."""
         return tuple(prompt.teacher for prompt in self.prompts)
 
     @property
@@ -58,7 +61,7 @@ class RolloutBatch:
         return replace(self, **moved)
 
     def select(self, rows: Tensor) -> RolloutBatch:
-        """Return the rows of an int64 index, without the padding that they do not need."""
+        """Return the rows of an int64 index, with common padding removed."""
         width = int(self.attention_mask[rows].sum(-1).max()) if len(rows) else 1
         index = rows.tolist()
         return replace(

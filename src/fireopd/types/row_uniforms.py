@@ -1,18 +1,20 @@
-"""Random numbers for strategies: decided by seed, step and the trajectory itself, and by nothing else."""
+"""Random numbers for strategies, a function of seed, step and trajectory only."""
 
 import hashlib
 
 import torch
 from torch import Tensor
 
-from fireopd.types import ScoredBatch
+from fireopd.types.scores import ScoredBatch
+
+__all__ = ["row_uniforms"]
 
 
 def row_uniforms(batch: ScoredBatch, strategy: object, seed: int) -> Tensor:
-    """Return float64 [N], uniform in [0, 1): one number for each trajectory.
+    """Return float64 [N], uniform in [0, 1): one number per trajectory.
 
-    The same whatever the order of the rows, their padding and the number of processes. Trajectories of the same tokens
-    get the same number; the next step gives them another, and so does a strategy of another class.
+    The number is a hash of the strategy's class, the seed, the policy version and the tokens. It does not depend on the
+    order of rows, padding or the number of processes. Trajectories with equal tokens get equal numbers.
     """
     places = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     ends = torch.where(batch.response_mask, places + 1, 0).max(-1).values.tolist()

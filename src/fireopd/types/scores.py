@@ -1,9 +1,10 @@
-"""What models say of trajectories: of some rows, and of the whole batch that strategies see."""
+"""Scores of trajectories: per-token scores of one model, and the scored global batch of all signals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,19 +13,24 @@ from fireopd.types.responses import Sampling
 from fireopd.types.rollouts import RolloutBatch
 from fireopd.types.strategy import Strategy, UndeclaredSignalError
 
+__all__ = ["Population", "ScoredBatch", "TokenScores"]
+
+Population = Literal["rollout_batch", "micro_batch_of_one"]
+"""Trajectories that filter and weighter see together: all of a step, or one at a time as in the released scripts."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenScores:
-    """What a model says about each token of some trajectories."""
+    """Per-token scores of some trajectories by one model."""
 
     logprobs: Tensor
     """float32 [B, L]. Log-probability of each response token, nats, 0 elsewhere."""
     entropy: Tensor | None = None
-    """float32 [B, L]. Entropy of the distribution that the token was drawn from, nats, where it was asked for."""
+    """float32 [B, L]. Entropy of the model's distribution before each token, nats; None unless requested."""
     comparisons: Mapping[str, Tensor] = field(default_factory=dict)
-    """float32 [B, L] by name. What was measured of this model's distributions and the teachers', where asked for."""
+    """float32 [B, L] by name. Comparisons of this model's distributions with the teachers', if requested."""
     hidden_states: tuple[Tensor, ...] | None = None
-    """[B]. Last hidden states before the response tokens of each row, [tokens of the row, d], where asked for."""
+    """[B]. Last hidden states before the response tokens of each row, [tokens of the row, d]; None unless requested."""
 
     def named(self, model: str) -> dict[str, Tensor]:
         """Return the scores as signals, for example `teacher_logprobs` and `teacher_entropy`."""
@@ -34,37 +40,38 @@ class TokenScores:
 
 @dataclass(frozen=True, slots=True)
 class ScoredBatch:
-    """The global batch after student and teachers have read it: what filters, weighters and objectives see.
+    """The global batch with its signals, the input of filters, weighters and objectives.
 
-    A signal is read as an attribute (`batch.teacher_entropy`); one that the strategy did not declare is refused.
+    Each signal is an attribute (`batch.teacher_entropy`). The view of a strategy raises `UndeclaredSignalError` for a
+    signal that the strategy does not declare.
     """
 
     tokens: Tensor
     """int64 [N, L]. Prompt and response token ids."""
     response_mask: Tensor
-    """bool [N, L]. True on tokens that the student sampled."""
+    """bool [N, L]. True on sampled tokens."""
     groups: Tensor
-    """int64 [N]. Responses to one prompt share a number."""
+    """int64 [N]. Group number, equal for responses to the same prompt."""
     finished: Tensor
-    """bool [N]. False where the response was cut at the length limit."""
+    """bool [N]. False for responses truncated at the length limit."""
     teachers: tuple[str, ...]
     """[N]. Name of each trajectory's teacher."""
     signals: Mapping[str, Tensor]
-    """The signals that were computed, by name (see `fireopd.types.signals.SIGNALS`)."""
+    """Computed signals by name (see `fireopd.types.signals.SIGNALS`)."""
     sampling: Sampling = Sampling()  # noqa: RUF009 - frozen
-    """The distribution that `sampling_logprobs` describe."""
+    """Sampling settings of the responses and of `sampling_logprobs`."""
     policy_version: int = 0
-    """Optimizer steps that the sampling weights had seen: the clock of schedules."""
+    """Optimizer steps of the weights that sampled the responses; the clock of schedules."""
     tasks: tuple[str, ...] = ()
-    """[N]. Task of each trajectory; empty where they are not known, as in a foreign recording."""
+    """[N]. Task of each trajectory; empty if unknown, as in recordings of other frameworks."""
     student_scored: Tensor | None = None
-    """bool [N]. Trajectories that the student has read, where it has not read all; its signals of others are 0."""
-    reader: Strategy | None = None
-    """The strategy to which this view is restricted."""
+    """bool [N]. Trajectories that the student scored; None for all. Student signals of the others are 0."""
+    strategy: Strategy | None = None
+    """Strategy whose declared signals this view is restricted to."""
 
     @classmethod
     def of(cls, rollouts: RolloutBatch, signals: Mapping[str, Tensor]) -> ScoredBatch:
-        """Return some rollouts with the signals that were computed for them."""
+        """Return rollouts with the signals computed for them."""
         return cls(
             tokens=rollouts.tokens,
             response_mask=rollouts.response_mask,
@@ -84,18 +91,18 @@ class ScoredBatch:
 
     @property
     def spans(self) -> Tensor:
-        """int64 [N]. Number of tokens up to the last of the response, prompt included; 0 without a response."""
+        """int64 [N]. Number of tokens up to the end of the response, prompt included; 0 for an empty response."""
         places = torch.arange(1, self.tokens.shape[1] + 1, device=self.tokens.device)
         return torch.where(self.response_mask, places, 0).amax(-1)
 
     @property
     def student_mask(self) -> Tensor:
-        """Which response tokens the student has read, bool [N, L]."""
+        """Bool [N, L]. Response tokens of trajectories that the student scored."""
         return self.response_mask if self.student_scored is None else self.response_mask & self.student_scored[:, None]
 
     @property
     def sampling_logprobs(self) -> Tensor:
-        """float32 [N, L]. Log-probability of each token when it was sampled."""
+        """float32 [N, L]. Log-probability of each token under the sampler."""
         return self._signal("sampling_logprobs")
 
     @property
@@ -105,7 +112,7 @@ class ScoredBatch:
 
     @property
     def student_entropy(self) -> Tensor:
-        """float32 [N, L]. Entropy of the student's distribution at each token."""
+        """float32 [N, L]. Entropy of the student's distribution before each token."""
         return self._signal("student_entropy")
 
     @property
@@ -115,7 +122,7 @@ class ScoredBatch:
 
     @property
     def teacher_entropy(self) -> Tensor:
-        """float32 [N, L]. Entropy of the teacher's distribution at each token."""
+        """float32 [N, L]. Entropy of the teacher's distribution before each token."""
         return self._signal("teacher_entropy")
 
     @property
@@ -130,12 +137,12 @@ class ScoredBatch:
 
     @property
     def topk_overlap(self) -> Tensor:
-        """float32 [N, L]. Share of the student's likeliest tokens that are among the teacher's, in [0, 1]."""
+        """float32 [N, L]. Fraction of the student's top-k tokens that are also in the teacher's top k, in [0, 1]."""
         return self._signal("topk_overlap")
 
     @property
     def student_topk_mass(self) -> Tensor:
-        """float32 [N, L]. The teacher's probability of the student's likeliest tokens, in [0, 1]."""
+        """float32 [N, L]. Teacher's probability mass on the student's top-k tokens, in [0, 1]."""
         return self._signal("student_topk_mass")
 
     @property
@@ -146,25 +153,33 @@ class ScoredBatch:
     def _signal(self, name: str) -> Tensor:
         if name in self.signals:
             return self.signals[name]
-        if self.reader is None:
-            raise LookupError(f"this batch holds no {name}; it holds {', '.join(sorted(self.signals))}")
+        if self.strategy is None:
+            raise LookupError(f"this batch has no {name}; it has {', '.join(sorted(self.signals))}")
         problem, remedy = f"reads {name!r} without declaring it", f"add {name!r} to its 'requires'"
-        raise UndeclaredSignalError.by(self.reader, problem, remedy)
+        raise UndeclaredSignalError.by(self.strategy, problem, remedy)
 
-    def seen_by(self, strategy: Strategy) -> ScoredBatch:
-        """Return the view of a strategy: only the signals that it declares."""
+    def view_for(self, strategy: Strategy) -> ScoredBatch:
+        """Return the view of a strategy: the batch with the declared signals only.
+
+        Raises:
+            ValueError: if the batch lacks a declared signal.
+        """
         missing = sorted(strategy.requires - self.signals.keys())
         if missing:
-            raise ValueError(f"{type(strategy).__name__} requires {missing[0]!r}, which this batch does not hold")
-        return replace(self, signals={k: self.signals[k] for k in strategy.requires}, reader=strategy)
+            raise ValueError(f"{type(strategy).__name__} requires {missing[0]!r}, which this batch does not have")
+        return replace(self, signals={k: self.signals[k] for k in strategy.requires}, strategy=strategy)
+
+    def populations(self, population: Population) -> list[ScoredBatch]:
+        """Return the batches that filter and weighter see: the global batch, or each trajectory alone."""
+        return [self] if population == "rollout_batch" else [self.select([row]) for row in range(len(self.teachers))]
 
     def rows_of_each_teacher(self) -> list[Tensor]:
-        """Return, for each teacher, the int64 index of its rows."""
+        """Return the int64 row index of each teacher, in the order of their names."""
         names = sorted(set(self.teachers))
         return [self.tokens.new_tensor([i for i, t in enumerate(self.teachers) if t == name]) for name in names]
 
     def select(self, rows: Sequence[int], width: int | None = None) -> ScoredBatch:
-        """Return some of the rows, cut to a width if one is given."""
+        """Return some rows, cut to `width` tokens if given."""
         index = list(rows)
         return replace(
             self,

@@ -1,25 +1,29 @@
-"""The signals: what the loop can tell a strategy about each token or trajectory, by name.
+"""Signals: the per-token and per-trajectory quantities that strategies read, by name.
 
-A strategy lists in `requires` the signals that it reads. The loop computes the union of what is declared and no more.
+A strategy lists its signals in `requires`. The training step computes the union over all
+strategies, and no other signal.
 """
 
+__all__ = ["ENTROPIES", "JOINT", "OF_STUDENT", "PER_TRAJECTORY", "SIGNALS"]
+
 SIGNALS: dict[str, str] = {
-    "sampling_logprobs": "float32 [N, L]: log-probability of each token when the engine sampled it",
-    "student_logprobs": "float32 [N, L]: the same under the student that is about to be updated",
-    "student_entropy": "float32 [N, L]: entropy of the student's distribution that token t was drawn from",
+    "sampling_logprobs": "float32 [N, L]: log-probability of each token under the sampler",
+    "student_logprobs": "float32 [N, L]: log-probability of each token under the student before the update",
+    "student_entropy": "float32 [N, L]: entropy of the student's distribution before token t",
     "teacher_logprobs": "float32 [N, L]: log-probability of each token under the row's own teacher",
-    "teacher_entropy": "float32 [N, L]: entropy of the teacher's distribution at token t",
+    "teacher_entropy": "float32 [N, L]: entropy of the teacher's distribution before token t",
     "base_logprobs": "float32 [N, L]: log-probability of each token under the base model",
     "reverse_kl": "float32 [N, L]: KL(student || teacher) over the whole vocabulary before token t",
-    "topk_overlap": "float32 [N, L]: share of the student's top_k likeliest tokens that are among the teacher's",
-    "student_topk_mass": "float32 [N, L]: the teacher's probability of the student's top_k likeliest tokens",
+    "topk_overlap": "float32 [N, L]: fraction of the student's top_k tokens that are in the teacher's top k",
+    "student_topk_mass": "float32 [N, L]: teacher's probability mass on the student's top_k tokens",
     "rewards": "float32 [N]: the verifier's grade of the trajectory, in [0, 1]",
 }
-"""Name and meaning of every signal. What has a logarithm in it is in nats; [N, L] is 0 off the response mask."""
+"""Meaning of each signal. Log-probabilities, entropies and divergences are in nats; [N, L] is 0 off the mask."""
 
 ENTROPIES = frozenset({"student_entropy", "teacher_entropy"})
 JOINT = frozenset({"reverse_kl", "topk_overlap", "student_topk_mass"})
-"""Signals of student and teacher together, for which the teacher's distribution is needed at the student's pass."""
+"""Signals of student and teacher together: the student's pass needs the teacher's distributions."""
 OF_STUDENT = frozenset({"student_logprobs", "student_entropy"}) | JOINT
-"""Signals for which the student has to read the trajectories."""
+"""Signals that need a forward pass of the student."""
 PER_TRAJECTORY = frozenset({"rewards"})
+"""Signals of shape [N]."""

@@ -1,4 +1,4 @@
-"""Base class of filters, weighters and objectives, and the errors of their contracts."""
+"""Base class of filters, weighters and objectives, and the errors of their contract."""
 
 from collections.abc import Iterable
 from typing import ClassVar, Self
@@ -6,62 +6,64 @@ from typing import ClassVar, Self
 from fireopd.errors import UserError
 from fireopd.types.signals import SIGNALS
 
+__all__ = ["ContractError", "Strategy", "UndeclaredSignalError", "union"]
+
 
 class Strategy:
-    """What filters, weighters and objectives have in common: they read signals, and say which."""
+    """Common base of filters, weighters and objectives: declares the signals that a strategy reads."""
 
     setting: ClassVar[str]
-    """The setting of a run that such a strategy stands in."""
+    """Key of the run's setting that takes this kind of strategy."""
     check: ClassVar[str]
-    """The function of `fireopd.testing` that examines such a strategy."""
+    """Function of `fireopd.testing` that tests this kind of strategy."""
 
     @property
     def requires(self) -> frozenset[str]:
-        """The names of the signals that it reads. A subclass may simply assign a frozenset."""
+        """Names of the signals that the strategy reads. A subclass may assign a frozenset."""
         return frozenset()
 
     @property
     def by_trajectory(self) -> bool:
-        """Whether its answer about a trajectory depends on that trajectory alone: it may then be asked piece by piece.
+        """True if the answer for a trajectory depends on that trajectory only, so that rows may be passed separately.
 
-        A subclass may simply assign True. What a class says is not inherited: its subclasses may answer otherwise.
+        A subclass may assign True. The value is not inherited: a subclass that does not set it gets False.
         """
         return False
 
     def __init_subclass__(cls) -> None:
-        """Forget what the parent says of itself."""
+        """Reset `by_trajectory` to its default unless the class sets it."""
         super().__init_subclass__()
         if "by_trajectory" not in vars(cls):
             cls.by_trajectory = Strategy.by_trajectory  # type: ignore[method-assign]
 
 
 class ContractError(UserError):
-    """A strategy answers or reads what its contract forbids, which the strategy's author can mend."""
+    """Violation of a strategy's contract: an invalid answer, or an undeclared signal."""
 
     @classmethod
     def by(cls, strategy: Strategy, problem: str, remedy: str) -> Self:
-        """Return the error of a strategy; the remedy starts with a verb in the imperative."""
+        """Return the error of a strategy; the remedy starts with an imperative verb."""
         name = type(strategy).__name__
         return cls(
-            strategy.setting, name, problem, f"{remedy}; fireopd.testing.{strategy.check} examines all of {name}"
+            strategy.setting, name, problem, f"{remedy}; fireopd.testing.{strategy.check} tests the contract of {name}"
         )
 
 
 class UndeclaredSignalError(ContractError):
-    """A strategy reads a signal that it does not list in `requires`."""
+    """Access to a signal that the strategy does not list in `requires`."""
 
 
 def union(strategies: Iterable[Strategy]) -> frozenset[str]:
-    """Return all the signals that any of the strategies declares.
+    """Return all signals that any of the strategies declares.
 
     Raises:
-        ValueError: if one of them declares a signal that does not exist.
+        ValueError: if a strategy declares an unknown signal.
     """
     declared: frozenset[str] = frozenset()
     for strategy in strategies:
         unknown = sorted(strategy.requires - SIGNALS.keys())
         if unknown:
             name = type(strategy).__name__
-            raise ValueError(f"{name}.requires: {unknown[0]!r} is no signal. The signals are {', '.join(SIGNALS)}.")
+            raise ValueError(f"{name}.requires: {unknown[0]!r} is not a signal. The signals are {', '.join(SIGNALS)}.")
         declared |= strategy.requires
     return declared

@@ -1,43 +1,45 @@
-"""The state of strategies that change while a run goes on, such as schedules and running quantiles.
+"""State of strategies that change during a run, such as schedules and running quantiles.
 
-Most strategies have none. One that does has `state_dict` and `load_state_dict`, and is saved in checkpoints.
+A strategy with state implements `state_dict` and `load_state_dict`, and is saved in checkpoints. Most have none.
 """
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+__all__ = ["Stateful", "load_state", "numbered", "state_of"]
+
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A strategy with a state."""
+    """A strategy with state."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: numbers, strings, tensors, and dicts and lists of them."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state back."""
+        """Restore a state."""
         ...
 
 
 def state_of(strategies: Mapping[str, object]) -> dict[str, Any]:
-    """Return the states of those of the strategies that have one, by name."""
+    """Return the states of the stateful strategies by name."""
     return {name: part.state_dict() for name, part in strategies.items() if isinstance(part, Stateful)}
 
 
 def load_state(strategies: Mapping[str, object], states: Mapping[str, Any]) -> None:
-    """Give the strategies their states back.
+    """Restore the states of strategies by name.
 
     Raises:
-        ValueError: if a state belongs to a strategy that is not there or has none.
+        ValueError: if a state belongs to a strategy that does not exist or is not stateful.
     """
     for name, state in states.items():
         part = strategies.get(name)
         if not isinstance(part, Stateful):
-            raise ValueError(f"the checkpoint holds a state of {name!r}, which is no strategy with a state here")
+            raise ValueError(f"the checkpoint has a state of {name!r}, which is not a stateful strategy in this run")
         part.load_state_dict(state)
 
 
 def numbered(parts: list[Any]) -> dict[str, object]:
-    """Return the parts of a composition by their place."""
-    return {str(place): part for place, part in enumerate(parts)}
+    """Return the parts of a composition by their index."""
+    return {str(index): part for index, part in enumerate(parts)}

@@ -1,19 +1,20 @@
-"""What a method makes of a scored batch: the last of the data of a step, and all that the loss reads."""
+"""Targets of the update: the output of a method and the input of the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from fireopd.types import ScoredBatch
+from fireopd.types.scores import ScoredBatch
+
+__all__ = ["Targets"]
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the student is asked to do with each token. Constant during the update."""
+    """Per-token targets of the update, constant during it."""
 
     keep: Tensor
     """bool [N]. Trajectories that the filter keeps."""
@@ -26,31 +27,21 @@ class Targets:
     importance: Tensor
     """float32 [N, L]. Truncated importance weight between engine and trainer, 0 off `mask`."""
     coefficient: Tensor | None = None
-    """float32 [N, L]. By what the divergence of each token is multiplied, 0 off `mask`; none without a divergence."""
+    """float32 [N, L]. Factor of the divergence of each token, 0 off `mask`; None unless the objective is direct."""
 
     @classmethod
     def nothing(cls, batch: ScoredBatch) -> Targets:
-        """Return the targets that keep nothing of a batch."""
+        """Return targets that keep no trajectory of a batch."""
         nothing = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
         return cls(torch.zeros_like(batch.finished), nothing.bool(), nothing, nothing, nothing)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The targets by name."""
+        """Tensors by name, those that are None left out."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
-
-    @property
-    def of_objective(self) -> dict[str, Tensor]:
-        """Those that an objective decides, by name."""
-        return {name: value for name, value in self.tensors.items() if name in ("advantage", "coefficient")}
 
     def select(self, rows: Tensor, width: int) -> Targets:
         """Return the rows of an int64 index, cut to `width` tokens."""
         rowwise = {name: value[rows] for name, value in self.tensors.items()}
         return Targets(**{name: value if name == "keep" else value[:, :width] for name, value in rowwise.items()})
-
-    @classmethod
-    def of_rows(cls, parts: Sequence[Targets]) -> Targets:
-        """Return the targets of several parts of a batch, one under the other."""
-        return cls(**{name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})

@@ -31,7 +31,7 @@ class ProductOf(TokenWeighter):
         """Return float32 [N, L]."""
         weight = UniformWeighter()(batch)
         for part in self.weighters:
-            weight = weight * part(batch.seen_by(part))
+            weight = weight * part(batch.view_for(part))
         return weight
 
     def state_dict(self) -> dict[str, Any]:

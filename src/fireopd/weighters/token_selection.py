@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
-from fireopd.objectives.log_ratio import FloorReading, floor_of
+from fireopd.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.types import ScoredBatch
 from fireopd.weighters.base import TokenWeighter
 from fireopd.weighters.entropy import EntropyWeighter
@@ -68,7 +68,7 @@ class PhasedEntropyWeighter(TokenWeighter):
     """Beta of the paper: share of the response tokens of the batch that are chosen then, in (0, 1]."""
     mixing: float = 0.1
     """As in `FlooredReverseKL`, in (0, 1)."""
-    floor: FloorReading = "scaled"
+    floor: FloorFormula = "scaled"
     """As in `FlooredReverseKL`."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "student_entropy"})
@@ -83,8 +83,7 @@ class PhasedEntropyWeighter(TokenWeighter):
         """Return float32 [N, L]: 1 or 0."""
         if batch.policy_version >= self.switch_step:
             return reductions.top(batch.student_entropy, batch.response_mask, self.share).float()
-        ratio = batch.teacher_logprobs - batch.student_logprobs
-        return (ratio >= floor_of(self.mixing, self.floor)).float()
+        return (log_ratio(batch) >= floor_of(self.mixing, self.floor)).float()
 
 
 @dataclass(frozen=True)
