@@ -10,6 +10,8 @@ from fireopd.analysis.compare.gradients import alignments, gradient
 from fireopd.analysis.compare.replays import Recording
 from fireopd.filters import LengthFilter
 from fireopd.method import Method
+from fireopd.models.loading import load_causal_lm
+from fireopd.models.scorer import CausalScorer
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.weighters import TokenWeighter
 
@@ -32,8 +34,10 @@ class Opposite(Objective):
         return batch.student_logprobs - batch.teacher_logprobs
 
 
-def test_the_gradient_is_that_of_the_plain_loss(scorer):
-    batch = at_student(scorer, scored_batch(6, 12))
+def test_the_gradient_is_that_of_the_plain_loss():
+    """In float64: in float32, rounding differs between processors by more than any fixed tolerance."""
+    scorer = CausalScorer(load_causal_lm("tiny/student", "student", "float32").double().eval())
+    batch = at_student(scorer, scored_batch(6, 12, dtype=torch.float64))
     method = Method(LengthFilter(min_tokens=2), PlaceWeighter(), reduction="trajectory")
     targets = method.targets(batch)
     logits = scorer.model(input_ids=batch.tokens).logits.log_softmax(-1)
@@ -47,7 +51,8 @@ def test_the_gradient_is_that_of_the_plain_loss(scorer):
     reference = torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
     for token_budget in (1000, 12):
         found = gradient(scorer, batch, targets, method, token_budget)
-        torch.testing.assert_close(found, reference, atol=1e-6, rtol=1e-4)
+        # Computed in float64 and returned in float32: each number is off by half a unit in its last place.
+        assert (found - reference).norm() <= torch.finfo(torch.float32).eps * reference.norm()
 
 
 def test_cosine_with_itself_is_1_with_the_opposite_minus_1_and_norms_are_compared(scorer):
