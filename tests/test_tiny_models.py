@@ -28,5 +28,5 @@ def test_the_verifier_of_a_source_is_its_own():
 
 
 def test_an_unknown_embedded_task():
-    with pytest.raises(ValueError, match="no embedded task 'law'; the tasks are math, code"):
+    with pytest.raises(ValueError, match="unknown task 'law'; the embedded tasks are math, code"):
         TinyPrompts(teachers={"law": "alice"})

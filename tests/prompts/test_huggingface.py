@@ -79,8 +79,8 @@ def test_some_of_the_files_of_a_folder(files):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train": "dev"}, r"data.prompts.train: 'dev': there is no such split\. The splits are train, test"),
-        ({"columns": Columns(question="questions")}, r"no column questions; there are the columns .*to question"),
+        ({"train": "dev"}, r"data.prompts.train: 'dev': unknown split\. The splits are train, test"),
+        ({"columns": Columns(question="questions")}, r"no column questions; the columns are .*to question"),
         ({"columns": Columns()}, r"saved/train.*no column problem and no column prompt"),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_line_ends_at_a_newline_only_and_a_byte_order_mark_is_no_part_of_it(tm
         ('{"problem": "a"}\n[1, 2]', r"train.jsonl:2.*not an object"),
         (
             '{"question": "a"}',
-            r"train.jsonl.*no column problem and no column prompt.*columns question\. Set data.prompts.col",
+            r"train.jsonl.*no column problem and no column prompt.*columns are question\. Set data.prompts.col",
         ),
         ('{"problem": "a"}\n{"question": "b"}', r"train.jsonl:2.*the row has no problem and no prompt"),
         ('{"problem": ""}', r"train.jsonl:1.*empty"),
@@ -57,15 +57,15 @@ def test_a_line_ends_at_a_newline_only_and_a_byte_order_mark_is_no_part_of_it(tm
         ('{"prompt": [{"role": "user", "content": "a"}, {"role": "user", "content": ""}]}', r"train.jsonl:1.*empty"),
         ('{"prompt": [{"role": "user", "content": "a"}], "teacher": 3}', r"train.jsonl:1.*names no teacher"),
         ('{"problem": "a", "teacher": ""}', r"train.jsonl:1.*names no teacher"),
-        ('{"problem": "a", "answer": 72.0}', r"train.jsonl:1.*the answer is 72.0, neither text nor a whole number"),
+        ('{"problem": "a", "answer": 72.0}', r"train.jsonl:1.*the answer is 72.0, neither text nor an integer"),
         ('{"problem": "a", "answer": ["1"]}', r"train.jsonl:1.*the answer is \['1'\]"),
         ('{"problem": "a", "answer": true}', r"train.jsonl:1.*the answer is True"),
-        ('{"problem": "a\\ud83d"}', r"train.jsonl:1.*the question holds half of a character \('\\ud83d'\)"),
+        ('{"problem": "a\\ud83d"}', r"train.jsonl:1.*the question contains an unpaired surrogate \('\\ud83d'\)"),
         (
             '{"prompt": [{"role": "user", "content": "\\ude00"}]}',
-            r"train.jsonl:1.*the prompt holds half of a ch",
+            r"train.jsonl:1.*the prompt contains an unpaired",
         ),
-        ('{"problem": "a", "answer": "\\ude00"}', r"train.jsonl:1.*the answer holds half of a character"),
+        ('{"problem": "a", "answer": "\\ude00"}', r"train.jsonl:1.*the answer contains an unpaired surrogate"),
         ('{"problem": "a", "task": {}}', r"train.jsonl:1.*the task is {}"),
     ],
 )

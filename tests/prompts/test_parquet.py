@@ -66,7 +66,7 @@ def test_a_table_without_rows_has_no_prompts(tmp_path):
         (
             [{"question": "a"}],
             {"teacher": "x", "columns": Columns(question="questions")},
-            r"train.parquet.*no column questions; there are the columns question\. Set .*columns.question to question",
+            r"train.parquet.*no column questions; the columns are question\. Set .*columns.question to question",
         ),
     ],
 )

@@ -51,13 +51,11 @@ def test_of_usual_names_a_table_may_lack_any_and_null_is_as_good_as_nothing(tmp_
 
 def test_a_column_that_is_named_must_be_there(tmp_path):
     rows = [{"problem": "a", "solution": "1", "meta": {"who": "y"}}]
-    with pytest.raises(
-        UserError, match=r"no column solutoin; there are the columns problem, solution, meta.*to solution"
-    ):
+    with pytest.raises(UserError, match=r"no column solutoin; the columns are problem, solution, meta.*to solution"):
         source(tmp_path, rows, columns=Columns(answer="solutoin")).training(0)
-    with pytest.raises(UserError, match=r"no row holds anything at meta.whom\. Mend data.prompts.columns.teacher"):
+    with pytest.raises(UserError, match=r"the column meta.whom is empty in all rows\. Fix .*columns.teacher"):
         source(tmp_path, rows, columns=Columns(teacher="meta.whom")).training(0)
-    with pytest.raises(UserError, match=r"train.jsonl:1.*what is at solution has no columns"):
+    with pytest.raises(UserError, match=r"train.jsonl:1.*the column solution has no nested columns"):
         source(tmp_path, rows, columns=Columns(details="solution")).training(0)
 
 
@@ -86,7 +84,7 @@ def test_a_held_out_prompt_is_not_trained_on_and_is_the_same_in_any_order(tmp_pa
 
 def test_what_is_held_out_and_a_validation_table_are_two_things(tmp_path):
     own = source(tmp_path, [{"problem": "a"}], held_out=1)
-    with pytest.raises(UserError, match="held_out is 1 as well"):
+    with pytest.raises(UserError, match="there is a validation table, and held_out is 1"):
         JSONLPrompts(own.train, own.train, teacher="x", held_out=1).validation()
     with pytest.raises(ValueError, match="held_out must be at least 0, got -1"):
         JSONLPrompts(own.train, held_out=-1)

@@ -105,12 +105,13 @@ def test_a_run_routes_by_the_teacher_column(folder, tmp_path):
 
 
 def test_an_unknown_teacher_is_refused_before_anything_is_loaded(folder, tmp_path, capsys, monkeypatch):
-    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     with pytest.raises(SystemExit) as stop:
         run(folder, tmp_path, "--data.prompts.columns.teacher=extra_info.split")
     assert stop.value.code == 2
     said = capsys.readouterr().err
     place = f"{folder}/train.parquet[0]"
-    assert f"model.teachers: 'train': asked for by the prompt {place} (and 19 others go astray)" in said
+    count = "(and 19 other prompts name unknown teachers)"
+    assert f"model.teachers: 'train': unknown teacher of the prompt {place} {count}" in said
     assert "Traceback" not in said

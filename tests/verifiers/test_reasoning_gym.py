@@ -81,13 +81,17 @@ def test_prompts_can_go_from_process_to_process():
 @pytest.mark.parametrize(
     ("tasks", "settings", "message"),
     [
-        ({"chain_sums": {}}, {}, r"data.prompts.tasks.chain_sums: .*no such task\. Did you mean .*chain_sum"),
-        ({"chain_sum": {"terms": 2}}, {}, r"data.prompts.tasks.chain_sum: .*refuses these settings.*terms"),
-        ({"chain_sum": {"min_terms": 5, "max_terms": 2}}, {}, "refuses these settings"),
+        (
+            {"chain_sums": {}},
+            {},
+            r"data.prompts.tasks.chain_sums: .*unknown task .*\. Did you mean .*chain_sum",
+        ),
+        ({"chain_sum": {"terms": 2}}, {}, r"data.prompts.tasks.chain_sum: .*rejects these settings.*terms"),
+        ({"chain_sum": {"min_terms": 5, "max_terms": 2}}, {}, "rejects these settings"),
         (
             {"chain_sum": {"min_terms": 2, "max_terms": 2, "max_digits": 1}},
             {"num_training": 400},
-            "400 different prompts are wanted, and it has hardly more than",
+            r"only \d+ of 400 distinct prompts found in 8000 draws",
         ),
     ],
 )
@@ -135,7 +139,8 @@ def test_in_a_mixture_each_task_is_graded_as_its_own(monkeypatch):
         prompts=MixedPrompts({"gym": gym, "tiny": TinyPrompts(num_training=8)}), engine=ScriptedEngine(), batch_size=8
     )
     data.setup("fit")
-    assert {prompt.source: type(prompt.verifier).__name__ for prompt in data.training_prompts} == {
+    verifiers = data.source.verifiers
+    assert {prompt.source: type(verifiers[prompt.source]).__name__ for prompt in data.training_prompts} == {
         "gym": "ReasoningGymVerifier",
         "tiny": "FinalAnswer",
     }

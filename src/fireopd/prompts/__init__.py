@@ -1,4 +1,4 @@
-"""Prompt sources: where the prompts of training and validation come from. Entry-point group: `fireopd.prompts`."""
+"""Sources of training and validation prompts. Entry-point group: `fireopd.prompts`."""
 
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.prompts.columns import Columns

@@ -10,21 +10,23 @@ import torch
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
+__all__ = ["PromptSource", "PromptText"]
+
 
 @dataclass(frozen=True, slots=True)
 class PromptText:
-    """A prompt before the tokenizer has seen it."""
+    """A prompt before tokenization."""
 
     content: str | list[dict[str, str]]
-    """Text to go on from as it is, or chat messages for the chat template."""
+    """Text to continue without a chat template, or chat messages for the chat template."""
     teacher: str
-    """Name of the teacher that judges the trajectory."""
+    """Name of the teacher that scores the trajectory."""
     task: str
     """Name under which the row is reported."""
     answer: str | None
     """Reference answer, if there is one."""
     id: str
-    """Where it stands, for example `train.jsonl:12`: unique in its source, shown in messages, seeds the rollouts."""
+    """Identifier, for example `train.jsonl:12`: unique in its source, shown in messages, seeds the rollouts."""
     details: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     """Further data for the verifier."""
     source: str = field(default="", kw_only=True)
@@ -44,26 +46,31 @@ class PromptSource(ABC):
 
     @abstractmethod
     def training(self, seed: int) -> list[PromptText]:
-        """Return the training prompts; a source that draws them draws with this seed.
+        """Return the training prompts.
+
+        Args:
+            seed: seed for sources that draw their prompts.
 
         Raises:
-            UserError: if they cannot be had, or one of them is no prompt.
+            UserError: if the prompts cannot be read, or one of them is invalid.
         """
 
     @abstractmethod
     def validation(self) -> list[PromptText]:
-        """Return the validation prompts: the same whatever the run's seed. May be empty.
+        """Return the validation prompts, which do not depend on the seed of the run. May be empty.
 
         Raises:
             UserError: as in `training`.
         """
 
     def order(self, prompts: Sequence[Prompt], seed: int, epoch: int) -> list[int]:
-        """Return the order of an epoch: indices of training prompts, as many in every epoch. Here: all, shuffled.
+        """Return the order of an epoch: indices of training prompts, equally many in every epoch.
+
+        By default, all prompts are shuffled.
 
         Args:
-            prompts: those of `training` that fit into the context.
-            seed: of the run.
-            epoch: its number, from 0.
+            prompts: training prompts that fit into the context.
+            seed: seed of the run.
+            epoch: number of the epoch, from 0.
         """
         return torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed + epoch)).tolist()

@@ -1,71 +1,73 @@
-"""Which column of a table holds what."""
+"""Mapping from the columns of a table to the parts of a prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+__all__ = ["Columns", "lookup"]
+
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns. A dotted path goes into nested ones: `extra_info.opd_teacher`.
+    """Column of each part of a prompt. A dotted path addresses a nested column: `extra_info.opd_teacher`.
 
-    Of the usual names a table may lack any; other ones must be there.
+    Columns with a default name are optional; columns with another name are required.
     """
 
     question: str = "problem"
-    """Text that becomes a user's message; empty to look for none."""
+    """Text that is sent as a user message via the chat template; empty for none."""
     prompt: str = "prompt"
-    """Text that is taken as it is, or chat messages, where there is no question; empty to look for none."""
+    """Text to continue without a chat template, or chat messages, for rows without a question; empty for none."""
     answer: str = "answer"
-    """Reference answer: text or a whole number; empty for none."""
+    """Reference answer: text or an integer; empty for none."""
     teacher: str = "teacher"
-    """Name of the row's teacher; empty for the same teacher for all."""
+    """Name of the row's teacher; empty for the same teacher for all rows."""
     task: str = "task"
-    """Name under which the row is reported; empty for the same name for all."""
+    """Name under which the row is reported; empty for the same name for all rows."""
     id: str = ""
-    """What tells the row from all others, and seeds its rollouts; empty for its number."""
+    """Unique id of the row, part of the rollout seed; empty for the row number."""
     details: str = ""
-    """Nested columns that a verifier may read as `prompt.details`; empty for none."""
+    """Nested columns for the verifier, available as `prompt.details`; empty for none."""
 
     def __post_init__(self) -> None:
-        """Check that there is something to ask."""
+        """Check that a question or a prompt has a column."""
         if not self.question and not self.prompt:
             raise ValueError("question and prompt must not both be empty, got '' and ''")
 
     @property
     def paths(self) -> dict[str, str]:
-        """The columns by what they hold."""
+        """Paths of the configured columns by part of the prompt."""
         return {name: path for name, path in vars(self).items() if path}
 
     @property
-    def asked(self) -> list[str]:
-        """The columns one of which says what is asked."""
+    def content_paths(self) -> list[str]:
+        """Paths of the columns that may contain the content of the prompt; a table needs one of them."""
         return [path for path in (self.question, self.prompt) if path]
 
     @property
-    def must_be_there(self) -> dict[str, str]:
-        """Those of them that are not the usual ones."""
-        usual = {f.name: f.default for f in fields(self)}
-        return {name: path for name, path in self.paths.items() if path != usual[name]}
+    def required_paths(self) -> dict[str, str]:
+        """Paths that differ from the defaults; a table must have these columns."""
+        defaults = {f.name: f.default for f in fields(self)}
+        return {name: path for name, path in self.paths.items() if path != defaults[name]}
 
-    def needed(self, names: list[str]) -> list[str]:
-        """Return those of a table's columns that have to be read."""
-        tops = set[str]().union(*(self.tops(path) for path in self.paths.values()))
-        return [name for name in names if name in tops]
+    def select(self, names: list[str]) -> list[str]:
+        """Return the columns of a table that have to be read."""
+        used = set[str]().union(*(self.top_level(path) for path in self.paths.values()))
+        return [name for name in names if name in used]
 
     @staticmethod
-    def tops(path: str) -> set[str]:
-        """Return the names of the columns in which a path may begin."""
+    def top_level(path: str) -> set[str]:
+        """Return the names of top-level columns in which a path may start: the whole path, or its first part."""
         return {path, path.partition(".")[0]}
 
     def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a row holds, by what it is; what it lacks is left out, and so is null."""
+        """Return the values of a row by part of the prompt, without missing and null values."""
         found = {name: lookup(row, path) for name, path in self.paths.items()}
         return {name: value for name, value in found.items() if value is not None}
 
 
 def lookup(row: Any, path: str) -> Any:
-    """Return what stands at a dotted path, None if nothing does; a column whose own name has dots comes first."""
+    """Return the value at a dotted path, or None. A column whose name is the whole path takes precedence."""
     if not isinstance(row, Mapping):
         return None
     if path in row:

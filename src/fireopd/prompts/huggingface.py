@@ -1,4 +1,4 @@
-"""Prompts from Hugging Face datasets; their library comes with the extra `data`."""
+"""Prompts from Hugging Face datasets (extra `data`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,24 +8,26 @@ from typing import Any
 from fireopd.errors import UserError, import_extra
 from fireopd.prompts.tabular import Table, TablePrompts
 
+__all__ = ["HFPrompts"]
+
 
 @dataclass(frozen=True)
 class HFPrompts(TablePrompts):
-    """Prompts from a Hugging Face dataset. Rows are as in `JSONLPrompts`, and numbered from 0."""
+    """Prompts from a Hugging Face dataset, with the columns of `JSONLPrompts`. Rows are numbered from 0."""
 
     path: str
-    """A name on the hub, a folder written by save_to_disk, or a folder of data files."""
+    """Name on the hub, folder written by save_to_disk, or folder of data files."""
     train: str = "train"
-    """Split of the training prompts; of what is not written by save_to_disk also a part, as in `train[:90%]`. What
-    save_to_disk wrote without splits is all for training."""
+    """Split of the training prompts. A part of a split such as `train[:90%]` requires a dataset that was not written
+    by save_to_disk. A dataset saved without splits is used for training as a whole."""
     val: str | None = None
-    """Split of the validation prompts; none to do without validation."""
+    """Split of the validation prompts; null for no validation."""
     subset: str | None = None
-    """Subset (`name` on the hub), where the dataset has several."""
+    """Subset (`name` on the hub) of a dataset with several."""
     data_files: str | None = None
-    """Pattern of the files to read, where there are others too; together they are the split `train`."""
+    """Pattern of the files to read; together they are the split `train`. Null for all files."""
     revision: str | None = None
-    """Branch, tag or commit on the hub; none for the newest."""
+    """Branch, tag or commit on the hub; null for the newest."""
 
     def training_table(self) -> Table:
         """Open the training split."""
@@ -50,23 +52,21 @@ class HFPrompts(TablePrompts):
             raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             problem = f"split {split} cannot be read ({str(error).splitlines()[0].rstrip('.')})"
-            remedy = "give a folder, or a hub name while the hub can be reached, and a split and subset that it has"
+            remedy = "give a folder, or the name of a dataset on a reachable hub, and an existing split and subset"
             raise UserError("data.prompts.path", self.path, problem, remedy) from error
         name = f"{self.path}/{split}"
-        return Table(key, name, dataset.column_names, _rows(dataset, self.columns.needed(dataset.column_names), name))
+        return Table(key, name, dataset.column_names, _rows(dataset, self.columns.select(dataset.column_names), name))
 
 
 def _split(dataset: Any, split: str, key: str) -> Any:
-    """Return a split of what save_to_disk wrote: several of them, or the rows of one, which are for training."""
+    """Return a split of a dataset written by save_to_disk. A dataset saved without splits is for training only."""
     if not isinstance(dataset, dict):
         if (key, split) == ("data.prompts.train", "train"):
             return dataset
-        remedy = "leave it out, and keep prompts for validation apart with data.prompts.held_out"
-        raise UserError(
-            key, split, "the dataset was saved without splits, and all of its rows are for training", remedy
-        )
+        remedy = "remove it, and hold out prompts for validation with data.prompts.held_out"
+        raise UserError(key, split, "the dataset was saved without splits, so all rows are for training", remedy)
     if split not in dataset:
-        raise UserError(key, split, "there is no such split", f"the splits are {', '.join(dataset)}")
+        raise UserError(key, split, "unknown split", f"the splits are {', '.join(dataset)}")
     return dataset[split]
 
 

@@ -9,13 +9,15 @@ from typing import Any
 from fireopd.errors import UserError
 from fireopd.prompts.tabular import FilePrompts, Table
 
+__all__ = ["JSONLPrompts", "read_jsonl"]
+
 
 @dataclass(frozen=True)
 class JSONLPrompts(FilePrompts):
-    """Prompts from JSONL files, one object a line.
+    """Prompts from JSONL files with one object per line.
 
-    `{"problem": text, "answer": ...}` becomes a user message; `{"prompt": text or chat messages, "answer": ...}` is
-    taken as it is. A row may name its own "teacher" and "task".
+    `{"problem": text, "answer": ...}` is sent as a user message via the chat template;
+    `{"prompt": text or chat messages, "answer": ...}` is used unchanged. A row may have a "teacher" and a "task".
     """
 
     def open(self, path: Path, key: str) -> Table:
@@ -27,7 +29,7 @@ def read_jsonl(path: Path, key: str) -> Table:
     """Return the objects of a JSONL file.
 
     Raises:
-        UserError: that names the setting `key`, if the file cannot be read or a line is no object.
+        UserError: for the setting `key`, if the file cannot be read or a line is not a JSON object.
     """
     try:
         with path.open(encoding="utf-8-sig") as lines:
@@ -38,7 +40,7 @@ def read_jsonl(path: Path, key: str) -> Table:
 
 
 def _rows(lines: Iterator[str], name: str, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    remedy = "write one JSON object a line"
+    remedy = "write one JSON object per line"
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

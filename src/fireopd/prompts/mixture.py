@@ -1,4 +1,4 @@
-"""Several sources at once, in proportions that hold in every batch as nearly as they can."""
+"""Mixtures of prompt sources."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -9,21 +9,22 @@ from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
+__all__ = ["MixedPrompts"]
+
 
 @dataclass(frozen=True)
 class MixedPrompts(PromptSource):
-    """Prompts of several sources, each with teachers, tasks and a verifier of its own.
+    """Prompts of several sources, each with its own teachers, tasks and verifier.
 
-    The sources are spread evenly over an epoch, so that each batch has about the shares of the whole. An epoch ends
-    when the first source is exhausted; the others go on in the next epoch where they stopped, in a fixed order that
-    comes round and round. As with any source, a last batch that would not be full is left out of an epoch, and its
-    prompts wait for the next round.
+    Each batch follows the mixture weights as closely as possible, since the prompts of a source are spread evenly over
+    an epoch. An epoch ends when the first source is exhausted; the next epoch continues the other sources at the next
+    prompt, in a fixed cyclic order. As with any source, an incomplete last batch is dropped from an epoch.
     """
 
     sources: dict[str, PromptSource]
-    """The sources by name."""
+    """Sources by name."""
     weights: dict[str, float] | None = None
-    """How many prompts of each source come for one of another; none to take all of each source in every epoch."""
+    """Relative number of prompts of each source in an epoch; null for all prompts of all sources in every epoch."""
 
     def __post_init__(self) -> None:
         """Check names and weights."""
@@ -46,17 +47,17 @@ class MixedPrompts(PromptSource):
 
     def training(self, seed: int) -> list[PromptText]:
         """Return the training prompts of all sources."""
-        return [text for name in self.sources for text in self._of(name, lambda source: source.training(seed))]
+        return [text for name in self.sources for text in self._read(name, lambda source: source.training(seed))]
 
     def validation(self) -> list[PromptText]:
         """Return the validation prompts of all sources."""
-        return [text for name in self.sources for text in self._of(name, lambda source: source.validation())]
+        return [text for name in self.sources for text in self._read(name, lambda source: source.validation())]
 
     def order(self, prompts: Sequence[Prompt], seed: int, epoch: int) -> list[int]:
-        """Return the order of an epoch, each source's next prompts spread over it evenly, with some jitter.
+        """Return the order of an epoch: the next prompts of each source, spread evenly with a random jitter.
 
         Raises:
-            UserError: if a source gives an epoch no prompt.
+            UserError: if an epoch contains no prompt of some source.
         """
         rows: dict[str, list[int]] = {name: [] for name in self.sources}
         for row, prompt in enumerate(prompts):
@@ -72,22 +73,22 @@ class MixedPrompts(PromptSource):
         return [row for _, row in sorted(drawn)]
 
     def _sizes(self, available: dict[str, int]) -> dict[str, int]:
-        """Return how many prompts of each source an epoch has."""
+        """Return the number of prompts of each source in an epoch."""
         for name, number in available.items():
             if not number:
-                raise UserError(f"data.prompts.sources.{name}", name, "no training prompts", "give some, or drop it")
+                raise UserError(f"data.prompts.sources.{name}", name, "no training prompts", "add some, or remove it")
         if self.weights is None:
             return available
         scale = min(available[name] / weight for name, weight in self.weights.items())
-        sizes = {name: int(scale * weight + 1e-9) for name, weight in self.weights.items()}  # whole numbers stay whole
+        sizes = {name: int(scale * weight + 1e-9) for name, weight in self.weights.items()}  # against rounding errors
         for name, size in sizes.items():
             if not size:
-                problem = f"an epoch of {sum(sizes.values())} prompts has room for less than one of this source"
+                problem = f"an epoch of {sum(sizes.values())} prompts contains less than one of this source"
                 raise UserError("data.prompts.weights", self.weights[name], problem, f"raise the weight of {name}")
         return sizes
 
-    def _of(self, name: str, read: Callable[[PromptSource], list[PromptText]]) -> list[PromptText]:
-        """Return a source's prompts under its name, and its errors with the place of the setting in the mixture."""
+    def _read(self, name: str, read: Callable[[PromptSource], list[PromptText]]) -> list[PromptText]:
+        """Return the prompts of a source under its name; errors name the setting of the source in the mixture."""
         try:
             texts = read(self.sources[name])
         except UserError as error:

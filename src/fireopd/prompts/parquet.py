@@ -1,4 +1,4 @@
-"""Prompts from Parquet files; the reader is pyarrow, which comes with the extra `data`."""
+"""Prompts from Parquet files, read by pyarrow (extra `data`)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,10 +9,12 @@ from fireopd.errors import UserError, import_extra
 from fireopd.prompts.columns import Columns
 from fireopd.prompts.tabular import FilePrompts, Table
 
+__all__ = ["ParquetPrompts", "read_parquet"]
+
 
 @dataclass(frozen=True)
 class ParquetPrompts(FilePrompts):
-    """Prompts from Parquet files. Rows are as in `JSONLPrompts`, and numbered from 0."""
+    """Prompts from Parquet files, with the columns of `JSONLPrompts`. Rows are numbered from 0."""
 
     def open(self, path: Path, key: str) -> Table:
         """Open a Parquet file."""
@@ -20,10 +22,10 @@ class ParquetPrompts(FilePrompts):
 
 
 def read_parquet(path: Path, key: str, columns: Columns) -> Table:
-    """Return the rows of a Parquet file; only the columns that are needed are read.
+    """Return the rows of a Parquet file; reads only the required columns.
 
     Raises:
-        UserError: that names the setting `key`, if the file cannot be read or pyarrow is not there.
+        UserError: for the setting `key`, if the file cannot be read or pyarrow is not installed.
     """
     parquet = import_extra("pyarrow.parquet", "data", key, str(path))
     try:
@@ -32,7 +34,7 @@ def read_parquet(path: Path, key: str, columns: Columns) -> Table:
         problem = f"cannot be read ({str(error).splitlines()[0]})"
         raise UserError(key, str(path), problem, "give the path of a Parquet file") from error
     names = list(file.schema_arrow.names)
-    return Table(key, str(path), names, _rows(file, columns.needed(names), str(path)))
+    return Table(key, str(path), names, _rows(file, columns.select(names), str(path)))
 
 
 def _rows(file: Any, names: list[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Procedural tasks of reasoning-gym (arXiv 2505.24760); the package comes as an extra."""
+"""Prompts of reasoning-gym's procedural tasks (arXiv 2505.24760; extra `reasoning-gym`)."""
 
 import random
 from collections.abc import Iterator
@@ -11,31 +11,33 @@ from fireopd.errors import UserError, import_extra
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.verifiers import ReasoningGymVerifier, Verifier
 
+__all__ = ["ReasoningGymPrompts"]
+
 FIRST_HELD_OUT = 3 * 2**30
-"""Seed of the first validation problem; reasoning-gym draws problem i with the seed plus i, all of them below 2**32."""
-PATIENCE = 20
-"""Problems drawn for each that is wanted, before a task counts as having no more."""
+"""Seed of the first validation problem. reasoning-gym draws problem i with seed + i, all below 2**32."""
+DRAWS_PER_PROMPT = 20
+"""Maximum number of problems drawn per prompt, since a task may repeat its problems."""
 
 
 @dataclass(frozen=True)
 class ReasoningGymPrompts(PromptSource):
-    """Tasks of reasoning-gym, drawn from seeded generators, no problem of validation among those of training."""
+    """Tasks of reasoning-gym, drawn from seeded generators. Training and validation problems are disjoint."""
 
     tasks: dict[str, dict[str, Any]]
-    """Tasks by the names that reasoning-gym has for them, each with its own settings: `{chain_sum: {max_terms: 3}}`."""
+    """Settings of the tasks by reasoning-gym's names: `{chain_sum: {max_terms: 3}}`."""
     teacher: str
-    """Teacher of all rows."""
+    """Teacher of all prompts."""
     num_training: int = 1000
-    """Training prompts of each task."""
+    """Number of training prompts per task."""
     num_validation: int = 100
-    """Validation prompts of each task."""
+    """Number of validation prompts per task."""
     system: str | None = "Think step by step. Then write your final answer between <answer> and </answer>."
-    """System message; none for problems alone."""
+    """System message; null for none."""
     verifier: Verifier = field(default_factory=ReasoningGymVerifier)
     """Grades the responses."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the range of the settings."""
         if not self.tasks:
             raise ValueError("tasks must not be empty, got {}")
         for name, least in {"num_training": 1, "num_validation": 0}.items():
@@ -44,34 +46,34 @@ class ReasoningGymPrompts(PromptSource):
 
     def training(self, seed: int) -> list[PromptText]:
         """Draw the training prompts."""
-        apart = {str(text.content) for text in self.validation()}
-        first = random.Random(seed).randrange(2**31)  # far from that of the next seed, and from FIRST_HELD_OUT
-        return [text for task in self.tasks for text in self._draw(task, first, self.num_training, apart)]
+        held_out = {str(text.content) for text in self.validation()}
+        first = random.Random(seed).randrange(2**31)  # below FIRST_HELD_OUT; seeds of other runs are far away
+        return [text for task in self.tasks for text in self._draw(task, first, self.num_training, held_out)]
 
     def validation(self) -> list[PromptText]:
         """Draw the validation prompts."""
         return [text for task in self.tasks for text in self._draw(task, FIRST_HELD_OUT, self.num_validation, set())]
 
-    def _draw(self, task: str, seed: int, number: int, apart: set[str]) -> list[PromptText]:
-        texts = list(islice(self._distinct(task, seed, number * PATIENCE, apart), number))
+    def _draw(self, task: str, seed: int, number: int, held_out: set[str]) -> list[PromptText]:
+        texts = list(islice(self._distinct(task, seed, number * DRAWS_PER_PROMPT, held_out), number))
         if len(texts) < number:
-            problem = f"{number} different prompts are wanted, and it has hardly more than {len(texts)}"
-            remedy = "lower num_training or num_validation, or widen the task's settings"
+            problem = f"only {len(texts)} of {number} distinct prompts found in {number * DRAWS_PER_PROMPT} draws"
+            remedy = "lower num_training or num_validation, or widen the settings of the task"
             raise UserError(f"data.prompts.tasks.{task}", self.tasks[task], problem, remedy)
         return texts
 
-    def _distinct(self, task: str, seed: int, patience: int, apart: set[str]) -> Iterator[PromptText]:
-        problems, seen = self._problems(task, seed, patience), set(apart)
-        for index in range(patience):
+    def _distinct(self, task: str, seed: int, draws: int, held_out: set[str]) -> Iterator[PromptText]:
+        problems, seen = self._problems(task, seed, draws), set(held_out)
+        for index in range(draws):
             problem = problems[index]
-            opening = [] if self.system is None else [{"role": "system", "content": self.system}]
-            content = [*opening, {"role": "user", "content": problem["question"]}]
+            system = [] if self.system is None else [{"role": "system", "content": self.system}]
+            content = [*system, {"role": "user", "content": problem["question"]}]
             if str(content) in seen:
                 continue
             seen.add(str(content))
             answer = None if problem["answer"] is None else str(problem["answer"])
-            # What draws the problem once more, for the verifier: it is more than an answer and less than JSON.
-            details = {"task": task, "settings": self.tasks[task], "seed": seed, "size": patience, "index": index}
+            # The verifier draws the problem again: a problem may contain values that are not JSON.
+            details = {"task": task, "settings": self.tasks[task], "seed": seed, "size": draws, "index": index}
             yield PromptText(content, self.teacher, task, answer, f"{task}:{seed + index}", details=details)
 
     def _problems(self, task: str, seed: int, size: int) -> Any:
@@ -80,10 +82,10 @@ class ReasoningGymPrompts(PromptSource):
         names = import_extra("reasoning_gym.factory", "reasoning-gym", key, task).DATASETS
         if task not in names:
             close = get_close_matches(task, names, n=3)
-            remedy = f"did you mean {' or '.join(close)}?" if close else "see reasoning-gym's gallery for the names"
-            raise UserError(key, task, "reasoning-gym has no such task", remedy)
+            remedy = f"did you mean {' or '.join(close)}?" if close else "look up the names in reasoning-gym's gallery"
+            raise UserError(key, task, "unknown task of reasoning-gym", remedy)
         try:
             return gym.create_dataset(task, seed=seed, size=size, **self.tasks[task])
         except (AssertionError, TypeError, ValueError) as error:
-            problem = f"reasoning-gym refuses these settings ({error})"
-            raise UserError(key, self.tasks[task], problem, "mend them") from error
+            problem = f"reasoning-gym rejects these settings ({error})"
+            raise UserError(key, self.tasks[task], problem, "fix the settings") from error

@@ -1,4 +1,4 @@
-"""One row of a table: what it says of a prompt, and what is wrong with it."""
+"""Row of a table, validated and converted to the parts of a prompt."""
 
 import json
 from collections.abc import Mapping
@@ -8,31 +8,33 @@ from typing import Any
 from fireopd.errors import UserError
 from fireopd.prompts.columns import Columns
 
+__all__ = ["Row"]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row. Each of its methods raises `UserError` where what it returns is not to be had."""
+    """A row. Its methods raise `UserError` if a value is missing or invalid."""
 
     key: str
-    """The setting that names the table, for example `data.prompts.train`."""
+    """Setting of the table, for example `data.prompts.train`."""
     place: str
-    """Where the row stands, for example `train.jsonl:12`."""
+    """Location of the row, for example `train.jsonl:12`."""
     columns: Columns
-    """Which column holds what."""
+    """Column of each part of a prompt."""
     values: Mapping[str, Any]
-    """What they hold, by what it is; what is null is not in it."""
+    """Values by part of the prompt, without null values."""
 
     def __post_init__(self) -> None:
-        """Check that all text in it can be written, and so read by a tokenizer."""
+        """Check that all text is valid Unicode, which tokenizers require."""
         for name, value in self.values.items():
             try:
                 json.dumps(value, ensure_ascii=False, default=str).encode()
             except UnicodeEncodeError as error:
-                problem = f"the {name} holds half of a character ({error.object[error.start]!a}), which is no text"
-                raise self.error(problem, "write the whole character, or drop the row") from error
+                problem = f"the {name} contains an unpaired surrogate ({error.object[error.start]!a})"
+                raise self.error(problem, "write the complete character, or remove the row") from error
 
     def content(self) -> str | list[dict[str, str]]:
-        """Return what is asked: text, or chat messages."""
+        """Return the content of the prompt: text, or chat messages."""
         question, prompt = self.values.get("question"), self.values.get("prompt")
         if isinstance(question, str) and question.strip():
             return [{"role": "user", "content": question}]
@@ -42,7 +44,9 @@ class Row:
         if messages and all(messages):
             return [message for message in messages if message is not None]
         if question is None and prompt is None:
-            raise self.error(f"the row has no {' and no '.join(self.columns.asked)}", "write one, or drop the row")
+            raise self.error(
+                f"the row has no {' and no '.join(self.columns.content_paths)}", "add one, or remove the row"
+            )
         remedy = 'write text, or [{"role": "user", "content": text}]'
         raise self.error("the prompt is empty, or neither text nor chat messages", remedy)
 
@@ -55,29 +59,32 @@ class Row:
         raise self.error("the row names no teacher", remedy)
 
     def text(self, name: str) -> str | None:
-        """Return a value as text; a float is refused, since 72 and 72.0 are two texts, and so is what has parts."""
+        """Return a string or integer as text. Floats are rejected, since the text of 72.0 differs from that of 72."""
         value = self.values.get(name)
         if value is None or isinstance(value, str):
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        raise self.error(f"the {name} is {value!r}, neither text nor a whole number", "write it as text")
+        raise self.error(f"the {name} is {value!r}, neither text nor an integer", "write it as text")
 
     def details(self) -> Mapping[str, Any]:
-        """Return the nested columns that verifiers may read."""
+        """Return the nested columns for the verifier."""
         value = self.values.get("details", {})
         if isinstance(value, Mapping):
             return value
-        problem = f"what is at {self.columns.details} has no columns of its own"
-        raise self.error(problem, f"name a column with nested ones in {self.key.rpartition('.')[0]}.columns.details")
+        problem = f"the column {self.columns.details} has no nested columns"
+        raise self.error(problem, f"set {self.key.rpartition('.')[0]}.columns.details to a column with nested ones")
 
     def error(self, problem: str, remedy: str) -> UserError:
-        """Return what to raise about the row."""
+        """Return an error about the row."""
         return UserError(self.key, self.place, problem, remedy)
 
 
 def _message(message: Any) -> dict[str, str] | None:
-    """Return a chat message without the empty columns that a table gives it, None if it is none."""
+    """Return a chat message without null values, or None if it is invalid.
+
+    Tables have the same columns in all messages, so unused columns are null.
+    """
     if not isinstance(message, Mapping):
         return None
     filled = {name: value for name, value in message.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Prompts that stand in the rows of a table, whatever file or library the table comes from."""
+"""Base classes of prompt sources that read tables."""
 
 import zlib
 from abc import abstractmethod
@@ -14,56 +14,62 @@ from fireopd.prompts.columns import Columns
 from fireopd.prompts.rows import Row
 from fireopd.verifiers import FinalAnswer, Verifier
 
+__all__ = ["FilePrompts", "Table", "TablePrompts", "checksum"]
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows, and what to call them in a message."""
+    """Rows of a table, with names for error messages."""
 
     key: str
-    """The setting that names the table, for example `data.prompts.train`."""
+    """Setting of the table, for example `data.prompts.train`."""
     name: str
-    """For example `train.jsonl`."""
+    """Name of the table, for example `train.jsonl`."""
     columns: list[str]
-    """Names of all columns that there are."""
+    """Names of all columns."""
     rows: Iterable[tuple[str, Any]]
-    """Where each row stands, for example `train.jsonl:12`, and its columns that were asked for."""
+    """Location of each row, for example `train.jsonl:12`, and its values by column."""
 
     @property
     def settings(self) -> str:
-        """The settings that the table belongs to, for example `data.prompts`."""
+        """Settings of the prompt source, for example `data.prompts`."""
         return self.key.rpartition(".")[0]
 
     def check(self, columns: Columns) -> None:
-        """Raise `UserError` if there are rows, and a column that must be there is not, or none that asks anything."""
+        """Check that a table with rows has the required columns and one for the content of the prompt.
+
+        Raises:
+            UserError: if a column is missing.
+        """
         if not self.columns:
             return
-        known = f"there are the columns {', '.join(self.columns)}"
-        for name, path in columns.must_be_there.items():
-            if not columns.tops(path) & set(self.columns):
+        known = f"the columns are {', '.join(self.columns)}"
+        for name, path in columns.required_paths.items():
+            if not columns.top_level(path) & set(self.columns):
                 close = get_close_matches(path, self.columns, n=1)
-                remedy = f"set {self.settings}.columns.{name} to {close[0] if close else 'one of those'}"
+                remedy = f"set {self.settings}.columns.{name} to {close[0] if close else 'one of these'}"
                 raise UserError(self.key, self.name, f"no column {path}; {known}", remedy)
-        if not any(columns.tops(path) & set(self.columns) for path in columns.asked):
-            problem = f"no column {' and no column '.join(columns.asked)}; {known}"
-            remedy = f"set {self.settings}.columns.question to one of those"
+        if not any(columns.top_level(path) & set(self.columns) for path in columns.content_paths):
+            problem = f"no column {' and no column '.join(columns.content_paths)}; {known}"
+            remedy = f"set {self.settings}.columns.question to one of these"
             raise UserError(self.key, self.name, problem, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TablePrompts(PromptSource):
-    """Prompts from tables, one for training and one for validation."""
+    """Prompts from a training table and a validation table."""
 
     teacher: str | None = None
-    """Teacher of the rows that name none."""
+    """Teacher of rows without a teacher column."""
     task: str = "prompts"
-    """Task of the rows that name none."""
+    """Task of rows without a task column."""
     verifier: Verifier = field(default_factory=FinalAnswer)
     """Grades the responses."""
     columns: Columns = field(default_factory=Columns)
-    """Which column holds what."""
+    """Column of each part of a prompt."""
     held_out: int = 0
-    """Prompts of the training table that are held out for validation, where there is no table for that. A checksum
-    of the prompt chooses them, so that they are the same whatever the seed and the order of the rows."""
+    """Number of prompts of the training table that are held out for validation, if there is no validation table. They
+    are chosen by a checksum of the prompt, independent of the seed and of the order of the rows."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -72,7 +78,7 @@ class TablePrompts(PromptSource):
 
     @abstractmethod
     def training_table(self) -> Table:
-        """Open the table of the training prompts.
+        """Return the table of the training prompts.
 
         Raises:
             UserError: if it cannot be read.
@@ -80,24 +86,26 @@ class TablePrompts(PromptSource):
 
     @abstractmethod
     def validation_table(self) -> Table | None:
-        """Open the table of the validation prompts, if there is one.
+        """Return the table of the validation prompts, or None.
 
         Raises:
             UserError: as in `training_table`.
         """
 
     def training(self, seed: int) -> list[PromptText]:
-        """Read the training table, less what is held out; the seed has no part in it."""
+        """Return the prompts of the training table that are not held out. The seed is not used."""
         texts = self._read(self.training_table())
-        apart = {checksum(text) for text in self._held_out(texts)}
-        return [text for text in texts if checksum(text) not in apart] if apart else texts
+        held_out = {checksum(text) for text in self._held_out(texts)}
+        return [text for text in texts if checksum(text) not in held_out] if held_out else texts
 
     def validation(self) -> list[PromptText]:
-        """Read the validation table, or what is held out of the training table."""
+        """Return the prompts of the validation table, or the held-out prompts of the training table."""
         table = self.validation_table()
         if table is not None and self.held_out:
-            remedy = "give a table for validation, or hold out rows of the training table"
-            raise UserError(table.key, table.name, f"held_out is {self.held_out} as well", remedy)
+            remedy = "set one of the two"
+            raise UserError(
+                table.key, table.name, f"there is a validation table, and held_out is {self.held_out}", remedy
+            )
         if table is not None:
             return self._read(table)
         return self._held_out(self._read(self.training_table())) if self.held_out else []
@@ -112,10 +120,10 @@ class TablePrompts(PromptSource):
             row = Row(table.key, place, self.columns, self.columns.read(values))
             texts.append(self._text(row, table.name))
             found |= row.values.keys()
-        for name, path in self.columns.must_be_there.items():
+        for name, path in self.columns.required_paths.items():
             if texts and name not in found:
-                remedy = f"mend {table.settings}.columns.{name}, or set it to ''"
-                raise UserError(table.key, table.name, f"no row holds anything at {path}", remedy)
+                remedy = f"fix {table.settings}.columns.{name}, or set it to ''"
+                raise UserError(table.key, table.name, f"the column {path} is empty in all rows", remedy)
         return texts
 
     def _text(self, row: Row, table: str) -> PromptText:
@@ -132,19 +140,19 @@ class TablePrompts(PromptSource):
 
 @dataclass(frozen=True)
 class FilePrompts(TablePrompts):
-    """Prompts from files."""
+    """Prompts from a training file and a validation file."""
 
     train: Path
     """File of the training prompts."""
     val: Path | None = None
-    """File of the validation prompts; none to do without validation."""
+    """File of the validation prompts; null for no validation."""
 
     @abstractmethod
     def open(self, path: Path, key: str) -> Table:
-        """Open a file.
+        """Return the table of a file.
 
         Raises:
-            UserError: that names the setting `key`, if the file cannot be read.
+            UserError: for the setting `key`, if the file cannot be read.
         """
 
     def training_table(self) -> Table:
@@ -157,5 +165,5 @@ class FilePrompts(TablePrompts):
 
 
 def checksum(text: PromptText) -> int:
-    """Return 32 bits of what is asked, the same on every machine."""
+    """Return a 32-bit checksum of the content of a prompt, the same on every machine."""
     return zlib.crc32(str(text.content).encode())

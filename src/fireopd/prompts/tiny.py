@@ -7,30 +7,37 @@ from fireopd.prompts import tiny_tasks
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.verifiers import FinalAnswer, Verifier
 
+__all__ = ["TinyPrompts"]
+
 
 @dataclass(frozen=True)
 class TinyPrompts(PromptSource):
-    """The embedded tasks `math` and `code`, drawn from a seeded generator, the held-out problems apart."""
+    """Prompts of the embedded tasks `math` and `code`, drawn from a seeded generator.
+
+    Validation uses held-out problems.
+    """
 
     teachers: dict[str, str] = field(default_factory=lambda: {"math": "math", "code": "code"})
-    """Name of the teacher that judges each task; the keys choose the tasks."""
+    """Name of the teacher of each task; the keys select the tasks."""
     num_training: int = 9600
-    """Training prompts, shared out evenly among the tasks."""
+    """Number of training prompts, split evenly between the tasks."""
     num_validation: int = 128
-    """Validation prompts of each task."""
+    """Number of validation prompts per task."""
     verifier: Verifier = field(default_factory=FinalAnswer)
     """Grades the responses."""
 
     def __post_init__(self) -> None:
-        """Check the names and numbers."""
+        """Check the range of the settings."""
         for task in self.teachers:
             if task not in tiny_tasks.TASKS:
-                raise ValueError(f"teachers: no embedded task {task!r}; the tasks are {', '.join(tiny_tasks.TASKS)}")
+                raise ValueError(
+                    f"teachers: unknown task {task!r}; the embedded tasks are {', '.join(tiny_tasks.TASKS)}"
+                )
         if not self.teachers or self.num_training < 1 or self.num_validation < 0:
             raise ValueError("TinyPrompts needs a task, num_training of at least 1 and num_validation of at least 0")
 
     def training(self, seed: int) -> list[PromptText]:
-        """Draw the training prompts, the tasks taking turns."""
+        """Draw the training prompts, alternating between the tasks."""
         drawn = {task: tiny_tasks.problems(task, seed, held_out=False) for task in self.teachers}
         names = list(drawn)
         return [self._text(next(drawn[names[i % len(names)]])) for i in range(self.num_training)]

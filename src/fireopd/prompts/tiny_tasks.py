@@ -1,8 +1,8 @@
 """The embedded tasks: `math` (chained integer arithmetic) and `code` (pipelines of string operations).
 
-Each problem has one right answer and a worked solution that a model of half a million parameters can learn to write
-one character at a time. Problems are drawn from a seeded generator; which of them are held out is decided by a checksum
-of the problem itself, so that training and held-out sets are disjoint whatever the seed.
+Each problem has one correct answer and a worked solution that a character-level model of half a million parameters can
+learn to write. Problems are drawn from a seeded generator. A checksum of the problem selects the held-out ones, so
+training and held-out problems are disjoint for all seeds.
 """
 
 import random
@@ -10,14 +10,28 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+__all__ = [
+    "ALPHABET",
+    "ANSWER_MARKER",
+    "HELD_OUT_SHARE",
+    "STRING_OPERATIONS",
+    "TASKS",
+    "Problem",
+    "Step",
+    "arithmetic",
+    "code_problem",
+    "math_problem",
+    "problems",
+]
+
 ANSWER_MARKER = "#"
-"""Stands before the final answer in a worked solution."""
+"""Marker before the final answer of a worked solution."""
 
 HELD_OUT_SHARE = 10
-"""One problem in so many is held out."""
+"""One in this many problems is held out."""
 
 ALPHABET = "abcdefgh"
-"""The letters of the strings of `code`."""
+"""Letters of the strings of `code`."""
 
 STRING_OPERATIONS: dict[str, Callable[[str], str]] = {
     "rev": lambda text: text[::-1],
@@ -25,12 +39,12 @@ STRING_OPERATIONS: dict[str, Callable[[str], str]] = {
     "rot": lambda text: text[1:] + text[0],
     "swap": lambda text: text[-1] + text[1:-1] + text[0],
 }
-"""The operations of `code`: reverse, sort, rotate left by one, swap first and last."""
+"""Operations of `code`: reverse, sort, rotate left by one, swap first and last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a worked solution: `lead` is what is asked of it, `result` what it comes to."""
+    """One step of a worked solution: `result` is the result of `lead`."""
 
     lead: str
     """For example `7+5=` or `rev `."""
@@ -48,24 +62,24 @@ class Problem:
     task: str
     """`math` or `code`."""
     text: str
-    """What the model is asked."""
+    """Problem statement."""
     steps: tuple[Step, ...]
-    """The worked solution."""
+    """Steps of the worked solution."""
 
     @property
     def answer(self) -> str:
-        """The result of the last step."""
+        """Result of the last step."""
         return self.steps[-1].result
 
     @property
     def solution(self) -> str:
-        """The worked solution as a model is to write it, for example `7+5=12;12*2=24;#24`."""
+        """Worked solution as text, for example `7+5=12;12*2=24;#24`."""
         lines = "".join(f"{step.lead}{step.result};" for step in self.steps)
         return f"{lines}{ANSWER_MARKER}{self.answer}"
 
     @property
     def held_out(self) -> bool:
-        """Whether the problem belongs to the held-out set."""
+        """True for problems of the held-out set."""
         return zlib.crc32(self.text.encode()) % HELD_OUT_SHARE == 0
 
 
@@ -101,11 +115,11 @@ def code_problem(generator: random.Random) -> Problem:
 
 
 TASKS: dict[str, Callable[[random.Random], Problem]] = {"math": math_problem, "code": code_problem}
-"""The embedded tasks by name."""
+"""Embedded tasks by name."""
 
 
 def problems(task: str, seed: int, *, held_out: bool) -> Iterator[Problem]:
-    """Yield distinct problems of a task for ever, all of them held out or none."""
+    """Yield distinct problems of a task without end, either held-out problems or others."""
     generator = random.Random(f"{task}/{seed}/{held_out}")
     seen: set[str] = set()
     while True:

@@ -1,4 +1,4 @@
-"""Prompts as a model reads them: tokens, chat template applied, none longer than fits."""
+"""Tokenization of prompts and limits on their length."""
 
 from collections.abc import Sequence
 from math import inf
@@ -8,26 +8,28 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
 from fireopd.models.loading import context_length, encode_chats
-from fireopd.prompts import PromptText
+from fireopd.prompts.base import PromptText
 from fireopd.types import Prompt
 
+__all__ = ["TOKENIZED_AT_ONCE", "check_lengths", "longest_prompt", "tokenize"]
+
 TOKENIZED_AT_ONCE = 1024
-"""Prompts that the tokenizer gets together, to work on them in parallel; all at once would take much memory."""
+"""Number of prompts per call of the tokenizer, which processes them in parallel; bounds the memory."""
 
 
 def tokenize(
     texts: Sequence[PromptText], tokenizer: PreTrainedTokenizerBase, chat_template_options: dict[str, Any], key: str
 ) -> list[Prompt]:
-    """Return prompts as the tokenizer and its chat template have them.
+    """Return tokenized prompts; chat messages go through the chat template.
 
     Args:
-        texts: what is asked.
-        tokenizer: of the model.
+        texts: prompts to tokenize.
+        tokenizer: tokenizer of the model.
         chat_template_options: passed to the chat template.
-        key: the setting that the prompts come from, for error messages.
+        key: setting of the prompts, for error messages.
 
     Raises:
-        UserError: if there are chat messages and no chat template.
+        UserError: if a prompt has chat messages and the tokenizer has no chat template.
     """
     prompts = []
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
