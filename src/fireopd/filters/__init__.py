@@ -1,4 +1,4 @@
-"""Trajectory filters, `base.py` first; one family of methods in each of the other files."""
+"""Trajectory filters: the base class in `base.py`, one family of methods per file."""
 
 from fireopd.filters.base import KeepAll, TrajectoryFilter
 from fireopd.filters.composition import AllOf

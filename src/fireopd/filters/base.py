@@ -1,7 +1,4 @@
-"""Trajectory filters: which of the student's trajectories are worth learning from.
-
-A filter sees the global batch and answers for all rows at once. Entry-point group: `fireopd.filters`.
-"""
+"""Base class of trajectory filters. Entry-point group: `fireopd.filters`."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,19 +9,21 @@ from torch import Tensor
 from fireopd.types import ScoredBatch
 from fireopd.types.strategy import Strategy
 
+__all__ = ["KeepAll", "TrajectoryFilter"]
+
 
 class TrajectoryFilter(Strategy, ABC):
-    """Keeps or drops whole trajectories."""
+    """Keeps or drops whole trajectories of the global batch."""
 
     setting = "model.trajectory_filter"
     check = "check_filter"
 
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return bool [N]: True keeps the trajectory."""
+        """Return bool [N], True for kept trajectories."""
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return by what each of the N trajectories is judged, in a few words for people; none by default."""
+        """Return N short texts, the reason of the decision on each trajectory; empty by default."""
         return [""] * len(batch.teachers)
 
 

@@ -1,4 +1,4 @@
-"""Several filters put together."""
+"""Conjunction of several filters."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,17 +10,19 @@ from fireopd.filters.base import TrajectoryFilter
 from fireopd.types import ScoredBatch, strategy_state
 from fireopd.types.strategy import union
 
+__all__ = ["AllOf"]
+
 
 @dataclass(frozen=True)
 class AllOf(TrajectoryFilter):
-    """Keeps what every one of several filters keeps; each sees the whole batch."""
+    """Keeps the trajectories that all of several filters keep. Each filter sees the whole batch."""
 
     filters: list[TrajectoryFilter] = field(default_factory=list)
-    """The filters; with none, everything is kept."""
+    """The filters; an empty list keeps all trajectories."""
 
     @property
     def requires(self) -> frozenset[str]:
-        """What any of the filters requires."""
+        """Signals required by any of the filters."""
         return union(self.filters)
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
@@ -31,14 +33,14 @@ class AllOf(TrajectoryFilter):
         return keep
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return what every filter says of each trajectory."""
-        said = [part.reasons(batch.view_for(part)) for part in self.filters]
-        return ["; ".join(filter(None, (of[row] for of in said))) for row in range(len(batch.teachers))]
+        """Return the reasons of all filters for each trajectory, joined by semicolons."""
+        reasons = [part.reasons(batch.view_for(part)) for part in self.filters]
+        return ["; ".join(filter(None, (texts[row] for texts in reasons))) for row in range(len(batch.teachers))]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of those filters that have one."""
+        """Return the states of the stateful filters."""
         return strategy_state.state_of(strategy_state.numbered(self.filters))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Give the filters their states back."""
+        """Restore the states of the filters."""
         strategy_state.load_state(strategy_state.numbered(self.filters), state_dict)

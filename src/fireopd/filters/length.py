@@ -1,4 +1,4 @@
-"""Filtering by the length of the response."""
+"""Filter by response length."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,19 @@ from torch import Tensor
 from fireopd.filters.base import TrajectoryFilter
 from fireopd.types import ScoredBatch
 
+__all__ = ["LengthFilter"]
+
 
 @dataclass(frozen=True)
 class LengthFilter(TrajectoryFilter):
-    """Keeps responses of a length, and by choice only those that came to an end."""
+    """Keeps responses within a range of lengths, optionally only finished ones."""
 
     min_tokens: int = 1
-    """Shortest response to keep, tokens."""
+    """Minimum length of kept responses, tokens."""
     max_tokens: int | None = None
-    """Longest response to keep, tokens; none for no limit."""
+    """Maximum length of kept responses, tokens; None for no limit."""
     only_finished: bool = False
-    """Drop responses that were cut at the length limit."""
+    """Drop responses truncated at the length limit."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -34,7 +36,7 @@ class LengthFilter(TrajectoryFilter):
         return keep & batch.finished if self.only_finished else keep
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return the length of each response, and whether it was cut."""
+        """Return the length of each response, and whether it was truncated."""
         cut = [" and cut" * (self.only_finished and not finished) for finished in batch.finished.tolist()]
         limits = f"{self.min_tokens} to {'any number' if self.max_tokens is None else self.max_tokens}"
         return [f"{n} tokens{c}, wanted {limits}" for n, c in zip(batch.lengths.tolist(), cut, strict=True)]

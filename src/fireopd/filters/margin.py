@@ -1,4 +1,4 @@
-"""Filtering until teachers rank correct responses above others."""
+"""Filter by the margin between correct and incorrect responses."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,27 +8,30 @@ from torch import Tensor
 
 from fireopd import reductions
 from fireopd.filters.base import TrajectoryFilter
+from fireopd.log_ratio import log_ratio
 from fireopd.types import ScoredBatch
+
+__all__ = ["MarginFilter"]
 
 
 @dataclass(frozen=True)
 class MarginFilter(TrajectoryFilter):
-    """Drops the trajectories that stand most against the verifier's order: the mask of Uni-OPD (arXiv 2605.03677).
+    """Drops trajectories until the teacher ranks correct responses above incorrect ones: Uni-OPD (arXiv 2605.03677).
 
-    While the mean log-ratio of correct responses is not a margin above that of incorrect ones, the least correct or the
-    greatest incorrect one is dropped, whichever widens the gap more; one of each is always left. Where all are correct,
-    or none, all are kept. Empty responses are dropped, and those with a token that a model holds impossible.
-    `MarginReverseKL` shifts log-ratios in its place.
+    The gap is the mean log-ratio of the correct responses minus that of the incorrect ones. While the gap is below the
+    margin, the filter drops the lowest correct or the highest incorrect response, whichever widens the gap more; at
+    least one of each kind remains. If all responses are correct, or all incorrect, all are kept. Empty responses and
+    responses with a token of probability 0 are dropped. `MarginReverseKL` shifts log-ratios instead.
     """
 
     margin: float = 0.4
-    """Smallest gap, nats a token; towards minus infinity, everything is kept."""
+    """Minimum gap, nats per token; towards minus infinity, everything is kept."""
     least_kept: float = 0.5
-    """Share of the trajectories of each comparison that is kept whatever the gap, in [0, 1]."""
+    """Minimum fraction of kept trajectories in each comparison, in [0, 1]."""
     scope: Literal["group", "batch"] = "group"
-    """Compare responses to the same prompt, or all of the batch."""
+    """Compare responses to the same prompt, or all responses of the batch."""
     threshold: float = 0.5
-    """Responses of a greater reward count as correct."""
+    """Responses with a reward above the threshold count as correct."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
 
@@ -39,7 +42,7 @@ class MarginFilter(TrajectoryFilter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]."""
-        returns = reductions.row_mean(batch.teacher_logprobs - batch.student_logprobs, batch.response_mask)
+        returns = reductions.row_mean(log_ratio(batch), batch.response_mask)
         correct, keep = batch.rewards > self.threshold, returns.isfinite() & (batch.lengths > 0)
         groups = batch.groups if self.scope == "group" else torch.zeros_like(batch.groups)
         for group in groups.unique():
@@ -48,10 +51,10 @@ class MarginFilter(TrajectoryFilter):
         return keep
 
     def _kept(self, returns: list[float], correct: list[bool]) -> Tensor:
-        """Return bool [n]: which of the trajectories of one comparison are left."""
+        """Return bool [n], True for kept trajectories of one comparison."""
         order = sorted(range(len(returns)), key=lambda row: returns[row])
-        good = [row for row in order if correct[row]]  # the least first
-        bad = [row for row in reversed(order) if not correct[row]]  # the greatest first
+        good = [row for row in order if correct[row]]  # lowest first
+        bad = [row for row in reversed(order) if not correct[row]]  # highest first
         kept = torch.ones(len(returns), dtype=torch.bool)
 
         def gap(first_good: int, first_bad: int) -> float:

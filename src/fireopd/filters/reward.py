@@ -1,4 +1,4 @@
-"""Filtering by the verifier's grade, and by whether it agrees with the teacher."""
+"""Filters by reward."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,18 +8,21 @@ from torch import Tensor
 
 from fireopd import reductions
 from fireopd.filters.base import TrajectoryFilter
+from fireopd.log_ratio import log_ratio
 from fireopd.types import ScoredBatch
 from fireopd.types.row_uniforms import row_uniforms
+
+__all__ = ["AgreementFilter", "BalanceFilter", "VerdictFilter"]
 
 
 @dataclass(frozen=True)
 class VerdictFilter(TrajectoryFilter):
-    """Keeps correct responses alone, or incorrect ones alone: the controls that learn from success or from failure."""
+    """Keeps only correct or only incorrect responses, as a control: learning from success or from failure."""
 
     keep: Literal["correct", "incorrect"] = "correct"
-    """Which responses to keep."""
+    """Kept responses."""
     threshold: float = 0.5
-    """Responses of a greater reward count as correct."""
+    """Responses with a reward above the threshold count as correct."""
 
     requires = frozenset({"rewards"})
 
@@ -29,22 +32,22 @@ class VerdictFilter(TrajectoryFilter):
         return correct if self.keep == "correct" else ~correct
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return the reward of each trajectory beside the threshold."""
+        """Return the reward of each trajectory and the threshold."""
         wanted = f"{'above' if self.keep == 'correct' else 'at most'} {self.threshold:g}"
         return [f"reward {reward:g}, wanted {wanted}" for reward in batch.rewards.tolist()]
 
 
 @dataclass(frozen=True)
 class AgreementFilter(TrajectoryFilter):
-    """Keeps trajectories about which verifier and teacher agree: the gate of RG-OPD (arXiv 2607.04037).
+    """Keeps trajectories on which verifier and teacher agree: the gate of RG-OPD (arXiv 2607.04037).
 
-    A response that is better than the mean of its group is kept if the teacher finds it likelier than the student does;
-    any other, if it finds it less likely. Log-probabilities are summed over the response. With one response to each
-    prompt none is better than its group.
+    A response with a reward above its group's mean is kept if its log-probability under the teacher exceeds that under
+    the student; any other response, if it is below. Log-probabilities are summed over the response. With one response
+    per prompt, no response is above its group's mean.
     """
 
     margin: float = 0.0
-    """Delta of the paper: how much likelier or less likely it has to be, nats a response, at least 0."""
+    """Delta of the paper: minimum difference of the log-probabilities, nats per response, at least 0."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
 
@@ -59,14 +62,14 @@ class AgreementFilter(TrajectoryFilter):
         return torch.where(better, gap > self.margin, gap < -self.margin)
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
-        """Return the two verdicts on each trajectory."""
-        verdicts = zip(self._better(batch).tolist(), self._gap(batch).tolist(), strict=True)
+        """Return the reward relative to the group, and the difference of log-probabilities, of each trajectory."""
+        pairs = zip(self._better(batch).tolist(), self._gap(batch).tolist(), strict=True)
         return [
-            f"{'better' if b else 'no better'} than its group, teacher - student {gap:+.3g} nats" for b, gap in verdicts
+            f"{'better' if b else 'no better'} than its group, teacher - student {gap:+.3g} nats" for b, gap in pairs
         ]
 
     def _gap(self, batch: ScoredBatch) -> Tensor:
-        return torch.where(batch.response_mask, batch.teacher_logprobs - batch.student_logprobs, 0.0).sum(-1)
+        return torch.where(batch.response_mask, log_ratio(batch), 0.0).sum(-1)
 
     def _better(self, batch: ScoredBatch) -> Tensor:
         return reductions.standardized(batch.rewards, batch.groups) > 0
@@ -74,22 +77,22 @@ class AgreementFilter(TrajectoryFilter):
 
 @dataclass(frozen=True)
 class BalanceFilter(TrajectoryFilter):
-    """Keeps as many correct responses as incorrect ones, drawn from the more frequent kind: Uni-OPD (arXiv 2605.03677).
+    """Keeps equal numbers of correct and incorrect responses: Uni-OPD (arXiv 2605.03677).
 
-    Where all responses are correct, or none, all are kept.
+    The more frequent kind is subsampled. If all responses are correct, or all incorrect, all are kept.
     """
 
     scope: Literal["group", "batch"] = "group"
-    """Balance the responses to each prompt, or all of the batch."""
+    """Balance the responses to each prompt, or all responses of the batch."""
     threshold: float = 0.5
-    """Responses of a greater reward count as correct."""
+    """Responses with a reward above the threshold count as correct."""
     seed: int = 0
-    """Decides, with the step and the trajectories' tokens, what is drawn; the order of rows does not matter."""
+    """Seed of the subsampling, which also depends on the step and the tokens, but not on the order of rows."""
 
     requires = frozenset({"rewards"})
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return bool [N]; responses that are alike token for token are kept or dropped together."""
+        """Return bool [N]; responses with equal tokens are kept or dropped together."""
         correct, drawn = batch.rewards > self.threshold, row_uniforms(batch, self, self.seed)
         keep = torch.ones_like(batch.finished)
         groups = batch.groups if self.scope == "group" else torch.zeros_like(batch.groups)

@@ -1,4 +1,4 @@
-"""Objectives, `base.py` first; one family of methods in each of the other files."""
+"""Objectives: the base classes in `base.py`, one family of methods per file."""
 
 from fireopd.objectives.base import DirectObjective, Objective
 from fireopd.objectives.base_model import BaselinedReverseKL, ExtrapolatedReverseKL

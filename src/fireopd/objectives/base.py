@@ -1,9 +1,9 @@
-"""Objectives: what the student is asked to move towards. Entry-point group: `fireopd.objectives`.
+"""Base classes of objectives. Entry-point group: `fireopd.objectives`.
 
-An objective gives each sampled token an advantage, detached, for a policy gradient. A direct objective gives each state
-a divergence of two distributions over the vocabulary, which is differentiated. It may do both. The estimators that go
-wrong when they are differentiated (k1 has zero expected gradient, k3 that of the forward divergence) cannot be written
-down here: no gradient reaches the log-probability of a sampled token but through the policy gradient.
+An objective gives each sampled token a detached advantage for the policy gradient. A direct objective gives each state
+a divergence of two distributions over the vocabulary, which is differentiated; it may also give an advantage. Sampled
+estimators with a wrong gradient when differentiated (k1: zero in expectation; k3: that of the forward KL) cannot be
+expressed: the log-probability of a sampled token gets its gradient from the policy gradient only.
 """
 
 from abc import ABC, abstractmethod
@@ -14,9 +14,11 @@ from torch import Tensor
 from fireopd.types import ScoredBatch
 from fireopd.types.strategy import Strategy
 
+__all__ = ["DirectObjective", "Objective"]
+
 
 class Objective(Strategy, ABC):
-    """Says how good each sampled token was."""
+    """Computes the advantage of each sampled token."""
 
     setting = "model.objective"
     check = "check_objective"
@@ -27,26 +29,26 @@ class Objective(Strategy, ABC):
 
 
 class DirectObjective(Objective):
-    """Says how far the student's distribution is from the teacher's at each state that the student visits.
+    """Computes a divergence of student and teacher at each state that the student visits.
 
-    The loss of a token is coefficient x divergence, beside the policy gradient of its advantage.
+    The loss of a token is coefficient x divergence, in addition to the policy gradient of its advantage.
     """
 
     @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return float [T] in nats, at least 0, with a gradient through `student`.
+        """Return float [T] >= 0 in nats, differentiable with respect to `student`.
 
-        Called on some T tokens of a micro-batch at a time, and again in the backward pass.
+        Called on chunks of T tokens of a micro-batch, and again in the backward pass.
 
         Args:
             student: float32 [T, V]. Log-distribution over the vocabulary before each token.
-            teacher: float32 [T, V]. The same of the row's own teacher, without gradient.
+            teacher: float32 [T, V]. Log-distribution of the row's own teacher, without gradient.
         """
 
     def coefficient(self, batch: ScoredBatch) -> Tensor:
-        """Return float [N, L] >= 0, by what the divergence of each token is multiplied: 1 unless a subclass differs."""
+        """Return float [N, L] >= 0, the factor of the divergence of each token; 1 by default."""
         return torch.ones(batch.response_mask.shape, device=batch.response_mask.device)
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
-        """Return float [N, L]: 0, no policy gradient, unless a subclass differs."""
+        """Return float [N, L]; 0 by default, which gives no policy gradient."""
         return torch.zeros(batch.response_mask.shape, device=batch.response_mask.device)

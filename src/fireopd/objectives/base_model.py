@@ -1,4 +1,4 @@
-"""Objectives that hold the log-ratio against a third quantity: a base model, or the divergence at the state."""
+"""Log-ratio objectives with a base model or a baseline."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,17 @@ from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
 
+__all__ = ["BaselinedReverseKL", "ExtrapolatedReverseKL"]
+
 
 @dataclass(frozen=True)
 class ExtrapolatedReverseKL(Objective):
-    """Goes beyond the teacher, away from a base model: G-OPD, and with a strength above 1 ExOPD (arXiv 2602.12125).
+    """Extrapolates from a base model beyond the teacher: G-OPD, and ExOPD with a strength above 1 (arXiv 2602.12125).
 
     A_t = strength log teacher + (1 - strength) log base - log student. Expected gradient: that of the reverse KL to the
-    distribution proportional to teacher^strength base^(1 - strength). 1 is plain OPD, less stays between the two. The
-    base is `model.base`: the student as it began, or the teacher before its reinforcement learning.
+    distribution proportional to teacher^strength base^(1 - strength). A strength of 1 is plain OPD; smaller values
+    interpolate between base and teacher. The base model is `model.base`: the initial student, or the teacher before its
+    reinforcement learning.
     """
 
     strength: float = 1.25
@@ -36,10 +39,10 @@ class ExtrapolatedReverseKL(Objective):
 
 @dataclass(frozen=True)
 class BaselinedReverseKL(Objective):
-    """The reverse KL with its own value at each state as the baseline: vOPD (arXiv 2605.07865).
+    """Reverse KL with its value at each state as the baseline: vOPD (arXiv 2605.07865).
 
-    A_t = log teacher - log student + KL(student || teacher), of mean 0 at each state. Expected gradient: that of the
-    reverse KL, with less variance. The divergence is that over the whole vocabulary, so that the mean is exactly 0.
+    A_t = log teacher - log student + KL(student || teacher), which has mean 0 at each state. Expected gradient: that of
+    the reverse KL, with lower variance. The divergence is computed over the whole vocabulary, so the mean is exactly 0.
     """
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "reverse_kl"})

@@ -1,4 +1,4 @@
-"""Objectives that compare the distributions of student and teacher over the whole vocabulary, by a direct gradient."""
+"""Direct objectives: divergences over the whole vocabulary."""
 
 import math
 from dataclasses import dataclass
@@ -9,16 +9,18 @@ from torch import Tensor
 from fireopd.objectives.base import DirectObjective
 from fireopd.reductions import kl
 
+__all__ = ["GeneralizedJSD", "SkewKL", "mix"]
+
 SMALLEST = -1e4
-"""Log-probabilities in a mixture are at least this, nats."""
+"""Lower bound of log-probabilities in a mixture, nats."""
 
 
 @dataclass(frozen=True)
 class GeneralizedJSD(DirectObjective):
-    """The generalised Jensen-Shannon divergence at every state: GKD (arXiv 2306.13649, section 2).
+    """Generalised Jensen-Shannon divergence: GKD (arXiv 2306.13649, section 2).
 
     beta KL(teacher || M) + (1 - beta) KL(student || M) with M = beta teacher + (1 - beta) student. As in the paper's
-    code, a beta of 0 stands for the forward KL, KL(teacher || student), and 1 for the reverse, KL(student || teacher).
+    code, beta = 0 is the forward KL, KL(teacher || student), and beta = 1 the reverse KL, KL(student || teacher).
     """
 
     beta: float = 0.5
@@ -43,13 +45,13 @@ class GeneralizedJSD(DirectObjective):
 
 @dataclass(frozen=True)
 class SkewKL(DirectObjective):
-    """The reverse KL to a mixture of teacher and student, which is never far away (DistiLLM, arXiv 2402.03898).
+    """Reverse KL to a mixture of teacher and student: DistiLLM (arXiv 2402.03898).
 
-    KL(student || skew student + (1 - skew) teacher), with a gradient through both places of the student.
+    KL(student || skew student + (1 - skew) teacher), differentiated with respect to both occurrences of the student.
     """
 
     skew: float = 0.1
-    """Share of the student in the mixture, in [0, 1); 0 for the reverse KL."""
+    """Fraction of the student in the mixture, in [0, 1); 0 for the reverse KL."""
 
     by_trajectory = True
 
@@ -63,10 +65,10 @@ class SkewKL(DirectObjective):
         return kl(student, mix(student, teacher, 1 - self.skew) if self.skew > 0 else teacher)
 
 
-def mix(student: Tensor, teacher: Tensor, share: float) -> Tensor:
-    """Return the log of share x teacher + (1 - share) x student, of log-distributions [T, V], share in (0, 1).
+def mix(student: Tensor, teacher: Tensor, fraction: float) -> Tensor:
+    """Return the log of fraction x teacher + (1 - fraction) x student, of log-distributions [T, V], fraction in (0, 1).
 
-    What both rule out has a log-probability of `SMALLEST`: the gradient between two infinities is not a number.
+    Log-probabilities are clamped to `SMALLEST`, because the gradient of -inf - (-inf) is NaN.
     """
     student, teacher = student.clamp(min=SMALLEST), teacher.clamp(min=SMALLEST)
-    return torch.logaddexp(teacher + math.log(share), student + math.log(1 - share))
+    return torch.logaddexp(teacher + math.log(fraction), student + math.log(1 - fraction))

@@ -1,4 +1,4 @@
-"""Objectives that use the policy gradient at some tokens and a direct divergence at others, or at both."""
+"""Objectives that combine a policy gradient with a forward KL at gated tokens."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,24 +12,26 @@ from fireopd.objectives.topk_divergence import likely_tokens, on_support
 from fireopd.reductions import kl
 from fireopd.types import ScoredBatch
 
+__all__ = ["EntropyGatedKL", "SignGatedKL"]
+
 
 @dataclass(frozen=True)
 class EntropyGatedKL(DirectObjective):
-    """Adds a forward KL where the teacher is undecided, to keep the student's diversity: EOPD (arXiv 2603.07079).
+    """Adds a forward KL where the teacher is uncertain, to preserve the student's diversity: EOPD (arXiv 2603.07079).
 
-    The advantage is that of the reverse KL everywhere. Where the teacher's entropy is above the threshold, the forward
-    KL on the teacher's likeliest tokens is added. Whether the teacher's mass on them is brought to 1 has two readings;
-    the default is that of Eq. 10.
+    The advantage is that of the reverse KL at every token. Where the teacher's entropy is above the threshold, the
+    forward KL on the teacher's likeliest tokens is added. The paper is ambiguous on the normalisation of the teacher's
+    mass on these tokens; the default follows Eq. 10.
     """
 
     entropy_threshold: float = 0.8
-    """Tau of the paper, nats; infinite, plain OPD."""
+    """Tau of the paper, nats; infinity gives plain OPD."""
     strength: float = 1.0
     """Alpha of the paper: factor of the forward KL, at least 0."""
     top_k: int = 16
-    """Likeliest tokens of the teacher."""
+    """Number of likeliest tokens of the teacher."""
     mass: Literal["teacher", "plain"] = "teacher"
-    """`teacher`: the teacher's mass on the support is brought to 1; `plain`: it is left as it is."""
+    """`teacher`: normalise the teacher's mass on the support to 1; `plain`: no normalisation."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "teacher_entropy"})
     by_trajectory = True
@@ -42,11 +44,11 @@ class EntropyGatedKL(DirectObjective):
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
-        """Return float32 [N, L]: that of the reverse KL."""
+        """Return float32 [N, L]: the advantage of the reverse KL."""
         return log_ratio(batch)
 
     def coefficient(self, batch: ScoredBatch) -> Tensor:
-        """Return float32 [N, L]: the strength where the teacher is undecided, else 0."""
+        """Return float32 [N, L]: the strength where the teacher's entropy is above the threshold, else 0."""
         return self.strength * (batch.teacher_entropy > self.entropy_threshold).float()
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -57,16 +59,16 @@ class EntropyGatedKL(DirectObjective):
 
 @dataclass(frozen=True)
 class SignGatedKL(DirectObjective):
-    """Reinforces what the teacher likes better, and shows the teacher's tokens elsewhere: AOPD (arXiv 2605.06387).
+    """Policy gradient at tokens with a positive log-ratio, forward KL at all others: AOPD (arXiv 2605.06387).
 
-    Tokens of a positive log-ratio have it for their advantage. All others have, in its place, the forward KL on the
-    teacher's likeliest tokens, whose mass is brought to 1.
+    Tokens with a positive log-ratio have it as their advantage. All other tokens have advantage 0 and the forward KL on
+    the teacher's likeliest tokens, whose mass is normalised to 1.
     """
 
     strength: float = 1.0
     """Factor of the forward KL, at least 0."""
     top_k: int = 16
-    """Likeliest tokens of the teacher."""
+    """Number of likeliest tokens of the teacher."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs"})
     by_trajectory = True

@@ -1,4 +1,4 @@
-"""Objectives of the log-ratio of teacher to student at the sampled token: plain OPD, and bounded forms of it."""
+"""Objectives from the log-ratio of teacher to student at the sampled token: plain OPD and bounded variants."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,22 @@ from fireopd.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
 
+__all__ = [
+    "ClippedReverseKL",
+    "FixedPenalty",
+    "FlooredReverseKL",
+    "PowerDifference",
+    "ReverseKL",
+    "SoftLogRatio",
+]
+
 
 @dataclass(frozen=True)
 class ReverseKL(Objective):
-    """Minimises KL(student || teacher) at every state that the student visits: the objective of OPD and of FiRe-OPD.
+    """KL(student || teacher) at every state that the student visits: the objective of OPD and FiRe-OPD.
 
-    A_t = log teacher(y_t) - log student(y_t). Expected gradient: that of the reverse KL at each state, the states held
-    fixed (arXiv 2606.02684, section 3; thinkingmachines.ai, On-Policy Distillation).
+    A_t = log teacher(y_t) - log student(y_t). Expected gradient: that of the reverse KL at each state, with the states
+    held fixed (arXiv 2606.02684, section 3; thinkingmachines.ai, On-Policy Distillation).
     """
 
     requires = frozenset({"teacher_logprobs", "student_logprobs"})
@@ -28,13 +37,13 @@ class ReverseKL(Objective):
 
 @dataclass(frozen=True)
 class ClippedReverseKL(ReverseKL):
-    """The reverse KL with the log-ratio of each token clipped on both sides.
+    """Reverse KL with the log-ratio of each token clipped on both sides.
 
-    Expected gradient: that of the reverse KL where no token is beyond the limit.
+    Expected gradient: that of the reverse KL if no token is beyond the limit.
     """
 
     limit: float = 5.0
-    """Largest size of an advantage, nats; more than 0."""
+    """Largest absolute value of an advantage, nats, greater than 0."""
 
     by_trajectory = True
 
@@ -50,7 +59,7 @@ class ClippedReverseKL(ReverseKL):
 
 @dataclass(frozen=True)
 class SoftLogRatio(ReverseKL):
-    """The log-ratio, squeezed: sign(r) log(1 + |r|), which grows slowly where student and teacher are far apart."""
+    """Compressed log-ratio, A_t = sign(r_t) log(1 + |r_t|), which limits the advantage of large log-ratios."""
 
     by_trajectory = True
 
@@ -62,15 +71,15 @@ class SoftLogRatio(ReverseKL):
 
 @dataclass(frozen=True)
 class FlooredReverseKL(ReverseKL):
-    """The reverse KL with a floor under the log-ratio: the objective of REOPOLD (arXiv 2603.11137).
+    """Reverse KL with a floor of the log-ratio: the objective of REOPOLD (arXiv 2603.11137).
 
-    A_t = max(r_t, floor), the floor being that of a teacher into which a share of the student was mixed. Two readings
-    of it are in use, -2.558 and -2.197 nats for a mixing of 0.1; the first is the default, since
+    A_t = max(r_t, floor). The floor is that of a teacher mixed with a fraction of the student. Two formulas are in use,
+    which give -2.558 and -2.197 nats for a mixing of 0.1. The first is the default, because
     log(m + (1 - m) e^r) >= (1 - m) r.
     """
 
     mixing: float = 0.1
-    """Share of the student in the mixture, in (0, 1); towards 0, the floor goes away."""
+    """Fraction of the student in the mixture, in (0, 1); towards 0, the floor tends to minus infinity."""
     floor: FloorFormula = "scaled"
     """`scaled`: log(mixing) / (1 - mixing); `logit`: log(mixing / (1 - mixing))."""
 
@@ -88,14 +97,14 @@ class FlooredReverseKL(ReverseKL):
 
 @dataclass(frozen=True)
 class PowerDifference(ReverseKL):
-    """The difference of powers of the two probabilities, always between -1 and 1: PowerOPD (arXiv 2606.17199).
+    """Difference of powers of the two probabilities, in [-1, 1]: PowerOPD (arXiv 2606.17199).
 
-    A_t = teacher(y_t)^power - student(y_t)^power; divided by the power, it goes to the log-ratio as that goes to 0.
-    Expected gradient: that of sum_v [student_v^(1 + power) / (1 + power) - student_v teacher_v^power].
+    A_t = teacher(y_t)^power - student(y_t)^power. For power towards 0, A_t / power tends to the log-ratio. Expected
+    gradient: that of sum_v [student_v^(1 + power) / (1 + power) - student_v teacher_v^power].
     """
 
     power: float = 1.0
-    """Exponent, more than 0. The paper tunes it for each benchmark, between 0.1 and 500."""
+    """Exponent, greater than 0. The paper tunes it per benchmark, between 0.1 and 500."""
 
     by_trajectory = True
 
@@ -111,16 +120,16 @@ class PowerDifference(ReverseKL):
 
 @dataclass(frozen=True)
 class FixedPenalty(Objective):
-    """A control that asks no teacher: the same negative advantage for every token that the student finds unlikely.
+    """Control without a teacher: a constant negative advantage for tokens that are unlikely under the student.
 
-    After arXiv 2608.31046, where such a control comes close to distillation; the threshold is our reading. A method has
-    to do better than this to have learnt from its teacher.
+    After arXiv 2608.31046, where such a control comes close to distillation; the threshold is our interpretation. A
+    method that does not exceed this control gains nothing from its teacher.
     """
 
     below: float = 0.1
-    """Tokens of a smaller probability under the student are penalised, in (0, 1]."""
+    """Tokens with a student probability below this are penalised, in (0, 1]."""
     penalty: float = 1.0
-    """Size of the negative advantage, nats; more than 0."""
+    """Absolute value of the negative advantage, nats, greater than 0."""
 
     requires = frozenset({"student_logprobs"})
     by_trajectory = True

@@ -1,4 +1,4 @@
-"""Objectives that put the verifier's grade beside the teacher's log-ratio."""
+"""Objectives that combine rewards with the log-ratio."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,20 +11,22 @@ from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
 
-READ = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
+__all__ = ["CreditedReverseKL", "GroupRewardReverseKL", "MarginReverseKL", "VerdictGatedReverseKL"]
+
+REQUIRED = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
 
 
 @dataclass(frozen=True)
 class VerdictGatedReverseKL(Objective):
-    """Lets a teacher only raise tokens of correct responses, and only lower those of others: OPDVR (arXiv 2608.24696).
+    """Positive log-ratios of correct responses, negative ones of incorrect responses: OPDVR (arXiv 2608.24696).
 
-    A_t = max(r_t, 0) where the response is correct, min(r_t, 0) where it is not, r_t being the log-ratio.
+    A_t = max(r_t, 0) if the response is correct, min(r_t, 0) otherwise, with the log-ratio r_t.
     """
 
     threshold: float = 0.5
-    """Responses of a greater reward count as correct."""
+    """Responses with a reward above the threshold count as correct."""
 
-    requires = READ
+    requires = REQUIRED
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
@@ -34,16 +36,17 @@ class VerdictGatedReverseKL(Objective):
 
 @dataclass(frozen=True)
 class GroupRewardReverseKL(Objective):
-    """Group-relative rewards with a pull towards the teacher: KDRL (arXiv 2506.02208).
+    """Group-relative rewards plus the log-ratio: KDRL (arXiv 2506.02208).
 
-    A_t = z(R) + strength (log teacher - log student), z(R) the reward standardised over the responses to one prompt
-    (GRPO). The paper differentiates -strength / 2 (log student - log teacher)^2; on-policy that is this advantage.
+    A_t = z(R) + strength (log teacher - log student), where z(R) is the reward standardised over the responses to one
+    prompt (GRPO). The paper differentiates -strength / 2 (log student - log teacher)^2, which is this advantage
+    on-policy.
     """
 
     strength: float = 2e-3
     """Beta of the paper, at least 0."""
 
-    requires = READ
+    requires = REQUIRED
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -57,19 +60,20 @@ class GroupRewardReverseKL(Objective):
 
 @dataclass(frozen=True)
 class CreditedReverseKL(Objective):
-    """Adds what the verifier says beyond the teacher to each token, by credit: GC-OPD.
+    """Log-ratio plus the excess of the reward over the teacher's ranking, distributed over tokens by credit: GC-OPD.
 
     A_t = r_t + strength (z(R) - z(mean r)) c_t. r is the log-ratio; z standardises over the responses to one prompt.
-    The credit c_t = 1 + tanh(z_t / 2) is between 0 and 2, z_t being the log-ratio standardised over the trajectory and
-    cut at +/- 5; that z_t is of the log-ratio is our reading. The rest is the released code's (SolereZhang/GC-OPD).
+    The credit c_t = 1 + tanh(z_t / 2) is in [0, 2], where z_t is the log-ratio standardised over the trajectory and
+    clipped to +/- 5. Using the log-ratio for z_t is our interpretation; the rest follows the released code
+    (SolereZhang/GC-OPD).
     """
 
     strength: float = 0.05
-    """Beta of the paper, at least 0; its runs use 0.1 too."""
+    """Beta of the paper, at least 0; its runs also use 0.1."""
     credit: Literal["standardized", "uniform"] = "standardized"
-    """Tokens get their share by their log-ratio, or all the same."""
+    """Credit by the standardised log-ratio, or 1 for all tokens."""
 
-    requires = READ
+    requires = REQUIRED
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -80,36 +84,36 @@ class CreditedReverseKL(Objective):
         """Return float32 [N, L]."""
         ratio, mask = torch.where(batch.response_mask, log_ratio(batch), 0.0), batch.response_mask
         mean = reductions.row_mean(ratio, mask)
-        beyond = reductions.standardized(batch.rewards, batch.groups) - reductions.standardized(mean, batch.groups)
+        excess = reductions.standardized(batch.rewards, batch.groups) - reductions.standardized(mean, batch.groups)
         credit = torch.ones_like(ratio)
         if self.credit == "standardized":
-            away = ratio - mean[:, None]
-            deviation = reductions.row_mean(away**2, mask).sqrt()[:, None] + reductions.SMALLEST_DEVIATION
-            credit = 1 + (0.5 * (away / deviation).clamp(-5, 5)).tanh()
-        return ratio + self.strength * beyond[:, None] * credit
+            centered = ratio - mean[:, None]
+            deviation = reductions.row_mean(centered**2, mask).sqrt()[:, None] + reductions.SMALLEST_DEVIATION
+            credit = 1 + (0.5 * (centered / deviation).clamp(-5, 5)).tanh()
+        return ratio + self.strength * excess[:, None] * credit
 
 
 @dataclass(frozen=True)
 class MarginReverseKL(Objective):
-    """Shifts log-ratios until teachers rank correct responses above others by a margin: Uni-OPD (arXiv 2605.03677).
+    """Shifts log-ratios so that correct responses exceed incorrect ones by a margin: Uni-OPD (arXiv 2605.03677).
 
-    The gap between correct and incorrect responses is taken of the means of their log-ratios. Where it is below the
-    margin, what it lacks is added to every token of the correct ones, or as `shift` says. Where all are correct, or
-    none, nothing is shifted.
+    The gap is the mean log-ratio of correct responses minus that of incorrect ones. If the gap is below the margin, the
+    difference is added to every token of the correct responses, or distributed as set by `shift`. If all responses are
+    correct, or all incorrect, nothing is shifted.
     """
 
     margin: float = 0.4
-    """Smallest gap, nats a token; towards minus infinity, plain OPD."""
+    """Minimum gap, nats per token; towards minus infinity, plain OPD."""
     shift: Literal["correct_up", "incorrect_down", "both"] = "correct_up"
-    """Which responses are shifted; `both` by half of it each."""
+    """Shifted responses; `both` shifts each kind by half of the difference."""
     gap: Literal["mean", "extreme"] = "mean"
-    """Between the means of the two, or between the least correct one and the greatest incorrect one."""
+    """Gap between the means, or between the lowest correct and the highest incorrect response."""
     scope: Literal["group", "batch"] = "group"
-    """Compare responses to the same prompt, or all of the batch."""
+    """Compare responses to the same prompt, or all responses of the batch."""
     threshold: float = 0.5
-    """Responses of a greater reward count as correct."""
+    """Responses with a reward above the threshold count as correct."""
 
-    requires = READ
+    requires = REQUIRED
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
@@ -121,11 +125,11 @@ class MarginReverseKL(Objective):
         for group in groups.unique():
             good, bad = (kind & usable & (groups == group) for kind in (correct, ~correct))
             if good.any() and bad.any():
-                lacking = (self.margin - gap_between(returns[good], returns[bad], self.gap)).clamp(min=0)
-                shifts[good], shifts[bad] = up * lacking, (up - 1) * lacking
+                missing = (self.margin - gap_between(returns[good], returns[bad], self.gap)).clamp(min=0)
+                shifts[good], shifts[bad] = up * missing, (up - 1) * missing
         return ratio + shifts[:, None]
 
 
 def gap_between(good: Tensor, bad: Tensor, kind: Literal["mean", "extreme"]) -> Tensor:
-    """Return the gap between the returns of correct responses, float [n], and incorrect ones, float [m], a scalar."""
+    """Return the gap between mean log-ratios of correct, float [n], and incorrect responses, float [m], a scalar."""
     return good.mean() - bad.mean() if kind == "mean" else good.min() - bad.max()

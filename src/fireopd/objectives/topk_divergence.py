@@ -1,4 +1,4 @@
-"""Direct objectives on some likely tokens in place of the whole vocabulary."""
+"""Direct objectives: divergences on the likeliest tokens."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,36 +9,39 @@ from torch import Tensor
 from fireopd.objectives.base import DirectObjective
 from fireopd.reductions import kl
 
+__all__ = ["TopKDivergence", "likely_tokens", "log_mass", "on_support"]
+
 Support = Literal["teacher", "student", "intersection", "union"]
-"""Whose likeliest tokens: those of one model, of both, or of either."""
+"""Tokens that are likely under the teacher, the student, both (intersection), or either (union)."""
 Mass = Literal["both", "teacher", "plain", "tail"]
-"""What becomes of the mass on the support: brought to 1 in both models, in the teacher alone, left as it is, or left
-as it is with all other tokens as one more."""
+"""Normalisation of the mass on the support: to 1 in both models, to 1 in the teacher, none, or none with all other
+tokens as one additional token."""
 
 SMALLEST_TAIL = 1e-8
-"""Probability of the other tokens together, at least."""
+"""Lower bound of the total probability of the other tokens."""
 SMALLEST = -1e4
-"""Log-probability of a token in the mass of several, at least, nats."""
+"""Lower bound of a token's log-probability in a sum over tokens, nats."""
 
 
 @dataclass(frozen=True)
 class TopKDivergence(DirectObjective):
-    """A divergence on the likeliest tokens alone: LSM (arXiv 2603.25562), and its relatives (arXiv 2604.13016).
+    """Divergence on the likeliest tokens: LSM (arXiv 2603.25562) and variants (arXiv 2604.13016).
 
-    Sum over the support of p (log p - log q). The default is LSM's: reverse, on the teacher's tokens, both brought to
-    mass 1 there; differentiated, as the paper reads (its code takes it for an advantage). With a tail, the other tokens
-    count as one more, and the divergence is a lower bound of that over the whole vocabulary.
+    Sum over the support of p (log p - log q). The default is LSM: reverse KL on the teacher's tokens, with both
+    distributions normalised to mass 1 on them. It is differentiated, as in the paper; the released code uses it as an
+    advantage. With `mass: tail`, all other tokens count as one additional token, and the divergence is a lower bound of
+    the divergence over the whole vocabulary.
     """
 
     top_k: int = 32
-    """Tokens that count as likely, at most the whole vocabulary."""
+    """Number of likeliest tokens, at most the whole vocabulary."""
     direction: Literal["reverse", "forward"] = "reverse"
-    """p is the student and q the teacher, or the other way round."""
+    """`reverse`: p is the student and q the teacher; `forward`: p is the teacher and q the student."""
     support: Support = "teacher"
-    """Whose likeliest tokens."""
+    """Model by which tokens count as likely: one model, both (intersection), or either (union)."""
     mass: Mass = "both"
-    """`both`: each model's mass on the support is brought to 1; `teacher`: the teacher's; `plain`: neither's; `tail`:
-    neither's, and the other tokens are one more."""
+    """Mass on the support that is normalised to 1: of both models, of the teacher, or none (`plain`). `tail`: none, and
+    all other tokens count as one additional token."""
 
     by_trajectory = True
 
@@ -55,7 +58,7 @@ class TopKDivergence(DirectObjective):
 
 
 def likely_tokens(student: Tensor, teacher: Tensor, top_k: int, support: Support) -> Tensor:
-    """Return bool [T, V]: the likeliest tokens of log-distributions [T, V]."""
+    """Return bool [T, V], True for the likeliest tokens of log-distributions [T, V]."""
     size = min(top_k, student.shape[-1])
     own, other = (
         torch.zeros_like(x, dtype=torch.bool).scatter_(-1, x.topk(size).indices, True)
@@ -67,7 +70,7 @@ def likely_tokens(student: Tensor, teacher: Tensor, top_k: int, support: Support
 def on_support(student: Tensor, teacher: Tensor, chosen: Tensor, mass: Mass) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities of student and teacher, minus infinity off bool [T, V] `chosen`.
 
-    With a tail, float [T, V + 1], the last of them being that of the other tokens.
+    With `tail`, float [T, V + 1]; the last column is the log-probability of all other tokens.
     """
     kept = [torch.where(chosen, x, -torch.inf) for x in (student, teacher)]
     if mass == "tail":
@@ -81,7 +84,7 @@ def on_support(student: Tensor, teacher: Tensor, chosen: Tensor, mass: Mass) -> 
 
 
 def log_mass(log_distribution: Tensor, chosen: Tensor) -> Tensor:
-    """Return float [T, 1]: the log of the probability of bool [T, V] `chosen` together; 0 where nothing is chosen."""
+    """Return float [T, 1]: the log of the total probability of bool [T, V] `chosen`; 0 if no token is chosen."""
     kept = torch.where(chosen, log_distribution.clamp(min=SMALLEST), -torch.inf)
     return torch.where(chosen.any(-1, keepdim=True), kept, 0.0).logsumexp(-1, keepdim=True) * chosen.any(
         -1, keepdim=True

@@ -41,6 +41,8 @@ class RolloutBatch:
     votes: Tensor | None = None
     """int64 [B]. Number of the final answer, equal for equal answers to one prompt, -1 for no answer; None without a
     verifier."""
+    number: int = 0
+    """Number of the batch in the run, from 0."""
     seconds: float = 0.0
     """Time that training waited for the rollout, seconds."""
 

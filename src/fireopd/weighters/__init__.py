@@ -1,4 +1,4 @@
-"""Token weighters, `base.py` first; one family of methods in each of the other files."""
+"""Token weighters: the base class in `base.py`, one family of methods per file."""
 
 from fireopd.weighters.base import TokenWeighter, UniformWeighter
 from fireopd.weighters.composition import ProductOf

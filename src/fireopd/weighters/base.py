@@ -1,7 +1,6 @@
-"""Token weighters: how much each token of a trajectory matters.
+"""Base class of token weighters. Entry-point group: `fireopd.weighters`.
 
-A weighter sees the global batch, answers on any scale, and is masked and brought to mean 1 by `algorithm.py`.
-Entry-point group: `fireopd.weighters`.
+A weighter sees the global batch and returns weights of any scale; `fireopd.algorithm` masks and normalises them.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +12,8 @@ from torch import Tensor
 from fireopd.types import ScoredBatch
 from fireopd.types.strategy import Strategy
 
+__all__ = ["TokenWeighter", "UniformWeighter"]
+
 
 class TokenWeighter(Strategy, ABC):
     """Gives every response token a weight."""
@@ -22,7 +23,7 @@ class TokenWeighter(Strategy, ABC):
 
     @abstractmethod
     def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return float [N, L] >= 0, on any scale; what stands off the response mask is ignored."""
+        """Return float [N, L] >= 0 of any scale; values off the response mask are ignored."""
 
 
 @dataclass(frozen=True)

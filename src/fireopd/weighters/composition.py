@@ -1,4 +1,4 @@
-"""Several weighters put together."""
+"""Product of several weighters."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,22 +9,24 @@ from fireopd.types import ScoredBatch, strategy_state
 from fireopd.types.strategy import union
 from fireopd.weighters.base import TokenWeighter, UniformWeighter
 
+__all__ = ["ProductOf"]
+
 
 @dataclass(frozen=True)
 class ProductOf(TokenWeighter):
     """Multiplies the weights of several weighters."""
 
     weighters: list[TokenWeighter] = field(default_factory=list)
-    """The weighters; with none, every weight is 1."""
+    """The weighters; an empty list gives every token the weight 1."""
 
     @property
     def requires(self) -> frozenset[str]:
-        """What any of the weighters requires."""
+        """Signals required by any of the weighters."""
         return union(self.weighters)
 
     @property
     def by_trajectory(self) -> bool:
-        """Whether all of the weighters look at one trajectory at a time."""
+        """True if it is True for all of the weighters."""
         return all(part.by_trajectory for part in self.weighters)
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
@@ -35,9 +37,9 @@ class ProductOf(TokenWeighter):
         return weight
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of those weighters that have one."""
+        """Return the states of the stateful weighters."""
         return strategy_state.state_of(strategy_state.numbered(self.weighters))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Give the weighters their states back."""
+        """Restore the states of the weighters."""
         strategy_state.load_state(strategy_state.numbered(self.weighters), state_dict)

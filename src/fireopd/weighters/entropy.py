@@ -1,4 +1,4 @@
-"""Weighing by the entropies of teacher and student: the weights of FiRe-OPD."""
+"""Weights from the entropies of teacher and student: the weights of FiRe-OPD."""
 
 from dataclasses import dataclass
 
@@ -8,22 +8,24 @@ from fireopd import reductions
 from fireopd.types import ScoredBatch
 from fireopd.weighters.base import TokenWeighter
 
+__all__ = ["EntropyWeighter", "relative"]
+
 SMALLEST_MAXIMUM = 1e-6
-"""Entropies are divided by their maximum, or by this where the maximum is smaller, nats."""
+"""Lower bound of the maximum that entropies are divided by, nats."""
 
 
 @dataclass(frozen=True)
 class EntropyWeighter(TokenWeighter):
-    """More weight where the teacher is confident and the student confused (FiRe-OPD, arXiv 2606.02684, Eq. 6 and 7).
+    """Larger weights for confident teachers and uncertain students (FiRe-OPD, arXiv 2606.02684, Eq. 6 and 7).
 
-    w = (1 + alpha c_T)(1 + beta c_S) with confidence c_T = 1 - H_T / max H_T and confusion c_S = H_S / max H_S, the
-    maxima over all response tokens of the global batch, those of dropped trajectories included.
+    w = (1 + alpha c_T)(1 + beta c_S) with confidence c_T = 1 - H_T / max H_T and confusion c_S = H_S / max H_S. The
+    maxima are over all response tokens of the global batch, including dropped trajectories.
     """
 
     alpha: float = 1.0
-    """Strength of the teacher's confidence, at least 0."""
+    """Factor of the teacher's confidence, at least 0."""
     beta: float = 1.0
-    """Strength of the student's confusion, at least 0."""
+    """Factor of the student's confusion, at least 0."""
 
     requires = frozenset({"teacher_entropy", "student_entropy"})
 
@@ -41,5 +43,5 @@ class EntropyWeighter(TokenWeighter):
 
 
 def relative(entropy: Tensor, mask: Tensor) -> Tensor:
-    """Return float [N, L] entropies divided by their maximum over the mask, between 0 and 1."""
+    """Return float [N, L]: entropies divided by their maximum over the mask, in [0, 1]."""
     return (entropy / reductions.maximum(entropy, mask).clamp(min=SMALLEST_MAXIMUM)).clamp(0, 1)

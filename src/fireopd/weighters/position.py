@@ -1,4 +1,4 @@
-"""Weighters that look at nothing but the place of a token in its response."""
+"""Weights from the position of a token in its response."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,26 +10,28 @@ from fireopd.types import ScoredBatch
 from fireopd.types.row_uniforms import row_uniforms
 from fireopd.weighters.base import TokenWeighter
 
+__all__ = ["PositionWeighter", "WindowWeighter"]
 
-def places(batch: ScoredBatch) -> Tensor:
-    """Return int64 [N, L]: the place of each response token in its response, from 1."""
+
+def positions(batch: ScoredBatch) -> Tensor:
+    """Return int64 [N, L]: the position of each response token in its response, from 1."""
     return batch.response_mask.cumsum(-1)
 
 
 @dataclass(frozen=True)
 class PositionWeighter(TokenWeighter):
-    """Less weight at the beginning of a response: PW-OPSD (arXiv 2605.21606).
+    """Smaller weights at the beginning of a response: PW-OPSD (arXiv 2605.21606).
 
     w_t = floor + (1 - floor) sigmoid(((t - 1/2) / T - middle) / width), t from 1 to the length T of the response. The
-    paper leaves the weights as they are: use `normalization: none`.
+    paper does not normalise the weights: use `normalization: none`.
     """
 
     floor: float = 0.25
-    """Weight that no token is below, in [0, 1]; 1 for uniform weights."""
+    """Lower bound of the weights, in [0, 1]; 1 for uniform weights."""
     middle: float = 0.3
-    """Where in the response the weight has half risen, as a share of its length."""
+    """Relative position of the midpoint of the rise, as a fraction of the length."""
     width: float = 0.1
-    """How slowly it rises, as a share of the length; more than 0."""
+    """Width of the rise, as a fraction of the length; greater than 0."""
 
     by_trajectory = True
 
@@ -42,24 +44,25 @@ class PositionWeighter(TokenWeighter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L], between floor and 1."""
-        share = (places(batch) - 0.5) / batch.lengths.clamp(min=1)[:, None]
-        return self.floor + (1 - self.floor) * ((share - self.middle) / self.width).sigmoid()
+        relative = (positions(batch) - 0.5) / batch.lengths.clamp(min=1)[:, None]
+        return self.floor + (1 - self.floor) * ((relative - self.middle) / self.width).sigmoid()
 
 
 @dataclass(frozen=True)
 class WindowWeighter(TokenWeighter):
-    """A stretch of each response and no more, by default its first 100 tokens: ESR (arXiv 2605.27028).
+    """Weight 1 in a window of each response, by default its first 100 tokens, else 0: ESR (arXiv 2605.27028).
 
-    Responses are sampled to their end: the loss is the paper's, the time it saves is not; for that, lower
-    `data.engine.max_response_length`. The paper's loss is a mean over the chosen tokens: use `normalization: batch`.
+    Responses are still sampled to their end. To save that time as the paper does, lower
+    `data.engine.max_response_length`. The paper's loss is a mean over the tokens of the window: use
+    `normalization: batch`.
     """
 
     size: int = 100
-    """Tokens, at least 1."""
+    """Length of the window, tokens, at least 1."""
     place: Literal["first", "random"] = "first"
-    """From the first token on, or from a token drawn for each trajectory, the stretch within the response."""
+    """Position of the window: at the first token, or at a random token of each response."""
     seed: int = 0
-    """Decides, with the step and the trajectory's tokens, what is drawn; the order of rows does not matter."""
+    """Seed of the random position, which also depends on the step and the tokens, but not on the order of rows."""
 
     by_trajectory = True
 
@@ -74,5 +77,5 @@ class WindowWeighter(TokenWeighter):
         if self.place == "random":
             choices = (batch.lengths - self.size).clamp(min=0) + 1
             starts = (row_uniforms(batch, self, self.seed) * choices).long()
-        place = places(batch) - starts[:, None]
-        return ((place >= 1) & (place <= self.size)).float()
+        position = positions(batch) - starts[:, None]
+        return ((position >= 1) & (position <= self.size)).float()

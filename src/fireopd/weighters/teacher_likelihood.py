@@ -1,4 +1,4 @@
-"""Weighing whole trajectories by how likely the teacher finds them."""
+"""Weights from the likelihood of the whole response under the teacher."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,21 @@ from fireopd import reductions
 from fireopd.types import ScoredBatch
 from fireopd.weighters.base import TokenWeighter
 
+__all__ = ["TeacherLikelihoodWeighter"]
+
 
 @dataclass(frozen=True)
 class TeacherLikelihoodWeighter(TokenWeighter):
-    """Less weight for trajectories that their teacher finds unlikely: the soft form of FiRe-OPD's filter.
+    """Smaller weights for trajectories that are unlikely under their teacher: a soft form of FiRe-OPD's filter.
 
-    exp((s - max s) / temperature) for every token of a trajectory, s being the mean log-probability of the response
-    under its teacher and max s that of the likeliest response of the batch, which has the weight 1. The paper compares
-    its filter with a soft one (arXiv 2606.02684, ablations); this form of it is ours. Weights that are brought to mean
-    1 over each trajectory would undo it: use `normalization: batch`.
+    w = exp((s - max s) / temperature) for every token of a trajectory, where s is the mean log-probability of the
+    response under its teacher and max s is the maximum over the batch. The paper compares its filter with a soft one
+    (arXiv 2606.02684, ablations) without a formula; this formula is our choice. Use `normalization: batch`: normalising
+    over each trajectory cancels these weights.
     """
 
     temperature: float = 1.0
-    """Divides the mean log-probability, more than 0; the greater, the more alike the weights."""
+    """Divides the mean log-probability, greater than 0; larger values give more uniform weights."""
 
     requires = frozenset({"teacher_logprobs"})
 
@@ -31,7 +33,7 @@ class TeacherLikelihoodWeighter(TokenWeighter):
             raise ValueError(f"temperature must be greater than 0, got {self.temperature}")
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return float32 [N, L], between 0 and 1, the same for all tokens of a trajectory."""
+        """Return float32 [N, L] in [0, 1], constant over each trajectory."""
         score = reductions.row_mean(batch.teacher_logprobs, batch.response_mask).nan_to_num(neginf=-1e30)
         score = torch.where(batch.lengths > 0, score, -1e30)
         return ((score - score.max()) / self.temperature).exp()[:, None].expand(batch.response_mask.shape)

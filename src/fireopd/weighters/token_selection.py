@@ -1,4 +1,4 @@
-"""Weighters that choose: weight 1 for some tokens of the batch, 0 for all others."""
+"""Token selection: weight 1 for selected tokens of the batch, 0 for all others."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,15 @@ from fireopd.types import ScoredBatch
 from fireopd.weighters.base import TokenWeighter
 from fireopd.weighters.entropy import EntropyWeighter
 
+__all__ = ["HardEntropyWeighter", "PhasedEntropyWeighter", "TeachabilityWeighter", "UncertainOrDivergentWeighter"]
+
 
 @dataclass(frozen=True)
 class HardEntropyWeighter(EntropyWeighter):
-    """The tokens to which FiRe-OPD would give most weight, and no others: the hard form of its ablations."""
+    """Selects the tokens with the largest FiRe-OPD weights: the hard form of its ablations (arXiv 2606.02684)."""
 
     share: float = 0.5
-    """Share of the response tokens of the batch that are chosen, in (0, 1]; ties are chosen together."""
+    """Fraction of the response tokens of the batch to select, in (0, 1]; ties are selected together."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -31,14 +33,14 @@ class HardEntropyWeighter(EntropyWeighter):
 
 @dataclass(frozen=True)
 class UncertainOrDivergentWeighter(TokenWeighter):
-    """The tokens at which the student is uncertain, or far from its teacher: the selection of TIP (arXiv 2604.14084).
+    """Selects tokens at which the student is uncertain or far from its teacher: TIP (arXiv 2604.14084).
 
-    h + d - h d, h being the student's entropy and d KL(student || teacher), both brought to [0, 1] over the batch.
-    The paper's loss is a mean over the chosen tokens: use `normalization: batch`.
+    The score is h + d - h d with the student's entropy h and d = KL(student || teacher), both scaled to [0, 1] over the
+    batch. The paper's loss is a mean over the selected tokens: use `normalization: batch`.
     """
 
     share: float = 0.5
-    """Share of the response tokens of the batch that are chosen, in (0, 1]; ties are chosen together."""
+    """Fraction of the response tokens of the batch to select, in (0, 1]; ties are selected together."""
 
     requires = frozenset({"student_entropy", "reverse_kl"})
 
@@ -56,20 +58,20 @@ class UncertainOrDivergentWeighter(TokenWeighter):
 
 @dataclass(frozen=True)
 class PhasedEntropyWeighter(TokenWeighter):
-    """First the tokens that the teacher does not reject, later the uncertain ones: REOPOLD (arXiv 2603.11137).
+    """Selects by log-ratio first, by the student's entropy later: REOPOLD (arXiv 2603.11137).
 
-    Before the switch, tokens of a log-ratio of at least the floor of `FlooredReverseKL`; after it, those with the
-    student's greatest entropies. The paper's loss is a mean over the chosen tokens: use `normalization: batch`.
+    Before the switch, selects tokens with a log-ratio of at least the floor of `FlooredReverseKL`; after it, the tokens
+    with the largest student entropies. The paper's loss is a mean over the selected tokens: use `normalization: batch`.
     """
 
     switch_step: int = 50
-    """Optimizer step from which on entropies decide; 0 for all of the run."""
+    """Optimizer step of the switch to entropies; 0 for entropies during the whole run."""
     share: float = 0.2
-    """Beta of the paper: share of the response tokens of the batch that are chosen then, in (0, 1]."""
+    """Beta of the paper: fraction of the response tokens of the batch to select after the switch, in (0, 1]."""
     mixing: float = 0.1
-    """As in `FlooredReverseKL`, in (0, 1)."""
+    """Mixing of the floor, as in `FlooredReverseKL`, in (0, 1)."""
     floor: FloorFormula = "scaled"
-    """As in `FlooredReverseKL`."""
+    """Formula of the floor, as in `FlooredReverseKL`."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "student_entropy"})
 
@@ -88,17 +90,17 @@ class PhasedEntropyWeighter(TokenWeighter):
 
 @dataclass(frozen=True)
 class TeachabilityWeighter(TokenWeighter):
-    """The tokens with something to learn that the student can take up: TA-OPD (arXiv 2605.26844).
+    """Selects tokens with a large divergence that the student can reduce: TA-OPD (arXiv 2605.26844).
 
-    d c, d being KL(student || teacher) and c the teacher's mass on the student's `model.top_k` likeliest tokens, each
-    scaled so that its 5 % and 95 % quantiles over the batch become 0 and 1, and cut there; 1 where both are equal. The
-    loss of the paper is a mean over the chosen tokens: use `normalization: batch`.
+    The score is d c with d = KL(student || teacher) and the teacher's mass c on the student's `model.top_k` likeliest
+    tokens. Each is scaled so that its 5 % and 95 % quantiles over the batch become 0 and 1, clipped to [0, 1], and set
+    to 1 if the quantiles are equal. The paper's loss is a mean over the selected tokens: use `normalization: batch`.
     """
 
     share: float = 0.05
-    """Share of the response tokens of the batch that are chosen, in (0, 1]; ties are chosen together."""
+    """Fraction of the response tokens of the batch to select, in (0, 1]; ties are selected together."""
     tail: float = 0.05
-    """Share of the values that is cut at either end, in [0, 0.5)."""
+    """Fraction of the values clipped at either end, in [0, 0.5)."""
 
     requires = frozenset({"reverse_kl", "student_topk_mass"})
 
@@ -119,6 +121,6 @@ class TeachabilityWeighter(TokenWeighter):
 
 
 def check_share(share: float) -> None:
-    """Raise `ValueError` if a share is not in (0, 1]."""
+    """Raise `ValueError` unless the setting `share` is in (0, 1]."""
     if not 0 < share <= 1:
         raise ValueError(f"share must be in (0, 1], got {share}")

@@ -1,4 +1,4 @@
-"""Weighing by how far a response has come from what its teacher would go on with."""
+"""Weights from the top-k overlap of student and teacher."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,23 @@ from torch import Tensor
 from fireopd.types import ScoredBatch
 from fireopd.weighters.base import TokenWeighter
 
+__all__ = ["OverlapDecayWeighter"]
+
 
 @dataclass(frozen=True)
 class OverlapDecayWeighter(TokenWeighter):
-    """Less weight after each token at which student and teacher have others in mind: Prune-OPD (arXiv 2605.07804).
+    """Smaller weights after each token with a low top-k overlap: Prune-OPD (arXiv 2605.07804).
 
-    w_t = max(1 - drop n_t, 0) + base, n_t counting the tokens up to t at which less than `threshold` of the student's
-    `model.top_k` likeliest tokens are among the teacher's. The defaults are those of the released file; its scripts use
-    0.7, 0.01 and 0.5. The paper leaves the weights as they are: use `normalization: none`.
+    w_t = max(1 - drop n_t, 0) + base, where n_t is the number of tokens up to t with an overlap below `threshold`: the
+    fraction of the student's `model.top_k` likeliest tokens that are among the teacher's. The defaults are those of the
+    released file; its scripts use 0.7, 0.01 and 0.5. The paper does not normalise the weights: use
+    `normalization: none`.
     """
 
     threshold: float = 0.9
-    """Least overlap of a token that counts as shared, in [0, 1]."""
+    """Overlap below which the weight decreases, in [0, 1]."""
     drop: float = 0.02
-    """What each other token takes away, at least 0; with a base of 0, 0 gives uniform weights."""
+    """Decrease per token below the threshold, at least 0; 0 gives uniform weights."""
     base: float = 0.0
     """Added to every weight, at least 0."""
 
@@ -34,5 +37,5 @@ class OverlapDecayWeighter(TokenWeighter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L], between base and 1 + base."""
-        apart = (batch.topk_overlap < self.threshold) & batch.response_mask
-        return (1 - self.drop * apart.cumsum(-1)).clamp(min=0) + self.base
+        low = (batch.topk_overlap < self.threshold) & batch.response_mask
+        return (1 - self.drop * low.cumsum(-1)).clamp(min=0) + self.base
