@@ -104,7 +104,7 @@ class Summary(Callback):
         for name, teacher in pl_module.teachers.items():
             if not isinstance(teacher, HFTeacher):
                 continue
-            prompts = [replace(p, tokens=teacher.reads(p)) for p in data.validation_prompts if p.teacher == name]
+            prompts = [replace(p, tokens=teacher.prompt_tokens(p)) for p in data.validation_prompts if p.teacher == name]
             if prompts:
                 engine = data.engine.for_another_model()
                 engine.setup(teacher.path, pl_module.device)

@@ -105,7 +105,7 @@ def test_a_signal_that_is_not_recorded_names_method_signal_file_and_remedy(compa
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_compared(compare, tmp_path, monkeypatch):
-    monkeypatch.setattr("fireopd.cli.commands.compare.portray", lambda *given: pytest.fail("something was compared"))
+    monkeypatch.setattr("fireopd.cli.commands.compare.compute_statistics", lambda *given: pytest.fail("something was compared"))
     (tmp_path / "out").write_text("as it was")
     assert "no folder can be created there" in compare({"opd": OPD}, code=2)
 

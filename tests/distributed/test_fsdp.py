@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fireopd.distributed.fsdp import Sharding
 from fireopd.models.loading import load_causal_lm
 from fireopd.models.scorer import CausalScorer
-from fireopd.teachers.base import unsharded
+from fireopd.teachers.base import leave_unsharded
 from fireopd.training.checkpoints import read_student
 
 FSDP = "--config=configs/hardware/fsdp.yaml"
@@ -142,7 +142,7 @@ def test_a_sharded_checkpoint_leaves_nothing_half_written_beside_it(runs):
 def test_a_model_is_left_whole_where_nothing_is_shared():
     scorer = CausalScorer(load_causal_lm("tiny/small", "x", "float32"))
     before = [id(parameter) for parameter in scorer.parameters()]
-    unsharded(scorer)
+    leave_unsharded(scorer)
     assert [id(parameter) for parameter in scorer.parameters()] == before
     assert not scorer.sharded
 

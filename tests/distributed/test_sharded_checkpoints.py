@@ -44,7 +44,7 @@ def test_an_honest_one_is_read(folder):
 
 
 def evil_list(folder, mark):
-    (folder / sharded_checkpoints.LIST).write_bytes(pickle.dumps(Evil(mark)))
+    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(Evil(mark)))
 
 
 def evil_meta(folder, mark):
@@ -53,13 +53,13 @@ def evil_meta(folder, mark):
 
 def evil_bytes(folder, mark):
     """Put code where the optimizer's number is."""
-    metadata = sharded_checkpoints.read_list(folder)
+    metadata = sharded_checkpoints.read_metadata(folder)
     (index,) = [index for index in metadata.storage_data if index.fqn == "optimizer_0.param_groups.0.lr"]
     place, content = metadata.storage_data[index], io.BytesIO()
     torch.save(Evil(mark), content)
     place.relative_path, place.offset, place.length = "evil.distcp", 0, len(content.getvalue())
     (folder / "evil.distcp").write_bytes(content.getvalue())
-    (folder / sharded_checkpoints.LIST).write_bytes(pickle.dumps(metadata))
+    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(metadata))
 
 
 @pytest.mark.parametrize("plant", [evil_list, evil_meta, evil_bytes])
@@ -79,13 +79,13 @@ def test_code_is_refused_by_export(folder, tmp_path, plant):
 
 
 def test_bytes_that_pass_for_the_students_are_refused_by_export(folder, tmp_path):
-    metadata, content = sharded_checkpoints.read_list(folder), io.BytesIO()
+    metadata, content = sharded_checkpoints.read_metadata(folder), io.BytesIO()
     torch.save(Evil(tmp_path / "mark"), content)
     name = "state_dict.student.model.a"
     (index,) = [index for index in metadata.storage_data if index.fqn == name]
     metadata.state_dict_metadata[name] = metadata.state_dict_metadata["optimizer_0.param_groups.0.lr"]
     metadata.storage_data[type(index)(name)] = metadata.storage_data.pop(index)
-    (folder / sharded_checkpoints.LIST).write_bytes(pickle.dumps(metadata))
+    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(metadata))
     with pytest.raises(UserError, match="which could be code"):
         checkpoints.read_student(folder)
     assert not (tmp_path / "mark").exists()

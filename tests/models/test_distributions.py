@@ -169,7 +169,7 @@ def test_rows_of_a_context_are_aligned(tiny_prompts):
 def test_an_output_layer_of_another_size_is_refused(tmp_path):
     make_model("tied").save_pretrained(tmp_path)
     HFTeacher("tiny/math").check_distributions("model.teachers.x", "tiny/student")
-    with pytest.raises(UserError, match=r"model.teachers.x.path: .* it has 40 logits against the student's \d+"):
+    with pytest.raises(UserError, match=r"model.teachers.x.path: .* it has 40 logits and the student \d+"):
         HFTeacher(str(tmp_path)).check_distributions("model.teachers.x", "tiny/student")
 
 

@@ -23,7 +23,7 @@ def with_code(tmp_path):
 
 @pytest.mark.parametrize("load", [load_config, lambda name, key: load_causal_lm(name, key, "float32")])
 def test_code_that_a_model_brings_is_not_run(with_code, tmp_path, load):
-    with pytest.raises(UserError, match="model.student: '.*': it brings code of its own, which is not run"):
+    with pytest.raises(UserError, match="model.student: '.*': it requires custom code, which is never executed"):
         load(str(with_code), "model.student")
     assert not (tmp_path / "mark").exists()
 
@@ -31,7 +31,7 @@ def test_code_that_a_model_brings_is_not_run(with_code, tmp_path, load):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny/nope", "no embedded model of that name. The embedded models are tiny/code"),
+        ("tiny/nope", "no embedded model of that name. Use one of tiny/code"),
         ("./nowhere", "no such folder"),
         ("tests", "the folder holds no config.json"),
     ],

@@ -11,7 +11,7 @@ from fireopd.engines.rollout import collate
 from fireopd.errors import UserError
 from fireopd.models.loading import encode_chats, load_causal_lm, load_tokenizer
 from fireopd.teachers import HFTeacher
-from fireopd.teachers.context import after_prompts, align
+from fireopd.teachers.context import align_to, replace_prompts
 from fireopd.types import Prompt
 
 EXAMPLES = [{"role": "user", "content": "7;+5"}, {"role": "assistant", "content": "7+5=12;#12"}]
@@ -53,31 +53,33 @@ def test_a_context_stands_behind_the_prompts_own_system_message():
     own = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1;+1"}]
     tokenizer = load_tokenizer("tiny/math", "x")
     (expected,) = encode_chats(tokenizer, [[own[0], *EXAMPLES, own[1]]], {})
-    assert teacher.reads(Prompt((), "math", "math", None, "p", own)) == expected
+    assert teacher.prompt_tokens(Prompt((), "math", "math", None, "p", own)) == expected
 
 
 def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch):
     seen = []
-    monkeypatch.setattr("fireopd.teachers.huggingface.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)])
+    monkeypatch.setattr(
+        "fireopd.teachers.huggingface.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)]
+    )
     prompt = replace(tiny_prompts[0], template_options={"enable_thinking": False})
-    HFTeacher("tiny/math", context=EXAMPLES).reads(prompt)
+    HFTeacher("tiny/math", context=EXAMPLES).prompt_tokens(prompt)
     assert seen == [{"enable_thinking": False}]
 
 
 def test_without_a_context_the_teacher_reads_what_the_student_reads(tiny_prompts):
-    assert HFTeacher("tiny/math").reads(tiny_prompts[0]) == tiny_prompts[0].tokens
+    assert HFTeacher("tiny/math").prompt_tokens(tiny_prompts[0]) == tiny_prompts[0].tokens
 
 
 def test_moving_to_other_prompts_and_back_changes_nothing():
     rollouts = rollouts_of(scored_batch(7, 12))
-    moved = after_prompts(rollouts, [[9] * (1 + row % 4) for row in range(7)])
+    moved = replace_prompts(rollouts, [[9] * (1 + row % 4) for row in range(7)])
     assert torch.equal(moved.tokens[moved.response_mask], rollouts.tokens[rollouts.response_mask])
     assert torch.equal(moved.attention_mask.sum(-1), moved.response_mask.sum(-1) + torch.arange(7) % 4 + 1)
-    back = align(moved.sampling_logprobs, moved, rollouts)
+    back = align_to(rollouts, moved.sampling_logprobs, moved.response_mask)
     assert torch.equal(back, rollouts.sampling_logprobs * rollouts.response_mask)
 
 
 def test_prompts_of_plain_text_are_refused():
     text = Prompt((5, 6), "x", "math", None, "train.jsonl:3", "5+6")
-    with pytest.raises(UserError, match="model.teachers.x.context: 'train.jsonl:3': chat messages cannot stand before"):
+    with pytest.raises(UserError, match="model.teachers.x.context: 'train.jsonl:3': chat messages cannot precede"):
         HFTeacher("tiny/math", context=EXAMPLES).check("model.teachers.x", "tiny/student", [text], 8)

@@ -109,7 +109,7 @@ def test_a_prompt_that_does_not_fit_into_the_teachers_context_is_named(tiny_prom
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny/law", "no embedded model of that name. The embedded models are tiny/code, tiny/math"),
+        ("tiny/law", "no embedded model of that name. Use one of tiny/code, tiny/math"),
         ("./nowhere", "no such folder"),
         ("/nowhere/at/all", "no such folder"),
     ],

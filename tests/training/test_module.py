@@ -156,20 +156,20 @@ class NeedsBase(Objective):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"teachers": {"math": HFTeacher("tiny/math")}}, "model.teachers: 'code': asked for by the prompt code:"),
+        ({"teachers": {"math": HFTeacher("tiny/math")}}, "model.teachers: 'code': unknown teacher of the prompt code:"),
         ({"teachers": {**TEACHERS, "code": HFTeacher("tiny/nope")}}, "model.teachers.code.path: 'tiny/nope'"),
         ({"objective": NeedsBase()}, "model.base: None: NeedsBase reads base_logprobs"),
         ({"objective": NeedsBase(), "base": HFTeacher("tiny/nope")}, "model.base.path: 'tiny/nope'"),
         (
             {"objective": GeneralizedJSD(), "teachers": BLIND},
-            "model.teachers.math: 'Blind': it tells of sampled tokens alone",
+            "model.teachers.math: 'Blind': it only scores sampled tokens",
         ),
         ({"extra_signals": frozenset({"reverse_kl"}), "teachers": BLIND}, "model.teachers.math: 'Blind'"),
         ({"extra_signals": frozenset({"vibes"})}, "model.extra_signals: 'vibes': no such signal"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, settings, message):
-    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     with pytest.raises(UserError, match=message):
         fit(make_module(**settings), make_data(), tmp_path)
@@ -310,7 +310,7 @@ def test_the_state_of_a_strategy_is_in_the_checkpoint_also_inside_a_composition(
     checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
     make_module(token_weighter=other).on_load_checkpoint(checkpoint)
     assert other.weighters[1].seen == 2
-    with pytest.raises(ValueError, match="state of '1', which is no strategy with a state here"):
+    with pytest.raises(ValueError, match="state of '1', which is not a stateful strategy in this run"):
         make_module(token_weighter=ProductOf([Rising()])).on_load_checkpoint(checkpoint)
 
 

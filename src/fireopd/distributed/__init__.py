@@ -1,1 +1,3 @@
-"""Several processes: collectives, all-gather, FSDP2, sharded checkpoints."""
+"""Multi-process execution: collectives, all-gather of batches, FSDP2, sharded checkpoints."""
+
+__all__ = ["collectives", "fsdp", "gather", "sharded_checkpoints"]

@@ -1,4 +1,4 @@
-"""Bringing the rows of all ranks together. With one process, everything here hands back what it was given."""
+"""Collectives over all processes. With a single process, each returns its input."""
 
 import pickle
 from datetime import timedelta
@@ -7,8 +7,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import _get_default_store
 from torch.distributed.tensor import DTensor
+
+from fireopd import private_apis
+
+__all__ = [
+    "all_gather_objects",
+    "all_ranks_arrive",
+    "all_reduce_max",
+    "all_reduce_sum",
+    "broadcast_object",
+    "full_tensor",
+    "raise_on_all_ranks",
+    "rank",
+    "world_size",
+]
 
 
 def world_size() -> int:
@@ -17,65 +30,68 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Return the number of this process."""
+    """Return the rank of this process."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def broadcast_object(value: Any) -> Any:
-    """Return what rank 0 holds, any plain value. Every rank must call."""
+    """Return the value of rank 0, any picklable object. Every rank must call."""
     if world_size() == 1:
         return value
-    held = [value]
-    dist.broadcast_object_list(held, src=0)
-    return held[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def all_gather_objects(value: Any) -> list[Any]:
-    """Return what each rank holds, any plain value or tensors on the CPU. Every rank must call."""
+    """Return the values of all ranks, any picklable objects or CPU tensors. Every rank must call."""
     if world_size() == 1:
         return [value]
-    held = [None] * world_size()
-    dist.all_gather_object(held, value)
-    return held
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def raise_on_all_ranks(error: Exception | None) -> None:
-    """Raise on all ranks what any of them has to raise, lest they wait for it. Every rank must call."""
-    errors = all_gather_objects(error if world_size() == 1 else _portable(error))
+    """Raise on all ranks if one rank has an error, so that no rank hangs in a later collective. Every rank must call.
+
+    A rank with an error raises its own; the others raise the error of the first such rank.
+    """
+    errors = all_gather_objects(error if world_size() == 1 else _picklable(error))
     if error is not None:
         raise error
-    for raised in errors:
-        if raised is not None:
-            raise raised
+    for remote_error in errors:
+        if remote_error is not None:
+            raise remote_error
 
 
-def _portable(error: Exception | None) -> Exception | None:
-    """Return an error as it is, or, if it cannot go from process to process, what it says."""
+def _picklable(error: Exception | None) -> Exception | None:
+    """Return the error, or a `RuntimeError` with its message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever it is that somebody's exception raises here
+    except Exception:  # pickling a third-party exception can raise anything
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 
 
-def all_ranks_arrive(place: str, seconds: float) -> bool:
-    """Return whether every rank comes to a place of this name within some seconds of each other, at its first time.
+def all_ranks_arrive(name: str, timeout: float) -> bool:
+    """Return whether all ranks call this with the same name within a timeout in seconds. A name can be used once.
 
-    Asked of the store that the ranks met at, so that it can be asked while some of them wait for each other elsewhere.
+    It uses the key-value store of the process group, so it also returns while other ranks block in a collective.
     """
     if world_size() == 1:
         return True
-    store = _get_default_store()
-    store.set(f"{place}/{rank()}", "here")
+    store = private_apis.get_default_store()
+    store.set(f"{name}/{rank()}", "here")
     try:
-        store.wait([f"{place}/{number}" for number in range(world_size())], timedelta(seconds=seconds))
+        store.wait([f"{name}/{number}" for number in range(world_size())], timedelta(seconds=timeout))
     except dist.DistError:
         return False
     return True
 
 
 def all_reduce_max(number: int, device: torch.device) -> int:
-    """Return the largest of the numbers that the ranks hold. Every rank must call."""
+    """Return the maximum of a number over the ranks. Every rank must call."""
     if world_size() == 1:
         return number
     value = torch.tensor(number, device=device)
@@ -84,12 +100,12 @@ def all_reduce_max(number: int, device: torch.device) -> int:
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """Return the sum of a scalar over the ranks. Every rank must call."""
+    """Return the sum of a tensor over the ranks, computed in place. Every rank must call."""
     if world_size() > 1:
         dist.all_reduce(value)
     return value
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return all of a tensor that may be sharded. Every rank must call."""
+    """Return the gathered tensor if it is sharded, else the tensor itself. Every rank must call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,60 +1,68 @@
-"""Sharding models over processes with FSDP2: each holds a slice of every parameter, gradient and optimizer state."""
+"""Fully sharded data parallelism (FSDP2): each process holds a shard of all parameters, gradients, optimizer states."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-from fireopd.models.scorer import CausalScorer
+from fireopd import private_apis
+
+__all__ = ["FSDP2Strategy", "Sharding"]
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's strategy for sharded models, with all processes of a run in one data-parallel group."""
+    """Lightning strategy for sharded models with all processes in one data-parallel group."""
 
     def __init__(self, save_distributed_checkpoint: bool = True) -> None:
         """Store the settings.
 
         Args:
-            save_distributed_checkpoint: a checkpoint is a folder to which each process writes its slice; else one file.
+            save_distributed_checkpoint: save a checkpoint as a folder to which each process writes its shard; else as
+                a single file.
         """
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint)
 
     def setup_environment(self) -> None:
-        """Take all processes of all machines for data parallelism."""
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        """Set up the device mesh with all processes of all nodes as data-parallel ranks."""
+        private_apis.set_data_parallel_size(self, self.num_nodes * self.num_processes)
         super().setup_environment()
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """How models are sharded where the trainer's strategy is FSDP2Strategy; has no effect under another one."""
+    """Precision and offloading of sharded models. Has no effect unless the trainer's strategy is FSDP2Strategy."""
 
     param_dtype: Literal["float32", "bfloat16"] | None = None
-    """Type in which parameters are gathered and computed with, null for that of the model, which the slices keep."""
+    """Dtype of gathered parameters and of computation; null for the dtype of the model, in which shards are stored."""
     reduce_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type in which gradients are summed over processes."""
+    """Dtype of the gradient reduction."""
     offload_teachers: bool = False
-    """Keep the teachers' slices in the memory of the CPU, and bring each layer to the GPU when it is needed."""
+    """Store the teachers' shards in CPU memory and move each layer to the GPU when it is needed."""
 
-    def shard(self, scorer: CausalScorer, mesh: DeviceMesh, *, frozen: bool) -> None:
-        """Shard a model in place: each decoder layer apart, and what is left (embeddings, head) with the scorer itself.
+    def shard(self, scorer: nn.Module, mesh: DeviceMesh, *, frozen: bool) -> None:
+        """Shard a module in place: each decoder layer separately, the remainder (embeddings, head) with the module.
 
-        The head is applied inside the scorer's forward, where it is gathered.
+        Args:
+            scorer: module with a Hugging Face model as its submodule `model`, such as a `CausalScorer`. Its forward
+                applies the output head, so the head must belong to the module's own FSDP unit.
+            mesh: one-dimensional mesh of the data-parallel processes.
+            frozen: whether the module is a teacher.
         """
-        computed = getattr(torch, self.param_dtype) if self.param_dtype else None
-        precision = MixedPrecisionPolicy(computed, getattr(torch, self.reduce_dtype))
+        param_dtype = getattr(torch, self.param_dtype) if self.param_dtype else None
+        precision = MixedPrecisionPolicy(param_dtype, getattr(torch, self.reduce_dtype))
         offload = (
             CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
             if frozen and self.offload_teachers
             else OffloadPolicy()
         )
-        kinds = set(scorer.model._no_split_modules or ())
-        layers = [module for module in scorer.model.modules() if type(module).__name__ in kinds]
-        for module in layers:
-            fully_shard(module, mesh=mesh, mp_policy=precision, offload_policy=offload)
-        # The student's embeddings and head stay gathered until the backward pass; a teacher has none.
+        model = scorer.get_submodule("model")
+        layer_names = private_apis.no_split_modules(model)
+        layers = [module for module in model.modules() if type(module).__name__ in layer_names]
+        for layer in layers:
+            fully_shard(layer, mesh=mesh, mp_policy=precision, offload_policy=offload)
+        # The student's embeddings and head stay gathered until its backward pass; a teacher has no backward pass.
         fully_shard(scorer, mesh=mesh, reshard_after_forward=frozen, mp_policy=precision, offload_policy=offload)
-        scorer.sharded = True

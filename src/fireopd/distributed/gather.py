@@ -1,4 +1,4 @@
-"""All-gather of the scored rows of all ranks."""
+"""All-gather of scored batches."""
 
 from dataclasses import replace
 
@@ -10,17 +10,19 @@ from torch.nn.functional import pad
 from fireopd.distributed.collectives import all_reduce_max, rank, world_size
 from fireopd.types import ScoredBatch
 
+__all__ = ["gather_batch"]
+
 
 def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
-    """Return the global batch, the ranks' rows in the order of the ranks, and which rows are this rank's.
+    """Return the global batch, concatenated in rank order, and the slice of this rank's rows.
 
-    Ranks may hold different numbers of rows of different lengths. Every rank must call.
+    The number and the length of rows may differ between ranks. Every rank must call.
     """
     if world_size() == 1:
         return batch, slice(0, len(batch.teachers))
-    names: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ())] * world_size()
-    dist.all_gather_object(names, (batch.teachers, batch.tasks))
-    counts = [len(teachers) for teachers, _ in names]
+    strings: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ())] * world_size()
+    dist.all_gather_object(strings, (batch.teachers, batch.tasks))
+    counts = [len(teachers) for teachers, _ in strings]
     width = all_reduce_max(batch.tokens.shape[1], batch.tokens.device)
     start = sum(counts[: rank()])
     gathered = replace(
@@ -30,18 +32,19 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
         groups=_gather_rows(batch.groups, counts, width),
         finished=_gather_rows(batch.finished, counts, width),
         signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
-        teachers=tuple(name for teachers, _ in names for name in teachers),
-        tasks=tuple(name for _, tasks in names for name in tasks),
+        teachers=tuple(name for teachers, _ in strings for name in teachers),
+        tasks=tuple(name for _, tasks in strings for name in tasks),
     )
     return gathered, slice(start, start + counts[rank()])
 
 
 def _gather_rows(values: Tensor, counts: list[int], width: int) -> Tensor:
+    """Return the rows of all ranks; each rank pads to the largest row count and width, as all-gather requires."""
     padding = [0, max(counts) - len(values)]
     if values.ndim == 2:
         padding = [0, width - values.shape[1], *padding]
-    kind = torch.uint8 if values.dtype == torch.bool else values.dtype
-    own = pad(values.to(kind), padding).contiguous()
-    parts = [torch.empty_like(own) for _ in counts]
-    dist.all_gather(parts, own)
+    dtype = torch.uint8 if values.dtype == torch.bool else values.dtype
+    padded = pad(values.to(dtype), padding).contiguous()
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(values.dtype)

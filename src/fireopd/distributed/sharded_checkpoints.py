@@ -1,7 +1,8 @@
-"""Reading the folder of a sharded checkpoint as data.
+"""Safe loading of sharded checkpoint folders.
 
-PyTorch reads the list of what is in it, and whatever is no tensor, by unpickling, which would run code that somebody
-put there. Here only the types of such a list are unpickled, and all else is loaded as tensors and plain values.
+PyTorch unpickles the metadata of the folder and all values that are not tensors, which executes code that a malicious
+checkpoint contains. Here the metadata is unpickled with an allowlist of types, and everything else is loaded as tensors
+and plain values (`weights_only`).
 """
 
 import io
@@ -12,15 +13,25 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torch.distributed.checkpoint.planner import ReadItem
-from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
-LIST = ".metadata"
-"""The list of what is in the folder."""
-DATA = {
+from fireopd import private_apis
+
+__all__ = [
+    "METADATA_FILE",
+    "RestrictedUnpickler",
+    "SafeReader",
+    "TensorPlanner",
+    "check_no_code",
+    "read_metadata",
+    "read_state_dict",
+]
+
+METADATA_FILE = ".metadata"
+"""Name of the metadata file in the folder."""
+PUBLIC_GLOBALS = {
     "torch.distributed.checkpoint.metadata": {
         "BytesStorageMetadata",
         "ChunkStorageMetadata",
@@ -29,77 +40,87 @@ DATA = {
         "StorageMeta",
         "TensorProperties",
         "TensorStorageMetadata",
-        "_MEM_FORMAT_ENCODING",
     },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
-    "torch.serialization": {"_get_layout"},
     "torch": {"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))},
     "pathlib": {"Path", "PosixPath", "PurePath", "PurePosixPath"},
 }
-"""The types that a list is made of, by module."""
+"""Public names that the metadata may contain, by module."""
+ALLOWED_GLOBALS = {
+    module: PUBLIC_GLOBALS.get(module, set()) | private_apis.PICKLED_GLOBALS.get(module, set())
+    for module in PUBLIC_GLOBALS.keys() | private_apis.PICKLED_GLOBALS.keys()
+}
+"""All names that the metadata may contain, by module."""
 
 
-class DataUnpickler(pickle.Unpickler):
-    """Unpickles the types of a list and no others."""
+class RestrictedUnpickler(pickle.Unpickler):
+    """Unpickler for checkpoint metadata that rejects all other types."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return a type of a list.
+        """Return an allowed type.
 
         Raises:
-            UnpicklingError: if it is none.
+            UnpicklingError: if the type is not allowed.
         """
-        if global_name not in DATA.get(module_name, ()):
-            raise pickle.UnpicklingError(f"{module_name}.{global_name} does not belong into a checkpoint")
+        if global_name not in ALLOWED_GLOBALS.get(module_name, ()):
+            raise pickle.UnpicklingError(f"{module_name}.{global_name} is not allowed in checkpoint metadata")
         return super().find_class(module_name, global_name)
 
 
-class DataReader(FileSystemReader):
-    """PyTorch's reader of such folders, with the list read as data."""
+class SafeReader(FileSystemReader):
+    """File system reader that loads the metadata with `RestrictedUnpickler`."""
 
     def read_metadata(self, *arguments: Any, **options: Any) -> Metadata:
-        """Return the list."""
-        metadata = read_list(Path(self.path))
+        """Return the metadata of the folder."""
+        metadata = read_metadata(Path(self.path))
         metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]
         return metadata
 
 
-class DataPlanner(_EmptyStateDictLoadPlanner):
-    """PyTorch's plan for reading what a folder holds, with everything loaded as data."""
+class TensorPlanner(private_apis.EmptyStateDictLoadPlanner):
+    """Load planner that accepts tensors only."""
 
     def load_bytes(self, read_item: ReadItem, value: IO[bytes]) -> None:
-        """Refuse what is no tensor: a model's state has nothing else."""
-        raise pickle.UnpicklingError(f"{read_item.dest_index.fqn} is no tensor")
+        """Reject values that are not tensors; the state of a model contains none."""
+        raise pickle.UnpicklingError(f"{read_item.dest_index.fqn} is not a tensor")
 
 
-def read_list(folder: Path) -> Metadata:
-    """Return the list of what is in the folder of a sharded checkpoint."""
-    with (folder / LIST).open("rb") as file:
-        metadata = DataUnpickler(file).load()
+def read_metadata(folder: Path) -> Metadata:
+    """Return the metadata of a sharded checkpoint folder.
+
+    Raises:
+        UnpicklingError: if the file is not checkpoint metadata or contains other types.
+    """
+    with (folder / METADATA_FILE).open("rb") as file:
+        metadata = RestrictedUnpickler(file).load()
     if not isinstance(metadata, Metadata):
-        raise pickle.UnpicklingError(f"{LIST} holds no list of a checkpoint")
+        raise pickle.UnpicklingError(f"{METADATA_FILE} does not contain checkpoint metadata")
     return metadata
 
 
 def check_no_code(folder: Path) -> None:
-    """Read what PyTorch would unpickle when a run goes on, as data.
+    """Load all values that PyTorch would unpickle on resume as plain data.
 
     Raises:
-        UnpicklingError: if something in it is no data.
+        UnpicklingError: if a value is not plain data.
     """
-    metadata = read_list(folder)
-    for index, place in (metadata.storage_data or {}).items():
+    metadata = read_metadata(folder)
+    for index, storage in (metadata.storage_data or {}).items():
         if isinstance(metadata.state_dict_metadata[index.fqn], BytesStorageMetadata):
-            with (folder / place.relative_path).open("rb") as file:
-                file.seek(place.offset)
-                torch.load(io.BytesIO(file.read(place.length)), weights_only=True)
+            with (folder / storage.relative_path).open("rb") as file:
+                file.seek(storage.offset)
+                torch.load(io.BytesIO(file.read(storage.length)), weights_only=True)
 
 
 def read_state_dict(folder: Path) -> dict[str, Tensor]:
-    """Put the shards of the model together, in this process alone; optimizer states are left where they are."""
-    names = {name for name in read_list(folder).state_dict_metadata if name.startswith("state_dict.")}
+    """Return the unsharded tensors of the model, loaded in this process only. Optimizer states are skipped.
+
+    Raises:
+        UnpicklingError: if the checkpoint contains anything but tensors for the model.
+    """
+    names = {name for name in read_metadata(folder).state_dict_metadata if name.startswith("state_dict.")}
     tensors: dict[str, Any] = {}
     try:
-        _load_state_dict(tensors, DataReader(folder), planner=DataPlanner(keys=names), no_dist=True)
+        private_apis.load_state_dict(tensors, SafeReader(folder), planner=TensorPlanner(keys=names), no_dist=True)
     except CheckpointException as error:
         raise next(iter(error.failures.values()))[0] from error
     return tensors["state_dict"]

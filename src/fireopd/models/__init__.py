@@ -1,5 +1,6 @@
-"""Causal language models: loading, scoring, distributions."""
+"""Causal language models: loading, scoring, distributions, weights."""
 
+from fireopd.models.distributions import DistributionComparison, OutputHead, TeacherDistributions
 from fireopd.models.loading import (
     EMBEDDED,
     Dtype,
@@ -12,10 +13,17 @@ from fireopd.models.loading import (
     resolve,
     stop_tokens,
 )
+from fireopd.models.scorer import CausalScorer, score_rollouts
+from fireopd.models.weight_stream import WeightStream
 
 __all__ = [
     "EMBEDDED",
+    "CausalScorer",
+    "DistributionComparison",
     "Dtype",
+    "OutputHead",
+    "TeacherDistributions",
+    "WeightStream",
     "context_length",
     "disable_dropout",
     "encode_chats",
@@ -23,5 +31,6 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "resolve",
+    "score_rollouts",
     "stop_tokens",
 ]

@@ -1,7 +1,8 @@
-"""Log-probabilities and entropies of tokens from hidden states and an output layer, some of the logits at a time.
+"""Log-probabilities and entropies of target tokens from hidden states and an output layer, computed in chunks.
 
-Forward, some tokens meet the whole vocabulary; backward, all tokens meet some of the vocabulary, whose logits are
-computed again and turned into their gradient where they stand. Neither ever holds a [tokens, vocabulary] tensor.
+The forward pass loops over chunks of tokens, each with the full vocabulary. The backward pass loops over chunks of the
+vocabulary, each with all tokens; it recomputes the logits and turns them into their gradient in place. A
+[tokens, vocabulary] tensor never exists.
 """
 
 from typing import Any
@@ -11,132 +12,147 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+__all__ = ["token_logprobs"]
+
 
 def token_logprobs(
-    states: Tensor,
+    hidden_states: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    chosen: Tensor,
+    target_ids: Tensor,
     *,
     temperature: float,
     entropy: bool,
     chunk_logits: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return log-probabilities of tokens, and the entropies of the distributions that they were drawn from.
+    """Return the log-probabilities of target tokens and the entropies of their distributions.
 
-    Of the logits z of one token, p = softmax(z): d log p_c / d z_j = [j = c] - p_j, d H / d z_j = -p_j (log p_j + H).
+    For the logits z of one token and p = softmax(z), d log p_c / d z_j = [j = c] - p_j and
+    d H / d z_j = -p_j (log p_j + H).
 
     Args:
-        states: float [T, d]. Last hidden states.
-        weight: float [V, d]. Of the output layer.
-        bias: float [V], or none.
-        chosen: int64 [T]. The tokens.
-        temperature: divides the logits.
-        entropy: whether the entropies are wanted.
-        chunk_logits: logits that are held at once.
+        hidden_states: float [T, d]. Last hidden states.
+        weight: float [V, d]. Weight of the output layer.
+        bias: float [V]. Bias of the output layer, or None.
+        target_ids: int64 [T]. Target tokens.
+        temperature: divisor of the logits.
+        entropy: whether to compute the entropies.
+        chunk_logits: number of logits in memory at a time.
 
     Returns:
-        float [T] each, nats, differentiable, in float32 at least; None for entropies that are not wanted.
+        Two differentiable tensors of shape [T] in nats, in float32 or the higher precision of the inputs. The second
+        is None if `entropy` is False.
     """
-    if torch.is_autocast_enabled(states.device.type):
-        computed = torch.get_autocast_dtype(states.device.type)
-        states, weight, bias = states.to(computed), weight.to(computed), None if bias is None else bias.to(computed)
-    return _Likelihoods.apply(states, weight, bias, chosen, temperature, entropy, chunk_logits)
+    if torch.is_autocast_enabled(hidden_states.device.type):
+        dtype = torch.get_autocast_dtype(hidden_states.device.type)
+        hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    return _ChunkedLogprobs.apply(hidden_states, weight, bias, target_ids, temperature, entropy, chunk_logits)
 
 
-class _Likelihoods(torch.autograd.Function):
-    """Keeps hidden states and two numbers a token for the backward pass."""
+class _ChunkedLogprobs(torch.autograd.Function):
+    """Saves the hidden states and two numbers per token for the backward pass."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        states: Tensor,
+        hidden_states: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        chosen: Tensor,
+        target_ids: Tensor,
         temperature: float,
         entropy: bool,
         chunk_logits: int,
     ) -> tuple[Tensor, Tensor | None]:
-        """Take some tokens at a time."""
-        precise = torch.promote_types(states.dtype, torch.float32)
-        logprobs, normalizers = (states.new_empty(len(states), dtype=precise) for _ in range(2))
+        """Loop over chunks of tokens."""
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        logprobs, normalizers = (hidden_states.new_empty(len(hidden_states), dtype=dtype) for _ in range(2))
         entropies = torch.empty_like(logprobs) if entropy else None
         size = max(1, chunk_logits // len(weight))
-        for start in range(0, len(states), size):
-            here = slice(start, start + size)
-            logits = linear(states[here], weight, bias).to(precise)
+        for start in range(0, len(hidden_states), size):
+            chunk = slice(start, start + size)
+            logits = linear(hidden_states[chunk], weight, bias).to(dtype)
             if temperature != 1:
                 logits.div_(temperature)
-            own = logits.gather(-1, chosen[here, None]).squeeze(-1)
+            target_logits = logits.gather(-1, target_ids[chunk, None]).squeeze(-1)
             top = logits.amax(-1, keepdim=True)
             mass = logits.sub_(top).exp_().sum(-1)
             top, log_mass = top.squeeze(-1), mass.log()
-            logprobs[here], normalizers[here] = own - top - log_mass, top + log_mass
+            logprobs[chunk], normalizers[chunk] = target_logits - top - log_mass, top + log_mass
             if entropies is not None:
-                # With e = exp(z - max z): H = log sum(e) - sum(e log e) / sum(e); entr(0) = 0, and all in place.
-                entropies[here] = log_mass + torch.special.entr(logits, out=logits).sum(-1) / mass
+                # With e = exp(z - max z): H = log sum(e) - sum(e log e) / sum(e). In place; entr(0) = 0.
+                entropies[chunk] = log_mass + torch.special.entr(logits, out=logits).sum(-1) / mass
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(states, weight, bias, chosen, normalizers, entropies)
+        ctx.save_for_backward(hidden_states, weight, bias, target_ids, normalizers, entropies)
         ctx.temperature, ctx.chunk_logits = temperature, chunk_logits
         return logprobs, entropies
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_logprobs: Tensor | None, of_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Take some of the vocabulary at a time."""
-        states, weight, bias, chosen, normalizers, entropies = ctx.saved_tensors
-        for_states, for_weight, for_bias = ctx.needs_input_grad[:3]
-        precise = normalizers.dtype
-        grad_states = torch.zeros_like(states, dtype=precise) if for_states else None
-        grad_weight = torch.empty_like(weight) if for_weight else None
-        grad_bias = torch.empty_like(bias) if for_bias else None
-        size = max(1, ctx.chunk_logits // max(1, len(states)))
+    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Loop over chunks of the vocabulary."""
+        hidden_states, weight, bias, target_ids, normalizers, entropies = ctx.saved_tensors
+        needs_hidden_states, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dtype = normalizers.dtype
+        grad_hidden_states = torch.zeros_like(hidden_states, dtype=dtype) if needs_hidden_states else None
+        grad_weight = torch.empty_like(weight) if needs_weight else None
+        grad_bias = torch.empty_like(bias) if needs_bias else None
+        size = max(1, ctx.chunk_logits // max(1, len(hidden_states)))
         for start in range(0, len(weight), size):
-            here = slice(start, start + size)
-            part = linear(states, weight[here], None if bias is None else bias[here]).to(precise)
+            chunk = slice(start, start + size)
+            grad = linear(hidden_states, weight[chunk], None if bias is None else bias[chunk]).to(dtype)
             if ctx.temperature != 1:
-                part.div_(ctx.temperature)
-            part = _gradient(part.sub_(normalizers[:, None]), chosen - start, of_logprobs, of_entropies, entropies)
-            part = part.div_(ctx.temperature).to(states.dtype) if ctx.temperature != 1 else part.to(states.dtype)
-            if grad_states is not None:
-                _add_product(grad_states, part, weight[here])
+                grad.div_(ctx.temperature)
+            grad.sub_(normalizers[:, None])
+            grad = _logprobs_to_gradient(grad, target_ids - start, grad_logprobs, grad_entropies, entropies)
+            if ctx.temperature != 1:
+                grad.div_(ctx.temperature)
+            grad = grad.to(hidden_states.dtype)
+            if grad_hidden_states is not None:
+                _add_product(grad_hidden_states, grad, weight[chunk])
             if grad_weight is not None:
-                torch.mm(part.t(), states, out=grad_weight[here])
+                torch.mm(grad.t(), hidden_states, out=grad_weight[chunk])
             if grad_bias is not None:
-                grad_bias[here] = part.sum(0)
-        return None if grad_states is None else grad_states.to(states.dtype), grad_weight, grad_bias, *[None] * 4
+                grad_bias[chunk] = grad.sum(0)
+        if grad_hidden_states is not None:
+            grad_hidden_states = grad_hidden_states.to(hidden_states.dtype)
+        return grad_hidden_states, grad_weight, grad_bias, *[None] * 4
 
 
-def _gradient(
-    logprobs: Tensor, chosen: Tensor, of_logprobs: Tensor | None, of_entropies: Tensor | None, entropies: Tensor | None
+def _logprobs_to_gradient(
+    logprobs: Tensor,
+    target_ids: Tensor,
+    grad_logprobs: Tensor | None,
+    grad_entropies: Tensor | None,
+    entropies: Tensor | None,
 ) -> Tensor:
-    """Turn log-probabilities [T, v] of some of the vocabulary into the gradient of their logits, in their own memory.
+    """Convert log-probabilities [T, v] of a vocabulary chunk, in place, to the gradient of their logits.
 
-    `chosen` counts from the first of them; what lies outside is not among them.
+    `target_ids` are relative to the start of the chunk; targets outside the chunk are ignored.
     """
-    if of_entropies is None:
+    if grad_entropies is None:
         gradient = logprobs.exp_()
-        gradient.mul_(-of_logprobs[:, None]) if of_logprobs is not None else gradient.zero_()
+        gradient.mul_(-grad_logprobs[:, None]) if grad_logprobs is not None else gradient.zero_()
     else:
         assert entropies is not None
-        mass = logprobs.exp()
-        gradient = logprobs.clamp_(min=-1e4).add_(entropies[:, None]).mul_(of_entropies[:, None])  # not 0 x infinity
-        if of_logprobs is not None:
-            gradient.add_(of_logprobs[:, None])
-        gradient.mul_(mass).neg_()
-    if of_logprobs is not None:
-        among = (chosen >= 0) & (chosen < gradient.shape[1])
-        place = chosen.clamp(0, gradient.shape[1] - 1)[:, None]
-        gradient.scatter_add_(1, place, torch.where(among, of_logprobs, 0.0)[:, None])
+        probabilities = logprobs.exp()
+        # The clamp avoids 0 x infinity for tokens of probability 0.
+        gradient = logprobs.clamp_(min=-1e4).add_(entropies[:, None]).mul_(grad_entropies[:, None])
+        if grad_logprobs is not None:
+            gradient.add_(grad_logprobs[:, None])
+        gradient.mul_(probabilities).neg_()
+    if grad_logprobs is not None:
+        inside = (target_ids >= 0) & (target_ids < gradient.shape[1])
+        columns = target_ids.clamp(0, gradient.shape[1] - 1)[:, None]
+        gradient.scatter_add_(1, columns, torch.where(inside, grad_logprobs, 0.0)[:, None])
     return gradient
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to a sum of more precision than they have, without rounding the product first."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
+def _add_product(accumulator: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to an accumulator of higher precision without rounding the product to the precision of a and b."""
+    if a.dtype == accumulator.dtype:
+        accumulator.addmm_(a, b)
     elif a.is_cuda:
-        total.add_(torch.mm(a, b, out_dtype=total.dtype))
+        accumulator.add_(torch.mm(a, b, out_dtype=accumulator.dtype))
     else:
-        total.addmm_(a.to(total.dtype), b.to(total.dtype))
+        accumulator.addmm_(a.to(accumulator.dtype), b.to(accumulator.dtype))

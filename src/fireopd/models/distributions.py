@@ -1,7 +1,8 @@
-"""TeacherDistributions of teachers over the vocabulary, beside the student's: never is a [tokens, vocabulary] tensor held.
+"""Comparison of teacher and student distributions over the full vocabulary.
 
-A teacher reads first and leaves its last hidden states, 2 d bytes a token in half precision, and its output head. The
-student's pass (`scoring.py`) then applies both heads to some tokens at a time and measures the two distributions.
+A teacher scores first and stores its last hidden states (2 d bytes per token in half precision) and its output head.
+The forward pass of the student (`scorer.py`) applies both heads to a chunk of tokens at a time and compares the two
+distributions. A [tokens, vocabulary] tensor never exists.
 """
 
 from __future__ import annotations
@@ -17,70 +18,79 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd.distributed import collectives
 from fireopd.reductions import kl
 
+__all__ = [
+    "DistributionComparison",
+    "HeadComparison",
+    "Measure",
+    "OutputHead",
+    "TeacherDistributions",
+    "joint_signals",
+    "log_distribution",
+]
+
 Measure = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
-"""Takes the log-distributions of student and teacher, float32 [T, V] each, and returns float [T] numbers by name."""
+"""Function of the log-distributions of student and teacher, float32 [T, V] each, that returns float [T] by name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """The output layer of a frozen model, whole even where the model is sharded."""
+class OutputHead:
+    """Output layer of a frozen model, gathered if the model is sharded."""
 
     weight: Tensor
-    """[V, d], in the type of the hidden states."""
+    """[V, d], in the dtype of the hidden states."""
     bias: Tensor | None
-    """[V], of the same type."""
+    """[V], in the same dtype."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> Head:
-        """Return the head of a model. Every process calls, since each may hold a slice of it."""
+    def from_model(cls, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> OutputHead:
+        """Return the head of a model. Every process must call, since each may hold a shard of it."""
         layer = model.get_output_embeddings()
-        parts = [
-            None if part is None else collectives.full_tensor(part.detach().to(device))
-            for part in (layer.weight, layer.bias)
+        gathered = [
+            None if tensor is None else collectives.full_tensor(tensor.detach().to(device))
+            for tensor in (layer.weight, layer.bias)
         ]
-        weight, bias = (None if part is None else part.to(dtype) for part in parts)
+        weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in gathered)
         assert weight is not None
         return cls(weight, bias)
 
-    def __call__(self, states: Tensor) -> Tensor:
+    def __call__(self, hidden_states: Tensor) -> Tensor:
         """Return logits [T, V] of hidden states [T, d]."""
-        return linear(states, self.weight, self.bias)
+        return linear(hidden_states, self.weight, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherDistributions:
-    """What teachers believe before each response token of some rows."""
+    """Teacher distributions at the response tokens of B rows, stored as hidden states and output heads."""
 
     hidden_states: tuple[Tensor, ...]
-    """[B]. Last hidden states before the response tokens of each row, [tokens of the row, d of its teacher]."""
-    heads: tuple[Head, ...]
-    """[B]. What turns those of each row into logits."""
+    """[B]. Last hidden states that predict the response tokens of each row, [response tokens, d of the teacher]."""
+    heads: tuple[OutputHead, ...]
+    """[B]. Output head of each row's teacher."""
 
     def select(self, rows: Tensor) -> TeacherDistributions:
         """Return the rows of an int64 index."""
         index = rows.tolist()
-        return TeacherDistributions(
-            tuple(self.hidden_states[row] for row in index), tuple(self.heads[row] for row in index)
-        )
+        hidden_states, heads = (tuple(values[row] for row in index) for values in (self.hidden_states, self.heads))
+        return TeacherDistributions(hidden_states, heads)
 
 
 @dataclass(frozen=True, slots=True)
-class Companion:
-    """One teacher's distributions at some tokens, to be measured beside the student's."""
+class HeadComparison:
+    """Comparison of the student with one teacher at T tokens."""
 
-    head: Head
-    """Of the teacher."""
+    head: OutputHead
+    """Output head of the teacher."""
     hidden_states: Tensor
-    """[T, d]. Its last hidden states before each token."""
+    """[T, d]. Last hidden states of the teacher that predict each token."""
     measure: Measure
-    """What is asked."""
+    """Function of the two log-distributions."""
 
-    def split(self, size: int) -> list[Companion]:
-        """Return the same for so many tokens at a time."""
-        return [Companion(self.head, part, self.measure) for part in self.hidden_states.split(size)]
+    def split(self, size: int) -> list[HeadComparison]:
+        """Return chunks of at most `size` tokens."""
+        return [HeadComparison(self.head, chunk, self.measure) for chunk in self.hidden_states.split(size)]
 
     def compare(self, student: Tensor, temperature: float) -> Mapping[str, Tensor]:
-        """Return the measure, float [T] by name, of the student's log-distributions [T, V] and these."""
+        """Return the measure, float [T] by name, of the student's log-distributions [T, V] and the teacher's."""
         with torch.no_grad():
             teacher = log_distribution(self.head(self.hidden_states), temperature)
         return self.measure(student, teacher)
@@ -88,49 +98,49 @@ class Companion:
 
 @dataclass(frozen=True, slots=True)
 class DistributionComparison:
-    """A measure to be taken of student and teachers at the response tokens of some rows."""
+    """Measure of student and teacher distributions at the response tokens of B rows."""
 
     distributions: TeacherDistributions
-    """Of the teachers."""
+    """Distributions of the teachers."""
     measure: Measure
-    """Called on some tokens at a time."""
+    """Function of the log-distributions, called with a chunk of tokens at a time."""
 
     def select(self, rows: Tensor) -> DistributionComparison:
         """Return the rows of an int64 index."""
         return DistributionComparison(self.distributions.select(rows), self.measure)
 
-    def by_head(self) -> Iterator[tuple[Tensor, Companion]]:
-        """Yield the rows of each teacher, bool [B], with what stands beside their response tokens, row after row."""
-        heads, states = self.distributions.heads, self.distributions.hidden_states
+    def by_head(self) -> Iterator[tuple[Tensor, HeadComparison]]:
+        """Yield a row mask, bool [B], and the comparison at the response tokens of these rows for each teacher."""
+        heads, hidden_states = self.distributions.heads, self.distributions.hidden_states
         for head in dict.fromkeys(heads):
-            own = [other is head for other in heads]
-            part = torch.cat([row for row, mine in zip(states, own, strict=True) if mine])
-            yield torch.tensor(own, device=part.device), Companion(head, part, self.measure)
+            selected = [other is head for other in heads]
+            tokens = torch.cat([row for row, is_own in zip(hidden_states, selected, strict=True) if is_own])
+            yield torch.tensor(selected, device=tokens.device), HeadComparison(head, tokens, self.measure)
 
 
 def log_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """Return the log-probabilities that logits [T, V] stand for, in float32 at least."""
+    """Return log-probabilities [T, V] of logits [T, V], in float32 or the higher precision of the logits."""
     return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
 
 
 def joint_signals(names: frozenset[str], top_k: int) -> Measure:
-    """Return the measure of the named signals, which are some of `signals.JOINT`.
+    """Return a measure that computes joint signals of student and teacher (`fireopd.types.signals.JOINT`).
 
     Args:
-        names: of the signals.
-        top_k: how many of the likeliest tokens count as the top, at most the whole vocabulary.
+        names: names of the signals.
+        top_k: number of tokens in the top-k sets, at most the size of the vocabulary.
     """
 
     def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """Return float [T] by name, of log-distributions [T, V]."""
+        """Return float [T] by name of log-distributions [T, V]."""
         size = min(top_k, student.shape[-1])
         top = student.topk(size).indices
         values = {}
         if "reverse_kl" in names:
             values["reverse_kl"] = kl(student, teacher)
         if "topk_overlap" in names:
-            shared = top[:, :, None] == teacher.topk(size).indices[:, None, :]
-            values["topk_overlap"] = shared.any(-1).to(student.dtype).mean(-1)
+            matches = top[:, :, None] == teacher.topk(size).indices[:, None, :]
+            values["topk_overlap"] = matches.any(-1).to(student.dtype).mean(-1)
         if "student_topk_mass" in names:
             values["student_topk_mass"] = teacher.gather(-1, top).exp().sum(-1).clamp(max=1)
         return values

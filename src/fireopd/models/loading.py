@@ -1,4 +1,4 @@
-"""Causal language models by name: a Hugging Face folder, a hub name, or an embedded model (`tiny/student`)."""
+"""Loading of causal language models by name: a local folder, a hub name, or an embedded model (`tiny/student`)."""
 
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -10,27 +10,40 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
 
+__all__ = [
+    "EMBEDDED",
+    "Dtype",
+    "context_length",
+    "disable_dropout",
+    "encode_chats",
+    "load_causal_lm",
+    "load_config",
+    "load_tokenizer",
+    "resolve",
+    "stop_tokens",
+]
+
 Dtype = Literal["float32", "bfloat16", "float16"]
-"""Type of a model's parameters."""
+"""Dtype of the parameters of a model."""
 
 EMBEDDED = Path(__file__).parents[1] / "tiny"
-"""The folder of the embedded models."""
+"""Folder of the embedded models."""
 
 
 def resolve(name: str, key: str) -> str:
-    """Return what transformers is to load: the folder of an embedded model, a local folder, or a hub name.
+    """Return what transformers can load: the folder of an embedded model, a local folder, or a hub name.
 
     Args:
-        name: as the user wrote it.
-        key: the setting that it comes from, for error messages.
+        name: name from the configuration.
+        key: setting that holds the name, for error messages.
 
     Raises:
-        UserError: if the name is that of no embedded model, or a path at which there is no model.
+        UserError: if no embedded model has this name, or the path does not contain a model.
     """
     if name.startswith("tiny/"):
         known = sorted(f"tiny/{folder.name}" for folder in EMBEDDED.iterdir() if (folder / "config.json").is_file())
         if name not in known:
-            raise UserError(key, name, "no embedded model of that name", f"the embedded models are {', '.join(known)}")
+            raise UserError(key, name, "no embedded model of that name", f"use one of {', '.join(known)}")
         return str(EMBEDDED / name.removeprefix("tiny/"))
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -42,19 +55,19 @@ def resolve(name: str, key: str) -> str:
 
 
 def load_config(name: str, key: str) -> PreTrainedConfig:
-    """Return a model's configuration, without its weights.
+    """Load the configuration of a model without its weights.
 
     Raises:
-        UserError: if there is none to be had.
+        UserError: if it cannot be loaded.
     """
     return _from_pretrained(AutoConfig, name, key)
 
 
 def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
-    """Return a model's tokenizer.
+    """Load the tokenizer of a model.
 
     Raises:
-        UserError: if there is none to be had.
+        UserError: if it cannot be loaded or has no end-of-sequence token.
     """
     tokenizer = _from_pretrained(AutoTokenizer, name, key)
     if tokenizer.eos_token_id is None:
@@ -67,16 +80,16 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
 def encode_chats(
     tokenizer: PreTrainedTokenizerBase, chats: list[list[dict[str, str]]], options: dict[str, Any]
 ) -> list[tuple[int, ...]]:
-    """Return the token ids of each chat and of what opens the answer, as the tokenizer's chat template has it."""
+    """Return the token ids of each chat, rendered with the chat template and followed by the generation prompt."""
     encoded: Any = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True, **options)
     return [tuple(tokens) for tokens in encoded["input_ids"]]
 
 
 def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | None = None) -> PreTrainedModel:
-    """Return a causal language model with parameters of the given type, on the CPU if no device is named.
+    """Load a causal language model with parameters of the given dtype, on the CPU by default.
 
     Raises:
-        UserError: if there is none to be had.
+        UserError: if it cannot be loaded.
     """
     model: torch.nn.Module = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
     return cast(PreTrainedModel, model if device is None else model.to(device))
@@ -89,15 +102,18 @@ def _from_pretrained(factory: Any, name: str, key: str, **settings: Any) -> Any:
         raise
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
-            remedy = "give a model whose architecture transformers itself has"
-            raise UserError(key, name, "it brings code of its own, which is not run", remedy) from error
+            remedy = "use a model whose architecture is part of transformers"
+            raise UserError(key, name, "it requires custom code, which is never executed", remedy) from error
         problem = f"could not be loaded ({str(error).splitlines()[0]})"
-        remedy = "give a folder written by save_pretrained, or a hub name while the hub can be reached"
+        remedy = "give a folder written by save_pretrained, or a hub name with the hub reachable"
         raise UserError(key, name, problem, remedy) from error
 
 
 def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """Switch dropout off for good: the policy that is updated must be the one that sampled and was scored."""
+    """Set all dropout probabilities to 0 in place and return the model.
+
+    The updated policy must be identical to the policy that sampled and was scored.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -108,9 +124,9 @@ def disable_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def stop_tokens(name: str, key: str, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the token ids that end a response: those of the generation config and the tokenizer's own."""
-    own: Any = tokenizer.eos_token_id
-    stops = {own}
+    """Return the token ids that end a response, from the generation config and the tokenizer."""
+    eos_token: Any = tokenizer.eos_token_id
+    stops = {eos_token}
     try:
         configured = GenerationConfig.from_pretrained(resolve(name, key)).eos_token_id
     except OSError:
@@ -119,6 +135,6 @@ def stop_tokens(name: str, key: str, tokenizer: PreTrainedTokenizerBase) -> froz
 
 
 def context_length(name: str, key: str) -> int | None:
-    """Return how many tokens a model can attend to, if its configuration says so."""
+    """Return the maximum sequence length of a model, or None if its configuration does not define one."""
     config = load_config(name, key).get_text_config()
     return config.max_position_embeddings if "max_position_embeddings" in config.to_dict() else None

@@ -1,6 +1,7 @@
-"""Log-probabilities and entropies of tokens under a causal LM, without ever holding a [tokens, vocabulary] tensor.
+"""Log-probabilities and entropies of tokens under a causal language model, computed in chunks.
 
-This is the only place where logits are shifted against tokens: what the model says at position t - 1 is about token t.
+A [tokens, vocabulary] tensor never exists. This module is the only place that shifts logits against tokens: the output
+of the model at position t - 1 predicts token t.
 """
 
 from collections.abc import Iterator
@@ -8,44 +9,52 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
 from fireopd.models.chunked_logprobs import token_logprobs
-from fireopd.models.distributions import Companion, DistributionComparison, log_distribution
+from fireopd.models.distributions import DistributionComparison, HeadComparison, log_distribution
 from fireopd.models.token_budget import by_token_budget
 from fireopd.progress import track
 from fireopd.types import RolloutBatch, TokenScores
 
+__all__ = ["CHUNK_LOGITS", "MAX_DISCREPANCY", "CausalScorer", "check_scorer", "score_rollouts"]
+
 MAX_DISCREPANCY = 0.05
-"""How far scoring by chunks may be from a model's own logits, nats: far above rounding, far below a missed soft-cap."""
+"""Tolerance in nats between chunked scores and the model's own logits: well above rounding errors, well below the
+effect of a missed logit soft-cap."""
 
 CHUNK_LOGITS = 2**25
-"""Logits held at once where nothing else is set: 128 MiB of float32, 220 tokens of a vocabulary of 152,000."""
+"""Default number of logits in memory at a time: 128 MiB of float32, 220 tokens with a vocabulary of 152,000."""
 
 
 class CausalScorer(nn.Module):
-    """A causal LM whose forward returns the scores of given tokens instead of logits.
+    """Causal language model whose forward pass returns scores of given tokens instead of logits.
 
-    At most `chunk_logits` logits are held at once, forward and backward, however long the rows are and however large
-    the vocabulary is. The head runs inside this module's forward, where a sharded model has its weights gathered.
+    At most `chunk_logits` logits are in memory at a time, in the forward and the backward pass, for any row length and
+    vocabulary size. The output head runs inside this module's forward, where a sharded model has its weights gathered.
     """
 
     def __init__(self, model: PreTrainedModel, chunk_logits: int = CHUNK_LOGITS) -> None:
         """Wrap a model.
 
         Args:
-            model: any Hugging Face causal LM whose logits are its head applied to its last hidden states.
-            chunk_logits: logits held at once; those of one token at least.
+            model: Hugging Face causal LM whose logits are its output head applied to its last hidden states.
+            chunk_logits: number of logits in memory at a time, at least those of one token.
         """
         super().__init__()
         if chunk_logits < 1:
             raise ValueError(f"chunk_logits must be at least 1, got {chunk_logits}")
         self.model = model
         self.chunk_logits = chunk_logits
-        self.sharded = False
+
+    @property
+    def sharded(self) -> bool:
+        """True if the parameters are sharded over the processes (FSDP2)."""
+        return isinstance(self, FSDPModule)
 
     def forward(
         self,
@@ -54,91 +63,96 @@ class CausalScorer(nn.Module):
         *,
         temperature: float = 1.0,
         entropy: bool = False,
-        keep_states: bool = False,
+        keep_hidden_states: bool = False,
         comparison: DistributionComparison | None = None,
     ) -> TokenScores:
         """Score tokens.
 
         Args:
-            tokens: int64 [B, L], padded on the right. Causal attention never looks at the padding.
-            mask: bool [B, L]. Tokens to score; the first of a row has no context and is scored 0.
-            temperature: divides the logits, those of a comparison's teachers too.
-            entropy: whether the entropies are wanted.
-            keep_states: whether the last hidden states before the scored tokens are wanted.
-            comparison: what to measure of this model's distributions and those of teachers, of the same rows.
+            tokens: int64 [B, L], padded on the right. Causal attention ignores the padding.
+            mask: bool [B, L]. Tokens to score. The first token of a row has no context; its scores are 0.
+            temperature: divisor of the logits, including those of the teachers in `comparison`.
+            entropy: whether to compute the entropies.
+            keep_hidden_states: whether to return the last hidden states that predict the scored tokens.
+            comparison: measure of the model's and the teachers' distributions for the same rows.
 
         Returns:
-            Scores of [B, L], 0 off the mask, differentiable.
+            Differentiable scores of shape [B, L], 0 outside the mask.
         """
-        hidden = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+        hidden_states = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         scored = mask.clone()
         scored[:, 0] = False
-        read: dict[str, Tensor] = {}
-        for here, companion in self._groups(scored, comparison):
-            states, chosen = hidden[here[:, 1:]], tokens[here]
-            if companion is None:
-                values = self._likelihoods(states, chosen, temperature, entropy)
+        results: dict[str, Tensor] = {}
+        for selected, head_comparison in self._by_teacher(scored, comparison):
+            inputs = hidden_states[selected[:, 1:]], tokens[selected]
+            if head_comparison is None:
+                values = self._score_tokens(*inputs, temperature, entropy)
             else:
-                values = self._compared(states, chosen, companion, temperature, entropy)
+                values = self._compare_distributions(*inputs, head_comparison, temperature, entropy)
             for name, value in values.items():
-                place = read.get(name, torch.zeros(tokens.shape, dtype=value.dtype, device=tokens.device))
-                read[name] = place.masked_scatter(here, value)
+                result = results.get(name, torch.zeros(tokens.shape, dtype=value.dtype, device=tokens.device))
+                results[name] = result.masked_scatter(selected, value)
+        kept = hidden_states[scored[:, 1:]].split(scored.sum(-1).tolist()) if keep_hidden_states else None
         return TokenScores(
-            logprobs=read.pop("logprobs"),
-            entropy=read.pop("entropy", None),
-            comparisons=read,
-            hidden_states=hidden[scored[:, 1:]].split(scored.sum(-1).tolist()) if keep_states else None,
+            logprobs=results.pop("logprobs"),
+            entropy=results.pop("entropy", None),
+            comparisons=results,
+            hidden_states=kept,
         )
 
     @staticmethod
-    def _groups(scored: Tensor, comparison: DistributionComparison | None) -> Iterator[tuple[Tensor, Companion | None]]:
-        """Yield the tokens to score, bool [B, L], of each teacher where student and teachers are compared, else all."""
+    def _by_teacher(
+        scored: Tensor, comparison: DistributionComparison | None
+    ) -> Iterator[tuple[Tensor, HeadComparison | None]]:
+        """Yield a token mask, bool [B, L], per teacher of the comparison; a single one without a comparison."""
         if comparison is None:
             yield scored, None
         else:
-            yield from ((scored & rows[:, None], companion) for rows, companion in comparison.by_head())
+            yield from ((scored & rows[:, None], part) for rows, part in comparison.by_head())
 
-    def _likelihoods(self, states: Tensor, chosen: Tensor, temperature: float, entropy: bool) -> dict[str, Tensor]:
+    def _score_tokens(
+        self, hidden_states: Tensor, target_ids: Tensor, temperature: float, entropy: bool
+    ) -> dict[str, Tensor]:
         head: Any = self.model.get_output_embeddings()
         logprobs, entropies = token_logprobs(
-            states,
+            hidden_states,
             head.weight,
             head.bias,
-            chosen,
+            target_ids,
             temperature=temperature,
             entropy=entropy,
             chunk_logits=self.chunk_logits,
         )
         return {"logprobs": logprobs} if entropies is None else {"logprobs": logprobs, "entropy": entropies}
 
-    def _compared(
-        self, states: Tensor, chosen: Tensor, companion: Companion, temperature: float, entropy: bool
+    def _compare_distributions(
+        self, hidden_states: Tensor, target_ids: Tensor, comparison: HeadComparison, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
-        """Take a measure of whole distributions, some of them at a time, and again in the backward pass."""
+        """Compare full distributions chunk by chunk; activation checkpointing recomputes each in the backward pass."""
         head: Any = self.model.get_output_embeddings()
         size = max(1, self.chunk_logits // len(head.weight))
 
-        def read(states: Tensor, chosen: Tensor, companion: Companion) -> dict[str, Tensor]:
+        def compare(hidden_states: Tensor, target_ids: Tensor, comparison: HeadComparison) -> dict[str, Tensor]:
             """Return float [T] by name."""
-            own = log_distribution(head(states), temperature)
-            values = {"logprobs": own.gather(-1, chosen[:, None]).squeeze(-1)}
+            student = log_distribution(head(hidden_states), temperature)
+            values = {"logprobs": student.gather(-1, target_ids[:, None]).squeeze(-1)}
             if entropy:
-                values["entropy"] = torch.special.entr(own.exp()).sum(-1)
-            return {**values, **companion.compare(own, temperature)}
+                values["entropy"] = torch.special.entr(student.exp()).sum(-1)
+            return {**values, **comparison.compare(student, temperature)}
 
-        parts = zip(states.split(size), chosen.split(size), companion.split(size), strict=True)
-        chunks = [checkpoint(read, *part, use_reentrant=False) for part in parts]
-        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        chunks = zip(hidden_states.split(size), target_ids.split(size), comparison.split(size), strict=True)
+        results = [checkpoint(compare, *chunk, use_reentrant=False) for chunk in chunks]
+        return {name: torch.cat([result[name] for result in results]) for name in results[0]}
 
     @torch.no_grad()
     def discrepancy(self, tokens: Tensor) -> float:
-        """Return the largest difference, in nats, to the model's own logits on int64 [1, L] tokens.
+        """Return the largest absolute difference, in nats, from the model's own logits on int64 [1, L] tokens.
 
-        It is large for an architecture that changes its logits after the head, which scoring by chunks would miss.
+        It is large if the architecture transforms its logits after the output head, which chunked scoring misses.
         """
-        ours = self(tokens, torch.ones_like(tokens, dtype=torch.bool)).logprobs[:, 1:]
-        own = self.model(input_ids=tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-        return (ours - own.gather(-1, tokens[:, 1:, None]).squeeze(-1)).abs().max().item()
+        chunked = self(tokens, torch.ones_like(tokens, dtype=torch.bool)).logprobs[:, 1:]
+        direct = self.model(input_ids=tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+        return (chunked - direct.gather(-1, tokens[:, 1:, None]).squeeze(-1)).abs().max().item()
 
 
 @torch.no_grad()
@@ -148,37 +162,37 @@ def score_rollouts(
     *,
     entropy: bool,
     token_budget: int,
-    keep_states: bool = False,
+    keep_hidden_states: bool = False,
     comparison: DistributionComparison | None = None,
 ) -> TokenScores:
-    """Score the responses of a batch, micro-batch by micro-batch.
+    """Score the responses of a batch in micro-batches.
 
     Args:
-        scorer: a student or a teacher.
+        scorer: student or teacher.
         rollouts: B trajectories.
-        entropy: whether the entropies are wanted.
-        token_budget: tokens a micro-batch, padding included.
-        keep_states: whether the last hidden states are wanted.
-        comparison: what to measure of the scorer and the teachers of the B rows.
+        entropy: whether to compute the entropies.
+        token_budget: tokens per micro-batch, padding included.
+        keep_hidden_states: whether to return the last hidden states that predict the response tokens.
+        comparison: measure of the scorer's and the teachers' distributions for the B rows.
 
     Returns:
-        Scores of [B, L] in the batch's own order.
+        Scores of shape [B, L] in the row order of the batch.
     """
     like = rollouts.sampling_logprobs
-    logprobs, compared = torch.zeros_like(like), dict[str, Tensor]()
+    logprobs, comparisons = torch.zeros_like(like), dict[str, Tensor]()
     entropies = torch.zeros_like(like) if entropy else None
-    states = [like.new_zeros(0)] * len(like)
-    cuts = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
-    # A sharded model is gathered by all processes or by none: those with fewer micro-batches score a filler.
-    fillers = collectives.all_reduce_max(len(cuts), like.device) - len(cuts) if scorer.sharded else 0
-    for rows in track(cuts, "scoring"):
+    hidden_states = [like.new_zeros(0)] * len(like)
+    batches = by_token_budget(rollouts.attention_mask.sum(-1), token_budget)
+    # All processes take part in each all-gather of a sharded model: those with fewer micro-batches score fillers.
+    fillers = collectives.all_reduce_max(len(batches), like.device) - len(batches) if scorer.sharded else 0
+    for rows in track(batches, "scoring"):
         part = rollouts.select(rows)
         scores = scorer(
             part.tokens,
             part.response_mask,
             temperature=rollouts.sampling.temperature,
             entropy=entropy,
-            keep_states=keep_states,
+            keep_hidden_states=keep_hidden_states,
             comparison=comparison.select(rows) if comparison else None,
         )
         width = part.tokens.shape[1]
@@ -186,20 +200,20 @@ def score_rollouts(
         if entropies is not None:
             entropies[rows, :width] = scores.entropy.to(like.dtype)
         for name, values in scores.comparisons.items():
-            compared.setdefault(name, torch.zeros_like(like))[rows, :width] = values.to(like.dtype)
-        for row, own in zip(rows.tolist(), scores.hidden_states or (), strict=keep_states):
-            states[row] = own
+            comparisons.setdefault(name, torch.zeros_like(like))[rows, :width] = values.to(like.dtype)
+        for row, states in zip(rows.tolist(), scores.hidden_states or (), strict=keep_hidden_states):
+            hidden_states[row] = states
     filler = rollouts.tokens.new_zeros(1, 2)
     for _ in range(fillers):
         scorer(filler, torch.ones_like(filler, dtype=torch.bool), entropy=entropy)
-    return TokenScores(logprobs, entropies, compared, tuple(states) if keep_states else None)
+    return TokenScores(logprobs, entropies, comparisons, tuple(hidden_states) if keep_hidden_states else None)
 
 
 def check_scorer(key: str, name: str, scorer: CausalScorer) -> None:
-    """Score one probe, and compare it with the model's own logits.
+    """Score a probe sequence and compare the result with the model's own logits.
 
     Raises:
-        UserError: if the answer is not finite, or not what the model itself would say.
+        UserError: if the scores are not finite or differ from the model's logits by more than `MAX_DISCREPANCY`.
     """
     device = scorer.model.device
     probe = torch.arange(min(16, scorer.model.get_output_embeddings().weight.shape[0]), device=device)[None]

@@ -1,4 +1,4 @@
-"""The student's weights on their way to a rollout engine."""
+"""Student weights as a stream of named tensors for a rollout engine."""
 
 from collections.abc import Iterator
 
@@ -7,25 +7,29 @@ from torch import Tensor, nn
 
 from fireopd.distributed import collectives
 
+__all__ = ["WeightStream"]
+
 
 class WeightStream:
-    """The tensors of a model that a checkpoint of it would hold, named as in the Hugging Face model.
+    """Iterable over the named tensors that a checkpoint of the model contains, with Hugging Face names.
 
-    Tied tensors come once, under their first name. Sharded tensors are gathered one at a time, so that no more than one
-    whole tensor is held beside the shards: every process has to iterate, in step. Can be iterated over again.
+    Tied tensors occur once, under their first name. Sharded tensors are gathered one at a time, so each process holds
+    at most one gathered tensor in addition to its shards; all processes must iterate in lockstep. Supports repeated
+    iteration.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take the model. Its state comes first: asking for it makes FSDP2 shard again what it had gathered."""
+        """Collect the tensors of a model."""
+        # state_dict() first: it makes FSDP2 reshard the parameters that are still gathered.
         saved = model.state_dict(keep_vars=True).keys()
         tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         self.tensors = {name: tensor.detach() for name, tensor in tensors.items() if name in saved}
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the whole tensors by name."""
+        """Yield pairs of name and gathered tensor."""
         for name, tensor in self.tensors.items():
             yield name, collectives.full_tensor(tensor)
 
     def metadata(self) -> list[tuple[str, torch.dtype, tuple[int, ...]]]:
-        """Return name, type and whole shape of every tensor, in the order of the iteration; nothing is gathered."""
+        """Return name, dtype and unsharded shape of each tensor in iteration order, without gathering."""
         return [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()]

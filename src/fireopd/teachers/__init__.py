@@ -1,4 +1,4 @@
-"""Teachers, the frozen models that score trajectories. Entry-point group: `fireopd.teachers`."""
+"""Teachers: frozen models that score trajectories. Entry-point group: `fireopd.teachers`."""
 
 from fireopd.teachers.base import Teacher
 from fireopd.teachers.huggingface import HFTeacher

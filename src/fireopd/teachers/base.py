@@ -10,23 +10,25 @@ from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.scorer import CausalScorer
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
+__all__ = ["Teacher", "leave_unsharded"]
 
-def unsharded(scorer: CausalScorer) -> None:
-    """Leave a model whole."""
+
+def leave_unsharded(scorer: CausalScorer) -> None:
+    """Do nothing. Default of `shard` where models are not sharded."""
 
 
 class Teacher(ABC):
-    """A frozen model that says how likely it finds each token of a trajectory."""
+    """Frozen model that returns the log-probability of each token of a trajectory."""
 
     @abstractmethod
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
-        """Raise `UserError` if the teacher cannot read what the student writes. Loads no weights.
+        """Raise `UserError` if the teacher cannot score the student's responses. Loads no weights.
 
         Args:
-            key: the setting that the teacher comes from, for example `model.teachers.math`.
-            student: the student's model.
-            prompts: all that the teacher will judge trajectories of.
-            response_length: tokens of the longest response.
+            key: setting that holds the teacher, for example `model.teachers.math`.
+            student: name of the student model.
+            prompts: all prompts whose trajectories the teacher will score.
+            response_length: maximum response length, tokens.
         """
 
     @abstractmethod
@@ -34,32 +36,32 @@ class Teacher(ABC):
         """Load the weights; the constructor only stores settings. A second call does nothing.
 
         Args:
-            key: the setting that the teacher comes from.
-            device: of this process.
-            shard: shards a model over the processes where they share it; else does nothing.
+            key: setting that holds the teacher.
+            device: device of this process.
+            shard: function that shards a model over the processes, or does nothing.
         """
 
     @abstractmethod
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
-        """Return the scores of every response token, float32 [B, L], at the temperature of the rollouts.
+        """Return the scores of all response tokens, float32 [B, L], at the temperature of the rollouts.
 
-        Every process calls, with rows of its own or none, since the processes may share the model.
+        Every process calls with its own rows, possibly none, since the model may be sharded.
         """
 
     def check_distributions(self, key: str, student: str) -> None:
-        """Raise `UserError` if the teacher's distributions cannot be compared with the student's; loads no weights.
+        """Raise `UserError` if the teacher cannot return distributions comparable to the student's. Loads no weights.
 
-        A teacher that overrides this overrides `score_with_distributions` too.
+        A teacher that overrides this method also overrides `score_with_distributions`.
 
         Args:
-            key: the setting that the teacher comes from.
-            student: the student's model.
+            key: setting that holds the teacher.
+            student: name of the student model.
         """
-        problem = "it tells of sampled tokens alone, and a strategy compares distributions over the whole vocabulary"
-        raise UserError(key, type(self).__name__, problem, "use an HFTeacher, or strategies that do without")
+        problem = "it only scores sampled tokens, but a strategy compares distributions over the whole vocabulary"
+        raise UserError(key, type(self).__name__, problem, "use an HFTeacher, or strategies without distributions")
 
     def score_with_distributions(
         self, rollouts: RolloutBatch, *, entropy: bool
     ) -> tuple[TokenScores, TeacherDistributions]:
-        """Return what `score` does, with what it takes to say each token's distribution again. Every process calls."""
-        raise NotImplementedError(f"{type(self).__name__} gives no distributions")
+        """Return the scores of all response tokens and the distributions at these tokens. Every process calls."""
+        raise NotImplementedError(f"{type(self).__name__} does not return distributions")

@@ -1,4 +1,4 @@
-"""Reading the same responses after other prompts, for teachers that are told more than the student."""
+"""Re-prompting of rollouts: the same responses after different prompts, for teachers with additional context."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,9 +8,11 @@ from torch import Tensor
 
 from fireopd.types import RolloutBatch
 
+__all__ = ["align_to", "replace_prompts"]
 
-def after_prompts(rollouts: RolloutBatch, prompts: Sequence[Sequence[int]]) -> RolloutBatch:
-    """Return the trajectories with other prompts in the place of theirs, the responses token for token the same.
+
+def replace_prompts(rollouts: RolloutBatch, prompts: Sequence[Sequence[int]]) -> RolloutBatch:
+    """Return the trajectories with other prompt tokens and unchanged response tokens.
 
     Args:
         rollouts: B trajectories.
@@ -27,13 +29,19 @@ def after_prompts(rollouts: RolloutBatch, prompts: Sequence[Sequence[int]]) -> R
         tokens[row, start:end] = rollouts.tokens[row][rollouts.response_mask[row]]
         mask[row, start:end] = True
         attention[row, :end] = True
-    moved = rollouts.sampling_logprobs.new_zeros(tokens.shape)
-    moved[mask] = rollouts.sampling_logprobs[rollouts.response_mask]
-    return replace(rollouts, tokens=tokens, attention_mask=attention, response_mask=mask, sampling_logprobs=moved)
+    logprobs = rollouts.sampling_logprobs.new_zeros(tokens.shape)
+    logprobs[mask] = rollouts.sampling_logprobs[rollouts.response_mask]
+    return replace(rollouts, tokens=tokens, attention_mask=attention, response_mask=mask, sampling_logprobs=logprobs)
 
 
-def align(values: Tensor, read: RolloutBatch, rollouts: RolloutBatch) -> Tensor:
-    """Return float [B, L] values of the response tokens of `read` where the same tokens stand in `rollouts`."""
+def align_to(rollouts: RolloutBatch, values: Tensor, response_mask: Tensor) -> Tensor:
+    """Return float [B, L] response-token values of re-prompted rollouts at the positions of the original rollouts.
+
+    Args:
+        rollouts: original trajectories.
+        values: float [B, K]. Values of the re-prompted trajectories.
+        response_mask: bool [B, K]. Response mask of the re-prompted trajectories.
+    """
     aligned = values.new_zeros(rollouts.tokens.shape)
-    aligned[rollouts.response_mask] = values[read.response_mask]
+    aligned[rollouts.response_mask] = values[response_mask]
     return aligned

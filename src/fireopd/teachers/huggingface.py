@@ -1,4 +1,4 @@
-"""Teacher that runs a Hugging Face causal language model in this process."""
+"""Teacher that runs a Hugging Face causal language model in the training process."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
-from fireopd.models.distributions import Head, TeacherDistributions
+from fireopd.models.distributions import OutputHead, TeacherDistributions
 from fireopd.models.loading import (
     Dtype,
     context_length,
@@ -20,35 +20,37 @@ from fireopd.models.loading import (
     stop_tokens,
 )
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer, score_rollouts
-from fireopd.teachers.base import Teacher, unsharded
-from fireopd.teachers.context import after_prompts, align
+from fireopd.teachers.base import Teacher, leave_unsharded
+from fireopd.teachers.context import align_to, replace_prompts
 from fireopd.types import Prompt, RolloutBatch, TokenScores
+
+__all__ = ["HFTeacher"]
 
 
 @dataclass
 class HFTeacher(Teacher):
-    """A Hugging Face causal LM in this process. Two teachers of the same settings share one copy of the weights."""
+    """Hugging Face causal LM in this process. Teachers with equal settings share one copy of the weights."""
 
     path: str
     """A model folder, a hub name, or an embedded model such as `tiny/math`."""
     dtype: Dtype = "float32"
-    """Type of the parameters."""
+    """Dtype of the parameters."""
     token_budget: int = 16384
-    """Tokens scored at once, padding included."""
+    """Tokens per micro-batch of scoring, padding included."""
     chunk_logits: int = CHUNK_LOGITS
-    """Logits held at once, tokens x vocabulary; those of one token at least."""
+    """Number of logits (tokens x vocabulary) in memory at a time; at least those of one token."""
     context: list[dict[str, str]] = field(default_factory=list)
-    """Chat messages that the teacher reads before those of the prompt, and the student does not: worked examples, a
-    rubric (on-policy context distillation). They come after a prompt's own system message."""
+    """Chat messages that only the teacher sees, before the messages of the prompt: worked examples, a rubric (on-policy
+    context distillation). They are inserted after the prompt's own system message."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
-    """The model, once it is loaded."""
+    """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
-    """The teacher's own, once a context had to be read."""
-    readings: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """What stands before the response, by the prompt's id, where there is a context."""
+    """The teacher's tokenizer, loaded on first use if there is a context."""
+    prompt_cache: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Prompt tokens with the context, by prompt id."""
 
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
-        """Compare vocabularies, special tokens and stop tokens with the student's, and lengths with the context."""
+        """Compare vocabulary, special tokens and stop tokens with the student's; check lengths against the context."""
         own, tokenizer = load_tokenizer(self.path, f"{key}.path"), load_tokenizer(student, "model.student")
         remedy = "choose a teacher of the student's model family"
         if own.get_vocab() != tokenizer.get_vocab():
@@ -62,38 +64,35 @@ class HFTeacher(Teacher):
         stops = [stop_tokens(name, key, tokenizer) for name in (self.path, student)]
         if stops[0] != stops[1]:
             theirs, ours = (", ".join(str(tokenizer.decode([token])) for token in sorted(ids)) for ids in stops)
-            rank_zero_warn(f"{key}: the teacher stops at {theirs}, the student at {ours}: responses may grow longer")
+            rank_zero_warn(f"{key}: the teacher stops at {theirs}, the student at {ours}: responses may become longer")
         self._check_prompts(key, prompts, response_length)
 
     def _check_prompts(self, key: str, prompts: Sequence[Prompt], response_length: int) -> None:
         limit = context_length(self.path, f"{key}.path")
         for prompt in prompts:
             if self.context and isinstance(prompt.content, str):
-                problem, remedy = (
-                    "chat messages cannot stand before a prompt of plain text",
-                    "write it as chat messages",
-                )
-                raise UserError(f"{key}.context", prompt.id, problem, remedy)
-            if limit is not None and len(self.reads(prompt)) + response_length > limit:
-                problem = f"{len(self.reads(prompt))} tokens to read before a response of up to {response_length}"
+                problem = "chat messages cannot precede a plain-text prompt"
+                raise UserError(f"{key}.context", prompt.id, problem, "write the prompt as chat messages")
+            if limit is not None and len(self.prompt_tokens(prompt)) + response_length > limit:
+                problem = f"{len(self.prompt_tokens(prompt))} prompt tokens and a response of up to {response_length}"
                 problem += f" do not fit into the teacher's context of {limit}"
                 remedy = "shorten the prompt, the teacher's context, or data.engine.max_response_length"
                 raise UserError(f"{key}.path", prompt.id, problem, remedy)
 
-    def reads(self, prompt: Prompt) -> tuple[int, ...]:
-        """Return the token ids that stand before the response when this teacher reads it."""
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the token ids of a prompt as this teacher sees it, with its context."""
         if not self.context:
             return prompt.tokens
-        if prompt.id not in self.readings:
-            own: Any = prompt.content
-            first = 1 if own[0]["role"] == "system" else 0
-            messages = [*own[:first], *self.context, *own[first:]]
+        if prompt.id not in self.prompt_cache:
+            content: Any = prompt.content
+            first = 1 if content[0]["role"] == "system" else 0
+            messages = [*content[:first], *self.context, *content[first:]]
             self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
-            (self.readings[prompt.id],) = encode_chats(self.tokenizer, [messages], prompt.template_options)
-        return self.readings[prompt.id]
+            (self.prompt_cache[prompt.id],) = encode_chats(self.tokenizer, [messages], prompt.template_options)
+        return self.prompt_cache[prompt.id]
 
-    def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = unsharded) -> None:
-        """Load the model, freeze it, score one probe, and shard it."""
+    def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = leave_unsharded) -> None:
+        """Load the model, freeze it, score a probe, and shard it."""
         if self.scorer is not None:
             return
         model = load_causal_lm(self.path, f"{key}.path", self.dtype, device).eval().requires_grad_(False)
@@ -102,36 +101,38 @@ class HFTeacher(Teacher):
         shard(self.scorer)
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
-        """Score every response token."""
-        return self._score(rollouts, entropy=entropy, keep_states=False)
+        """Score all response tokens."""
+        return self._score(rollouts, entropy=entropy, keep_hidden_states=False)
 
     def check_distributions(self, key: str, student: str) -> None:
         """Compare the sizes of the output layers."""
         names = ((self.path, f"{key}.path"), (student, "model.student"))
-        own, other = (load_config(name, place).get_text_config().vocab_size for name, place in names)
-        if own != other:
-            problem = f"a strategy compares distributions, and it has {own} logits against the student's {other}"
-            remedy = "choose a teacher with an output layer of the student's size, or strategies that do without"
+        theirs, ours = (load_config(name, setting).get_text_config().vocab_size for name, setting in names)
+        if theirs != ours:
+            problem = f"a strategy compares distributions, but it has {theirs} logits and the student {ours}"
+            remedy = "choose a teacher with as many logits as the student, or strategies without distributions"
             raise UserError(f"{key}.path", self.path, problem, remedy)
 
     def score_with_distributions(
         self, rollouts: RolloutBatch, *, entropy: bool
     ) -> tuple[TokenScores, TeacherDistributions]:
-        """Score every response token, and keep the last hidden states."""
-        scores = self._score(rollouts, entropy=entropy, keep_states=True)
+        """Score all response tokens and keep the last hidden states."""
+        scores = self._score(rollouts, entropy=entropy, keep_hidden_states=True)
         assert self.scorer is not None
         assert scores.hidden_states is not None
         dtype = scores.hidden_states[0].dtype if scores.hidden_states else torch.float32
-        head = Head.of(self.scorer.model, dtype, rollouts.tokens.device)
+        head = OutputHead.from_model(self.scorer.model, dtype, rollouts.tokens.device)
         return scores, TeacherDistributions(scores.hidden_states, (head,) * len(scores.hidden_states))
 
-    def _score(self, rollouts: RolloutBatch, *, entropy: bool, keep_states: bool) -> TokenScores:
-        assert self.scorer is not None, "setup() comes first"
-        settings: dict[str, Any] = {"entropy": entropy, "token_budget": self.token_budget, "keep_states": keep_states}
+    def _score(self, rollouts: RolloutBatch, *, entropy: bool, keep_hidden_states: bool) -> TokenScores:
+        assert self.scorer is not None, "call setup() first"
+        settings: dict[str, Any] = {"entropy": entropy, "token_budget": self.token_budget}
+        settings["keep_hidden_states"] = keep_hidden_states
         if not self.context:
             return score_rollouts(self.scorer, rollouts, **settings)
-        own = after_prompts(rollouts, [self.reads(prompt) for prompt in rollouts.prompts])
-        scores = score_rollouts(self.scorer, own, **settings)
-        aligned = None if scores.entropy is None else align(scores.entropy, own, rollouts)
-        # States are those of response tokens alone, row by row: the same whatever stands before them.
-        return replace(scores, logprobs=align(scores.logprobs, own, rollouts), entropy=aligned)
+        prompted = replace_prompts(rollouts, [self.prompt_tokens(prompt) for prompt in rollouts.prompts])
+        scores = score_rollouts(self.scorer, prompted, **settings)
+        logprobs = align_to(rollouts, scores.logprobs, prompted.response_mask)
+        entropies = None if scores.entropy is None else align_to(rollouts, scores.entropy, prompted.response_mask)
+        # Hidden states are stored per response token and need no alignment.
+        return replace(scores, logprobs=logprobs, entropy=entropies)

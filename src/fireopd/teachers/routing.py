@@ -1,65 +1,72 @@
 """Routing of trajectories to their teachers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from fireopd.distributed import collectives
-from fireopd.models.distributions import Head, TeacherDistributions
+from fireopd.models.distributions import OutputHead, TeacherDistributions
 from fireopd.teachers.base import Teacher
-from fireopd.training.stopwatch import Stopwatch
 from fireopd.types import RolloutBatch, TokenScores
+
+__all__ = ["deduplicate", "score_by_teachers"]
 
 
 def deduplicate(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
-    """Return the teachers with those of equal settings replaced by one object, so that it is loaded once."""
+    """Return the teachers with one object for equal settings, so that each model is loaded once."""
     unique: list[Teacher] = []
-    shared: dict[str, Teacher] = {}
+    deduplicated: dict[str, Teacher] = {}
     for name, teacher in teachers.items():
         if teacher not in unique:
             unique.append(teacher)
-        shared[name] = unique[unique.index(teacher)]
-    return shared
+        deduplicated[name] = unique[unique.index(teacher)]
+    return deduplicated
 
 
 def score_by_teachers(
-    teachers: Mapping[str, Teacher], rollouts: RolloutBatch, watch: Stopwatch, *, entropy: bool, distributions: bool
+    teachers: Mapping[str, Teacher],
+    rollouts: RolloutBatch,
+    watch: Callable[[str], AbstractContextManager[None]],
+    *,
+    entropy: bool,
+    distributions: bool,
 ) -> tuple[TokenScores, TeacherDistributions | None]:
-    """Have each teacher score its own rows, and put the answers back in place.
+    """Score each row with its own teacher.
 
     Args:
-        teachers: by name; one that no row names does nothing.
+        teachers: teachers by name. Teachers without rows are skipped, unless several processes share the models.
         rollouts: B trajectories.
-        watch: takes the seconds of each teacher, as `teacher/<name>`.
-        entropy: whether the entropies are wanted.
-        distributions: whether the distributions are wanted.
+        watch: timer; called with `teacher/<name>`, returns a context manager that measures the scoring of a teacher.
+        entropy: whether to compute the entropies.
+        distributions: whether to return the distributions.
 
     Returns:
-        Scores of [B, L], and the distributions at the response tokens of the B rows if they are wanted.
+        Scores of shape [B, L], and the distributions at the response tokens of the B rows if requested.
     """
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     entropies = torch.zeros_like(logprobs) if entropy else None
-    known: dict[int, tuple[Tensor, Head]] = {}
+    by_row: dict[int, tuple[Tensor, OutputHead]] = {}
     for name, teacher in teachers.items():
-        rows = [row for row, own in enumerate(rollouts.teachers) if own == name]
+        rows = [row for row, row_teacher in enumerate(rollouts.teachers) if row_teacher == name]
         if not rows and collectives.world_size() == 1:
             continue
         with watch(f"teacher/{name}"):
             index = torch.tensor(rows, dtype=torch.int64, device=logprobs.device)
             part = rollouts.select(index)
             if distributions:
-                scores, own_distributions = teacher.score_with_distributions(part, entropy=entropy)
-                pairs = zip(own_distributions.hidden_states, own_distributions.heads, strict=True)
-                known |= dict(zip(rows, pairs, strict=True))
+                scores, teacher_distributions = teacher.score_with_distributions(part, entropy=entropy)
+                pairs = zip(teacher_distributions.hidden_states, teacher_distributions.heads, strict=True)
+                by_row |= dict(zip(rows, pairs, strict=True))
             else:
                 scores = teacher.score(part, entropy=entropy)
             width = part.tokens.shape[1]
             logprobs[index, :width] = scores.logprobs
             if entropies is not None and scores.entropy is not None:
                 entropies[index, :width] = scores.entropy
-    in_place = [known[row] for row in sorted(known)]
-    found = (
-        TeacherDistributions(tuple(s for s, _ in in_place), tuple(h for _, h in in_place)) if distributions else None
-    )
-    return TokenScores(logprobs, entropies), found
+    scores = TokenScores(logprobs, entropies)
+    if not distributions:
+        return scores, None
+    ordered = [by_row[row] for row in sorted(by_row)]
+    return scores, TeacherDistributions(tuple(states for states, _ in ordered), tuple(head for _, head in ordered))

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from fireopd.distributed import collectives, sharded_checkpoints
 from fireopd.errors import UserError
+from fireopd.private_apis import dump_checkpoint
 
 METADATA = "meta.pt"
 """What Lightning writes beside the shards of a sharded checkpoint."""
@@ -53,7 +54,7 @@ def write(trainer: Trainer, path: Path) -> None:
     error = None
     try:
         # What trainer.save_checkpoint does, but for its last line, at which the others would wait for one that failed.
-        trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), partial)
+        trainer.strategy.save_checkpoint(dump_checkpoint(trainer), partial)
     except (OSError, RuntimeError, CheckpointException) as failure:
         error = _unwritten(path, failure)
     try:

@@ -1,0 +1,176 @@
+"""Private APIs of Lightning, PyTorch, transformers and vLLM that this package depends on.
+
+No other module accesses a private name of these libraries. Functions and aliases wrap the private APIs; `INHERITED`
+lists the private members that subclasses override or read; `PICKLED_GLOBALS` lists the private names in the metadata of
+sharded checkpoints. Each entry was written against Lightning 2.6.6, PyTorch 2.13.0, transformers 5.19.0 or vLLM 0.32,
+and `tests/test_private_apis.py` fails when one of them disappears. Imports of the libraries are deferred to first use.
+"""
+
+import inspect
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+    from lightning.pytorch.strategies import ModelParallelStrategy
+    from torch import nn
+    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner as EmptyStateDictLoadPlanner
+    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict as load_state_dict
+    from torch.distributed.distributed_c10d import _get_default_store as get_default_store
+    from transformers import PreTrainedConfig
+
+__all__ = [
+    "ALIASES",
+    "INHERITED",
+    "PICKLED_GLOBALS",
+    "EmptyStateDictLoadPlanner",
+    "Inherited",
+    "attention_implementation",
+    "detach_vllm_finalizer",
+    "dump_checkpoint",
+    "get_default_store",
+    "is_stateful",
+    "load_state_dict",
+    "missing_members",
+    "no_split_modules",
+    "set_data_parallel_size",
+]
+
+ALIASES = {
+    # Base of the planner that loads tensors only; public planners need a state dict of known shapes. PyTorch 2.13.0.
+    "EmptyStateDictLoadPlanner": ("torch.distributed.checkpoint.default_planner", "_EmptyStateDictLoadPlanner"),
+    # Fills an empty state dict from a checkpoint folder in one process; the public load() does not. PyTorch 2.13.0.
+    "load_state_dict": ("torch.distributed.checkpoint.state_dict_loader", "_load_state_dict"),
+    # Store of the default process group, for a barrier with a timeout outside of collectives. PyTorch 2.13.0.
+    "get_default_store": ("torch.distributed.distributed_c10d", "_get_default_store"),
+}
+"""Module and private name by public alias."""
+
+PICKLED_GLOBALS = {
+    # Storage location of a shard. PyTorch 2.13.0.
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    # Enum of memory formats in the tensor properties. PyTorch 2.13.0.
+    "torch.distributed.checkpoint.metadata": {"_MEM_FORMAT_ENCODING"},
+    # Unpickles the layout of a tensor. PyTorch 2.13.0.
+    "torch.serialization": {"_get_layout"},
+}
+"""Private names that occur in the pickled metadata of a sharded checkpoint, by module."""
+
+
+class Inherited(NamedTuple):
+    """Private member of a base class on which a subclass in this package depends."""
+
+    base: str
+    """Base class, `module:name`."""
+    member: str
+    """Method or attribute."""
+    subclass: str
+    """Subclass in this package, `module:name`."""
+    reason: str
+    """Use of the member, and the version in which it was read."""
+
+
+_CLI = "lightning.pytorch.cli:LightningCLI"
+_BAR = "lightning.pytorch.callbacks:RichProgressBar"
+
+INHERITED = (
+    Inherited(
+        _CLI,
+        "_parse_ckpt_path",
+        "fireopd.cli.training_cli:FitCLI",
+        "Overridden: settings come from the configuration, never from a checkpoint. Lightning 2.6.6.",
+    ),
+    Inherited(
+        _CLI,
+        "_get",
+        "fireopd.cli.training_cli:FitCLI",
+        "Read: looks up a setting with or without a subcommand. Lightning 2.6.6.",
+    ),
+    Inherited(
+        _BAR,
+        "_reset_progress_bar_ids",
+        "fireopd.callbacks.progress:Progress",
+        "Extended: forgets the additional task when the bars are reset. Lightning 2.6.6.",
+    ),
+    Inherited(
+        _BAR, "_add_task", "fireopd.callbacks.progress:Progress", "Called: adds a task to the bars. Lightning 2.6.6."
+    ),
+    Inherited(
+        _BAR,
+        "_progress_stopped",
+        "fireopd.callbacks.progress:Progress",
+        "Read: a stopped progress display must not be updated. Lightning 2.6.6.",
+    ),
+    Inherited(
+        "lightning.pytorch.loggers:CSVLogger",
+        "_experiment",
+        "fireopd.training.csv_logger:SafeCSVLogger",
+        "Set: the logger creates its writer on first use. Lightning 2.6.6.",
+    ),
+    Inherited(
+        "lightning.pytorch.loggers.csv_logs:ExperimentWriter",
+        "_rewrite_with_new_header",
+        "fireopd.training.csv_logger:_Writer",
+        "Overridden: rewrites the file atomically when a column is added. Lightning 2.6.6.",
+    ),
+)
+"""Private members that subclasses override, call or read."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import the target of an alias on first access."""
+    if name not in ALIASES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, private_name = ALIASES[name]
+    return getattr(import_module(module), private_name)
+
+
+def missing_members() -> list[str]:
+    """Return the members of `INHERITED` that their base class no longer defines, as `module:class.member`."""
+    missing = []
+    for base, member, _, _ in INHERITED:
+        module, _, name = base.partition(":")
+        owner = getattr(import_module(module), name)
+        assigned = any(
+            f"self.{member}" in inspect.getsource(parent) for parent in owner.__mro__ if parent.__module__ != "builtins"
+        )
+        if not hasattr(owner, member) and not assigned:
+            missing.append(f"{base}.{member}")
+    return missing
+
+
+def dump_checkpoint(trainer: "Trainer") -> dict[str, Any]:
+    """Return the state of a run as `Trainer.save_checkpoint` writes it.
+
+    `save_checkpoint` ends with a barrier at which the other ranks hang if one fails to write. Lightning 2.6.6.
+    """
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def set_data_parallel_size(strategy: "ModelParallelStrategy", size: int) -> None:
+    """Set the number of data-parallel processes, whose default is the number of nodes.
+
+    The constructor takes the size as well, but does not know the number of processes yet. Lightning 2.6.6.
+    """
+    strategy._data_parallel_size = size
+
+
+def no_split_modules(model: "nn.Module") -> frozenset[str]:
+    """Return the class names of a transformers model's decoder layers, the units of FSDP2. transformers 5.19.0."""
+    names: Any = model._no_split_modules
+    return frozenset(names or ())
+
+
+def attention_implementation(config: "PreTrainedConfig") -> str | None:
+    """Return the name of a model's attention implementation, for which no public getter exists. transformers 5.19.0."""
+    return config._attn_implementation
+
+
+def is_stateful(model: "nn.Module") -> bool:
+    """Return whether a transformers model keeps a recurrent state besides keys and values. transformers 5.19.0."""
+    return bool(model._is_stateful)
+
+
+def detach_vllm_finalizer(llm: Any) -> None:
+    """Keep vLLM from destroying all process groups, the trainer's included, when its engine is collected. vLLM 0.32."""
+    llm.llm_engine.engine_core._finalizer.detach()
