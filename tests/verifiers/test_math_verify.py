@@ -99,7 +99,7 @@ def test_every_reference_verifies_against_itself_and_against_no_other():
     answers = [row["answer"] for row in ANSWERS]
     prompts = [prompt(answer) for answer in answers]
     own = MathVerify().grade(prompts, [f"We found $x=17$, so it is \\boxed{{{answer}}}." for answer in answers])
-    assert [row["source"] for row, verdict in zip(ANSWERS, own, strict=True) if verdict.reward != 1.0] == []
+    assert [row["source"] for row, result in zip(ANSWERS, own, strict=True) if result.reward != 1.0] == []
     others = answers[1:] + answers[:1]
     wrong = MathVerify().grade(prompts, [f"\\boxed{{{answer}}}" for answer in others])
     assert [(a, b) for a, b, v in zip(answers, others, wrong, strict=True) if v.reward] == []
@@ -109,8 +109,8 @@ def test_every_reference_verifies_against_itself_and_against_no_other():
 def test_every_reference_of_whole_benchmarks_verifies_against_itself():
     lines = [line for path in sorted(Path(BENCHMARKS).glob("*.jsonl")) for line in path.read_text().splitlines()]
     answers = [str(json.loads(line)["answer"]) for line in lines]
-    verdicts = MathVerify().grade([prompt(answer) for answer in answers], [f"\\boxed{{{a}}}" for a in answers])
-    assert [answer for answer, verdict in zip(answers, verdicts, strict=True) if verdict.reward != 1.0] == []
+    grades = MathVerify().grade([prompt(answer) for answer in answers], [f"\\boxed{{{a}}}" for a in answers])
+    assert [answer for answer, result in zip(answers, grades, strict=True) if result.reward != 1.0] == []
 
 
 def test_without_a_reference_nothing_is_right():
@@ -120,8 +120,8 @@ def test_without_a_reference_nothing_is_right():
 def test_equal_expressions_are_one_vote():
     votes = [MathVerify().final_answer(text) for text in ("\\boxed{12}", "so it is 12", "13", "none")]
     assert votes == ["12", "12", "13", None]
-    verdicts = MathVerify().grade([prompt("12")] * 2, ["\\boxed{12}", "13"])
-    assert [verdict.answer for verdict in verdicts] == ["12", "13"]
+    grades = MathVerify().grade([prompt("12")] * 2, ["\\boxed{12}", "13"])
+    assert [result.answer for result in grades] == ["12", "13"]
 
 
 HOSTILE = {
@@ -147,9 +147,9 @@ def test_nothing_that_a_student_can_write_hangs_or_kills_the_trainer(tmp_path):
     verifier = MathVerify(timeout=0.5)
     responses = [text.replace("PLACE", str(tmp_path / "touched")) for text in HOSTILE.values()]
     began = time.monotonic()
-    verdicts = verifier.grade([prompt("12")] * len(responses), responses)
+    grades = verifier.grade([prompt("12")] * len(responses), responses)
     assert time.monotonic() - began < 60
-    assert [verdict.reward for verdict in verdicts] == [0.0] * len(responses)
+    assert [result.reward for result in grades] == [0.0] * len(responses)
     assert not (tmp_path / "touched").exists()
     assert verifier(prompt("12"), "\\boxed{12}") == 1.0  # the workers that died have been replaced
 
@@ -179,7 +179,7 @@ def test_a_worker_that_cannot_start_is_an_error_and_no_wrong_answer():
 
 def test_a_worker_that_cannot_start_is_refused_before_the_run(monkeypatch):
     monkeypatch.setattr(MathVerify, "module", "fireopd.verifiers.no_such_worker")
-    with pytest.raises(UserError, match=r"ours: 'MathVerify': a worker of .* did not start: .*No module named .*Mend"):
+    with pytest.raises(UserError, match=r"ours: 'MathVerify': a worker of .* did not start: .*No module named .*Fix"):
         MathVerify().check("ours", [])
 
 

@@ -68,9 +68,9 @@ def test_an_answer_over_which_a_grader_stumbles_is_wrong():
 def test_an_answer_that_takes_for_ever_is_wrong_and_the_next_is_graded():
     (text,) = source({"countdown": {}}, num_training=1).training(0)
     answers = ["9**9**9**9", "(" * 10_000, text.answer]
-    verdicts = ReasoningGymVerifier(timeout=1.0).grade([prompt(text)] * 3, [f"<answer>{a}</answer>" for a in answers])
-    assert [v.reward for v in verdicts][-1] == 1.0
-    assert max(v.reward for v in verdicts[:-1]) < 1.0
+    grades = ReasoningGymVerifier(timeout=1.0).grade([prompt(text)] * 3, [f"<answer>{a}</answer>" for a in answers])
+    assert [v.reward for v in grades][-1] == 1.0
+    assert max(v.reward for v in grades[:-1]) < 1.0
 
 
 def test_prompts_can_go_from_process_to_process():
@@ -124,7 +124,7 @@ def test_the_verifier_refuses_before_the_run_what_it_cannot_grade(monkeypatch):
     ReasoningGymVerifier().check("ours", [prompt(text)])
     for details in ({}, {"task": "countdown"}):
         other = Prompt((), "t", "t", "1", "x.jsonl:3", details=details)
-        with pytest.raises(UserError, match=r"ours: .*x.jsonl:3 does not say which problem of reasoning-gym it is"):
+        with pytest.raises(UserError, match=r"ours: .*x.jsonl:3 is not a problem of reasoning-gym"):
             ReasoningGymVerifier().check("ours", [prompt(text), other])
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(UserError, match=r"ours: .*needs reasoning_gym.*pip install 'fireopd\[reasoning-gym\]'"):

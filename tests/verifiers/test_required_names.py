@@ -2,7 +2,7 @@
 
 import pytest
 
-from fireopd.verifiers.required_names import asked, used
+from fireopd.verifiers.required_names import required_names, used_names
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from fireopd.verifiers.required_names import asked, used
     ],
 )
 def test_which_names_of_tests_are_the_programs(code, names, of_the_program):
-    assert used(code) == names
-    assert asked(code, "") == of_the_program
+    assert used_names(code) == names
+    assert required_names(code, "") == of_the_program
     prelude = "import f\ndef g(h): pass\n"
-    assert asked(code, prelude) == of_the_program - {"f", "g"}
+    assert required_names(code, prelude) == of_the_program - {"f", "g"}

@@ -132,9 +132,9 @@ def test_the_last_closed_block_is_the_program():
     tests = prompt(tests=["assert double(1) == 2"])
     verifier = UnitTests(**LIMITS)
     responses = [first, last + "\n" + first, first + "\n" + last, first[:-3], DOUBLE, "", f"~~~~\n{DOUBLE}\n~~~~"]
-    verdicts = verifier.grade([tests] * len(responses), responses)
-    assert [verdict.reward for verdict in verdicts] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
-    assert [verdict.answer for verdict in verdicts][:4] == [DOUBLE, DOUBLE, "def double(x):\n    return 0", None]
+    grades = verifier.grade([tests] * len(responses), responses)
+    assert [result.reward for result in grades] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    assert [result.answer for result in grades][:4] == [DOUBLE, DOUBLE, "def double(x):\n    return 0", None]
 
 
 def test_without_tests_nothing_is_right():
@@ -158,7 +158,7 @@ def test_without_tests_nothing_is_right():
     ],
 )
 def test_a_prompt_whose_answer_holds_no_tests_is_refused_before_the_run(answer):
-    with pytest.raises(UserError, match=r"^ours: 'tasks.jsonl:7': its answer holds no tests.*Give JSON"):
+    with pytest.raises(UserError, match=r"^ours: 'tasks.jsonl:7': its answer has no valid tests.*Give JSON"):
         UnitTests().check("ours", [Prompt((), "t", "code", answer, "tasks.jsonl:7")])
 
 
@@ -221,10 +221,10 @@ def test_what_is_not_refused_for_its_size_can_be_passed():
 
 def test_no_worker_starts_with_less_isolation_than_is_allowed(monkeypatch):
     """A later worker, too, though the machine may offer less by then."""
-    pool = workers.Pool(unit_tests.JAILER, ("no_such_isolation",), 1)
-    with pytest.raises(workers.WorkerError, match="none of no_such_isolation works here"):
-        pool.told()
-    monkeypatch.setattr(unit_tests, "strongest", lambda isolations: isolations[-1])
+    pool = workers.Pool(unit_tests.SUPERVISOR, ("no_such_isolation",), 1)
+    with pytest.raises(workers.WorkerError, match="supports no isolation of no_such_isolation"):
+        pool.greeting()
+    monkeypatch.setattr(unit_tests, "strongest_isolation", lambda isolations: isolations[-1])
     assert UnitTests()._pool().settings == ("landlock",)
     assert UnitTests(allow_weak=True)._pool().settings == ("none",)
 
@@ -232,7 +232,7 @@ def test_no_worker_starts_with_less_isolation_than_is_allowed(monkeypatch):
 def test_without_isolation_programs_run_only_if_the_user_says_so(monkeypatch):
     monkeypatch.setattr(unit_tests, "ISOLATIONS", ("nothing",))
     good = prompt(tests=["assert double(1) == 2"])
-    with pytest.raises(UserError, match=r"data.prompts.verifier.allow_weak: False: .*none of nothing works here"):
+    with pytest.raises(UserError, match=r"data.prompts.verifier.allow_weak: False: .*supports no isolation of nothing"):
         UnitTests().check("data.prompts.verifier", [good])
     with pytest.raises(workers.WorkerError):
         UnitTests()(good, f"```\n{DOUBLE}\n```")

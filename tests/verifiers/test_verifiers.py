@@ -3,7 +3,7 @@
 import pytest
 
 from fireopd.types import Prompt
-from fireopd.verifiers import ExactMatch, FinalAnswer, Verdict
+from fireopd.verifiers import ExactMatch, FinalAnswer, Grade
 
 
 def prompt(answer):
@@ -39,5 +39,5 @@ def test_final_answer_is_what_follows_the_last_marker():
 
 
 def test_grading_many_is_grading_each():
-    verdicts = FinalAnswer().grade([prompt("7"), prompt("8"), prompt(None)], ["#7", "#7", "none"])
-    assert verdicts == [Verdict(1.0, "7"), Verdict(0.0, "7"), Verdict(0.0, None)]
+    grades = FinalAnswer().grade([prompt("7"), prompt("8"), prompt(None)], ["#7", "#7", "none"])
+    assert grades == [Grade(1.0, "7"), Grade(0.0, "7"), Grade(0.0, None)]

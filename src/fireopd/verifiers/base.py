@@ -1,4 +1,4 @@
-"""What a verifier is. Verifiers grade responses without a model. Entry-point group: `fireopd.verifiers`."""
+"""Base class of verifiers, which grade responses without a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,40 +6,46 @@ from dataclasses import dataclass
 
 from fireopd.types import Prompt
 
+__all__ = ["Grade", "Verdict", "Verifier"]
+
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a verifier says of one response."""
+class Grade:
+    """Grade of one response."""
 
     reward: float
-    """Grade in [0, 1]."""
+    """Reward in [0, 1]."""
     answer: str | None
-    """The answer that the response comes to, as it counts in a majority vote; None if it has none."""
+    """Final answer of the response in the form that is counted in a majority vote; None if there is no answer."""
+
+
+Verdict = Grade
+"""Old name of `Grade`, until version 0.3."""
 
 
 class Verifier(ABC):
-    """Grades a response."""
+    """Grades responses."""
 
     @abstractmethod
     def __call__(self, prompt: Prompt, response: str) -> float:
-        """Return a grade in [0, 1]; whatever the response holds, this neither hangs nor raises."""
+        """Return a reward in [0, 1]. Must neither hang nor raise for any response."""
 
     @abstractmethod
     def final_answer(self, response: str) -> str | None:
-        """Return the answer that the response comes to, as it counts in a majority vote; None if it has none."""
+        """Return the final answer in the form that is counted in a majority vote; None if there is no answer."""
 
-    def grade(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Verdict]:
-        """Grade responses one by one; a verifier that can grade several at a time does so here."""
+    def grade(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Grade]:
+        """Return the grades of responses. Override this to grade several responses in parallel."""
         pairs = zip(prompts, responses, strict=True)
-        return [Verdict(self(prompt, response), self.final_answer(response)) for prompt, response in pairs]
+        return [Grade(self(prompt, response), self.final_answer(response)) for prompt, response in pairs]
 
-    def check(self, key: str, prompts: Sequence[Prompt]) -> None:  # noqa: B027 - most have nothing to refuse
-        """Check, before anything expensive starts, that responses to the prompts can be graded here.
+    def check(self, key: str, prompts: Sequence[Prompt]) -> None:  # noqa: B027 - optional
+        """Check before the run that responses to the prompts can be graded on this machine.
 
         Args:
-            key: the setting that holds this verifier, for the message.
-            prompts: all prompts of the run.
+            key: setting of this verifier, for error messages.
+            prompts: all prompts of the run that this verifier grades.
 
         Raises:
-            UserError: if they cannot.
+            UserError: if they cannot be graded.
         """

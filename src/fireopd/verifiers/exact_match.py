@@ -1,25 +1,27 @@
-"""Grading by the text of the whole response."""
+"""Comparison of the whole response with the reference answer."""
 
 from dataclasses import dataclass
 
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Verifier
 
+__all__ = ["ExactMatch"]
+
 
 @dataclass(frozen=True)
 class ExactMatch(Verifier):
-    """Right if the whole response is the reference answer, after what both are brought to."""
+    """Correct if the normalized response equals the normalized reference answer."""
 
     ignore_blanks: bool = True
-    """Take every run of blanks and line ends for one blank, and none at either end."""
+    """Collapse whitespace to single spaces, and strip it at both ends."""
     ignore_case: bool = False
-    """Take capital letters for small ones."""
+    """Ignore the case of letters."""
 
     def __call__(self, prompt: Prompt, response: str) -> float:
-        """Return 1 or 0; a prompt without a reference answer is never answered rightly."""
+        """Return 1 for a correct response, else 0; without a reference answer, return 0."""
         return float(prompt.answer is not None and self.final_answer(response) == self.final_answer(prompt.answer))
 
     def final_answer(self, response: str) -> str:
-        """Return the response as it is compared."""
+        """Return the normalized response."""
         text = " ".join(response.split()) if self.ignore_blanks else response
         return text.casefold() if self.ignore_case else text

@@ -1,25 +1,27 @@
-"""Grading by the text that stands after a marker."""
+"""Comparison of the text after a marker with the reference answer."""
 
 from dataclasses import dataclass
 
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Verifier
 
+__all__ = ["FinalAnswer"]
+
 
 @dataclass(frozen=True)
 class FinalAnswer(Verifier):
-    """Right if what follows the last marker is the reference answer, surrounding blanks aside."""
+    """Correct if the text after the last marker equals the reference answer, apart from surrounding whitespace."""
 
     marker: str = "#"
-    """Stands before the answer, for example `#` or `####`; empty to compare the whole response."""
+    """Marker before the answer, for example `#` or `####`; empty to compare the whole response."""
 
     def __call__(self, prompt: Prompt, response: str) -> float:
-        """Return 1 or 0; a prompt without a reference answer is never answered rightly."""
+        """Return 1 for a correct response, else 0; without a reference answer, return 0."""
         answer = self.final_answer(response)
         return float(answer is not None and prompt.answer is not None and answer == prompt.answer.strip())
 
     def final_answer(self, response: str) -> str | None:
-        """Return what follows the last marker."""
+        """Return the text after the last marker, or None."""
         if not self.marker:
             return response.strip()
         _, marker, answer = response.rpartition(self.marker)

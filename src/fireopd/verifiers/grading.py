@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from fireopd.types import Prompt
-from fireopd.verifiers.base import Verdict, Verifier
+from fireopd.verifiers.base import Grade, Verifier
+
+__all__ = ["check_verifiers", "grade", "rewards_and_votes", "rows_by_source"]
 
 
-def grade(prompts: Sequence[Prompt], responses: Sequence[str], verifiers: Mapping[str, Verifier]) -> list[Verdict]:
+def grade(prompts: Sequence[Prompt], responses: Sequence[str], verifiers: Mapping[str, Verifier]) -> list[Grade]:
     """Grade each response with the verifier of its prompt's source.
 
     Args:
@@ -22,12 +24,12 @@ def grade(prompts: Sequence[Prompt], responses: Sequence[str], verifiers: Mappin
         ValueError: if there is no verifier for the source of a prompt.
     """
     check_verifiers(prompts, verifiers)
-    verdicts: list[Verdict | None] = [None] * len(prompts)
+    grades: list[Grade | None] = [None] * len(prompts)
     for source, rows in rows_by_source(prompts).items():
         found = verifiers[source].grade([prompts[row] for row in rows], [responses[row] for row in rows])
-        for row, verdict in zip(rows, found, strict=True):
-            verdicts[row] = verdict
-    return cast(list[Verdict], verdicts)
+        for row, grade_of_row in zip(rows, found, strict=True):
+            grades[row] = grade_of_row
+    return cast(list[Grade], grades)
 
 
 def rows_by_source(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
@@ -51,8 +53,8 @@ def check_verifiers(prompts: Sequence[Prompt], verifiers: Mapping[str, Verifier]
             raise ValueError(f"the {source} has no verifier for the responses to {prompt.id}{known}")
 
 
-def ballot(verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
-    """Return the rewards, float32 [B], and the votes, int64 [B]: equal for equal final answers, -1 for none."""
+def rewards_and_votes(grades: Sequence[Grade]) -> tuple[Tensor, Tensor]:
+    """Return rewards, float32 [B], and votes, int64 [B]: equal for equal final answers, -1 without an answer."""
     numbers: dict[str, int] = {}
-    votes = [-1 if v.answer is None else numbers.setdefault(v.answer, len(numbers)) for v in verdicts]
-    return torch.tensor([v.reward for v in verdicts], dtype=torch.float32), torch.tensor(votes, dtype=torch.int64)
+    votes = [-1 if g.answer is None else numbers.setdefault(g.answer, len(numbers)) for g in grades]
+    return torch.tensor([g.reward for g in grades], dtype=torch.float32), torch.tensor(votes, dtype=torch.int64)

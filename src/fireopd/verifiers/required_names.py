@@ -1,25 +1,27 @@
-"""The names that tests use: which of them a program has to define."""
+"""Names that tests require a program to define."""
 
 import builtins
 import sys
 from collections.abc import Iterator
 from symtable import SymbolTable, symtable
 
+__all__ = ["required_names", "used_names"]
 
-def asked(code: str, prelude: str) -> set[str]:
-    """Return the names that tests take from the program: neither their own, nor the prelude's, nor Python's.
+
+def required_names(code: str, prelude: str) -> set[str]:
+    """Return the names that tests use and neither the tests nor the prelude nor Python define.
 
     Raises:
-        SyntaxError: if there is no such code.
+        SyntaxError: if code or prelude is invalid.
     """
-    return used(code) - _bound(code) - _bound(prelude) - vars(builtins).keys() - sys.stdlib_module_names
+    return used_names(code) - _bound(code) - _bound(prelude) - vars(builtins).keys() - sys.stdlib_module_names
 
 
-def used(code: str) -> set[str]:
-    """Return all global names that code uses, in its functions too.
+def used_names(code: str) -> set[str]:
+    """Return all global names that code uses, also within functions.
 
     Raises:
-        SyntaxError: if it is no code.
+        SyntaxError: if the code is invalid.
     """
     return {
         symbol.get_name()
@@ -30,7 +32,7 @@ def used(code: str) -> set[str]:
 
 
 def _bound(code: str) -> set[str]:
-    """Return all global names that code gives a value, be it a function or a module."""
+    """Return all global names that code assigns, defines or imports."""
     return {
         symbol.get_name()
         for table in _tables(symtable(code, "tests.py", "exec"))

@@ -15,13 +15,13 @@ RIGHT = "def f(x):\n    return 2 * x\n"
 TESTS = "assert f(2) == 4\nassert f(21) == 42\nassert f(2) * 10 == 40"
 
 
-class Jailer:
+class Sandbox:
     """The worker process of a sandbox."""
 
     def __init__(self, isolation):
         self.isolation = isolation
-        self.pool = workers.Pool("fireopd.verifiers.sandbox.jailer", (isolation,), 1)
-        assert self.pool.told() == isolation
+        self.pool = workers.Pool("fireopd.verifiers.sandbox.supervisor", (isolation,), 1)
+        assert self.pool.greeting() == isolation
 
     @property
     def process(self):
@@ -43,19 +43,19 @@ class Jailer:
 
 
 @pytest.fixture(scope="module", params=["namespaces", "landlock"])
-def jailer(request):
+def sandbox(request):
     try:
-        return Jailer(request.param)
+        return Sandbox(request.param)
     except workers.WorkerError:
         pytest.skip(f"this machine does not offer {request.param}")
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(jailer):
+def nothing_is_left(sandbox):
     """The trainer lives, and of each program no process and no file is left."""
-    worker, files = jailer.process, set(Path("/tmp").glob("fireopd-*"))
+    worker, files = sandbox.process, set(Path("/tmp").glob("fireopd-*"))
     yield
-    assert jailer.passes(RIGHT)
+    assert sandbox.passes(RIGHT)
     deadline = time.monotonic() + 5
     while left := of_the_session(worker) - {worker}:
         assert time.monotonic() < deadline, f"processes that are left: {left}"
@@ -110,8 +110,8 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_no_result_can_be_forged(jailer, name):
-    assert not jailer.passes(FORGERIES[name], wall_seconds=5.0)
+def test_no_result_can_be_forged(sandbox, name):
+    assert not sandbox.passes(FORGERIES[name], wall_seconds=5.0)
 
 
 BOMBS = {
@@ -135,9 +135,9 @@ BOMBS = {
 }
 
 
-def test_no_program_hangs(jailer):
+def test_no_program_hangs(sandbox):
     """Several at a time, so that sleeping ones do not add up."""
-    pool = workers.Pool("fireopd.verifiers.sandbox.jailer", (jailer.isolation,), 4)
+    pool = workers.Pool("fireopd.verifiers.sandbox.supervisor", (sandbox.isolation,), 4)
     limits = {"limits": LIMITS, "wall_seconds": 3.0}
     tested = [{"program": bomb, "inputs": None} | limits for bomb in BOMBS.values()]
     run = [{"program": BOMBS[name], "inputs": [""]} | limits for name in ("a loop", "output", "a fork bomb")]
@@ -153,9 +153,9 @@ def test_no_program_hangs(jailer):
             worker.close()
 
 
-def test_a_program_that_waits_ends_when_its_time_is_over(jailer):
+def test_a_program_that_waits_ends_when_its_time_is_over(sandbox):
     began = time.monotonic()
-    assert not jailer.passes("import time\ntime.sleep(1000)", wall_seconds=0.5)
+    assert not sandbox.passes("import time\ntime.sleep(1000)", wall_seconds=0.5)
     assert 0.5 <= time.monotonic() - began < 5
 
 
@@ -199,9 +199,9 @@ PROCESSES = {
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_there_are_no_other_processes(jailer, name):
+def test_there_are_no_other_processes(sandbox, name):
     program = attempt(PROCESSES[name], PARENT=os.getpid(), GROUP=os.getpgid(0))
-    assert jailer.output(program) in ("refused\n", None)
+    assert sandbox.output(program) in ("refused\n", None)
 
 
 SOCKETS = {
@@ -221,7 +221,7 @@ SOCKETS = {
 
 
 @pytest.mark.parametrize("name", SOCKETS)
-def test_there_is_no_network(jailer, name, tmp_path):
+def test_there_is_no_network(sandbox, name, tmp_path):
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.socket(socket.AF_UNIX) as local,
@@ -230,12 +230,12 @@ def test_there_is_no_network(jailer, name, tmp_path):
     ):
         local.bind(str(tmp_path / "socket"))
         local.listen()
-        own = f"fireopd-{os.getpid()}-{jailer.isolation}"
+        own = f"fireopd-{os.getpid()}-{sandbox.isolation}"
         abstract.bind("\0" + own)
         abstract.listen()
         datagrams.bind("\0" + own + "-datagrams")
         settings = {"PORT": server.getsockname()[1], "PATH": str(tmp_path / "socket"), "NAME": own}
-        assert jailer.output(attempt(SOCKETS[name], **settings)) == "refused\n"
+        assert sandbox.output(attempt(SOCKETS[name], **settings)) == "refused\n"
 
 
 WRITES = {
@@ -267,14 +267,14 @@ WRITES = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_nothing_outside_is_written(jailer, name, tmp_path):
+def test_nothing_outside_is_written(sandbox, name, tmp_path):
     tmp_path.chmod(0o777)
     old = tmp_path / "old"
     old.write_text("as it was")
     old.chmod(0o666)
     before = old.stat()
-    output = jailer.output(attempt(WRITES[name], PLACE=str(tmp_path)))
-    # In namespaces the root belongs to the jail alone.
+    output = sandbox.output(attempt(WRITES[name], PLACE=str(tmp_path)))
+    # With namespaces, the root belongs to the sandbox process alone.
     assert output == "refused\n"
     assert os.listdir(tmp_path) == ["old"]
     assert old.read_text() == "as it was"
@@ -302,18 +302,18 @@ READS = {
 
 
 @pytest.mark.parametrize("name", READS)
-def test_nothing_outside_is_read(jailer, name, tmp_path):
+def test_nothing_outside_is_read(sandbox, name, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("secret")
     program = attempt(READS[name], PARENT=os.getpid(), SECRET=str(secret))
-    assert jailer.output(program) == "refused\n"
+    assert sandbox.output(program) == "refused\n"
 
 
 @pytest.mark.parametrize("flags", [0, socket.SOCK_NONBLOCK, socket.SOCK_CLOEXEC])
-def test_a_pair_of_streams_is_a_programs_own(jailer, flags):
+def test_a_pair_of_streams_is_a_programs_own(sandbox, flags):
     """It connects threads with one another, and asyncio with itself."""
     body = "one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | FLAGS)\none.sendall(b'x')\ntwo.recv(1)"
-    assert jailer.output(attempt(body, FLAGS=int(flags))) == "done\n"
+    assert sandbox.output(attempt(body, FLAGS=int(flags))) == "done\n"
 
 
 @pytest.mark.parametrize("known", [0, 1, 2])
@@ -327,29 +327,29 @@ def test_a_landlock_that_does_not_keep_files_from_being_cut_short_does_not_count
         landlock.restrict()
 
 
-def test_a_program_knows_no_variables_but_its_own(jailer, monkeypatch):
+def test_a_program_knows_no_variables_but_its_own(sandbox, monkeypatch):
     monkeypatch.setenv("FIREOPD_SECRET", "secret")
-    known = jailer.output("import os\nprint(*sorted(os.environ))").split()
+    known = sandbox.output("import os\nprint(*sorted(os.environ))").split()
     assert known == ["HOME", "LANG", "PATH", "TMPDIR"]
     in_memory = "import ctypes\nenviron = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), 'environ')\ni = 0\n"
     in_memory += "while environ and environ[i]:\n    print(environ[i])\n    i += 1"
-    assert "secret" not in jailer.output(in_memory)
+    assert "secret" not in sandbox.output(in_memory)
 
 
-def test_a_programs_own_folder_is_small_and_empty(jailer):
+def test_a_programs_own_folder_is_small_and_empty(sandbox):
     fill = "import os\nif EMPTY:\n    print(os.listdir('.'))\nn = 0\ntry:\n    while True:\n        n += 1\n"
     fill += "        open(f'{n}', 'wb').write(bytes(2**20))\nexcept OSError:\n    print(n)"
-    writable = jailer.isolation == "namespaces"
+    writable = sandbox.isolation == "namespaces"
     for _ in range(2):
-        output = jailer.output(f"EMPTY = {writable}\n{fill}").split()
+        output = sandbox.output(f"EMPTY = {writable}\n{fill}").split()
         assert output[:-1] == ["[]"] * writable
         assert int(output[-1]) == (LIMITS["disk_mib"] + 1 if writable else 1)
     many = "n = 0\ntry:\n    while n < 10000:\n        n += 1\n        open(str(n), 'w').close()\nexcept OSError:\n"
     many += "    print(n)"
-    assert int(jailer.output(many)) <= 4096
+    assert int(sandbox.output(many)) <= 4096
 
 
-def test_the_tests_are_out_of_the_programs_sight(jailer):
+def test_the_tests_are_out_of_the_programs_sight(sandbox):
     """Not even a copy of them is in the memory of the program's process."""
     search = """
 import gc, sys
@@ -367,13 +367,13 @@ def f(x):
                 return "found"
     return "nothing"
 """
-    assert jailer.ask(search, "assert f(1) == 'nothing'  # open-sesame") is True
-    assert jailer.ask(search + "\nkept = 'open-sesame'", "assert f(1) == 'found'") is True
+    assert sandbox.ask(search, "assert f(1) == 'nothing'  # open-sesame") is True
+    assert sandbox.ask(search + "\nkept = 'open-sesame'", "assert f(1) == 'found'") is True
 
 
-def test_a_jail_ends_with_its_worker(jailer):
-    pool = workers.Pool("fireopd.verifiers.sandbox.jailer", (jailer.isolation,), 1)
-    pool.told()
+def test_a_sandbox_process_ends_with_its_worker(sandbox):
+    pool = workers.Pool("fireopd.verifiers.sandbox.supervisor", (sandbox.isolation,), 1)
+    pool.greeting()
     worker = pool.idle.queue[0]
     job = {"program": "import time\ntime.sleep(1000)", "inputs": None, "limits": LIMITS, "wall_seconds": 60.0}
     with pytest.raises(TimeoutError):

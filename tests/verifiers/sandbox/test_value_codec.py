@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fireopd.verifiers.sandbox.namespaces import spare_user
+from fireopd.verifiers.sandbox.namespaces import unused_user
 from fireopd.verifiers.sandbox.value_codec import decode, encode, update
 
 
@@ -58,7 +58,7 @@ def test_what_changed_in_place_is_changed_here():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 65536, 4294967295])
-def test_a_user_id_lies_within_the_map_and_is_not_the_jailers(count):
-    users = {spare_user(f"         0       1000 {count}\n", process) for process in range(1, 1000)}
+def test_a_user_id_lies_within_the_map_and_is_not_that_of_the_supervisor(count):
+    users = {unused_user(f"         0       1000 {count}\n", process) for process in range(1, 1000)}
     assert all(0 <= user < count for user in users)
     assert count < 65536 or (0 not in users and len(users) == 999)

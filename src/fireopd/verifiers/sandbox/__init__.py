@@ -1,10 +1,23 @@
-"""Running programs that nobody has read, so that nothing that they do is felt outside.
+"""Sandbox for untrusted code.
 
-- `jailer.py`: a worker process that locks itself in, and has each program run in a jail of its own
-- `jail.py`: what a jail is: limits, no privileges, no network, no other processes; made of `namespaces.py` or
-  `landlock.py`, and of `seccomp.py`
-- `programs.py`: the process in which a program runs; `testers.py`: the one that tests it; `values.py`: what goes
-  from one to the other
+- `supervisor.py`: worker process that isolates itself and starts one sandbox process per program
+- `sandbox_process.py`: the sandbox process, with its limits and isolation (`namespaces.py` or `landlock.py`, and
+  `seccomp.py`)
+- `program_runner.py`: process in which a program runs; `test_runner.py`: process that tests it; `value_codec.py`:
+  values that they exchange
 
-Nothing here is imported by the trainer, and nothing here imports torch.
+The trainer imports nothing from here, and nothing here imports torch.
 """
+
+__all__ = [
+    "landlock",
+    "namespaces",
+    "program_runner",
+    "readable_paths",
+    "sandbox_process",
+    "seccomp",
+    "supervisor",
+    "syscalls",
+    "test_runner",
+    "value_codec",
+]

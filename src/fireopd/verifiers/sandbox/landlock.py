@@ -1,7 +1,9 @@
-"""Isolation by Landlock, where namespaces are forbidden: a program reads Python and libraries, and writes nothing.
+"""Isolation by Landlock, for machines without user namespaces.
 
-What Landlock leaves open (sockets, signals, owners and times of files, files opened neither to read nor to write)
-`seccomp.py` closes.
+Programs can read Python and the libraries, and cannot write anything.
+
+`seccomp.py` covers what Landlock does not restrict: sockets, signals, owners and times of files, and files opened
+neither for reading nor for writing.
 """
 
 import ctypes
@@ -9,15 +11,17 @@ import os
 
 from fireopd.verifiers.sandbox import readable_paths, syscalls
 
+__all__ = ["RIGHTS", "restrict", "version"]
+
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 0x1, 0x2, 0x4, 0x8
 RIGHTS = {3: (1 << 15) - 1, 5: (1 << 16) - 1}
-"""All rights to files by the version of Landlock that brought the last of them: to cut a file short, which a program
-could do to any file before; to control a device."""
+"""All file access rights by the version of Landlock that added the last of them: truncation (3), ioctl on devices (5).
+Before version 3, programs could truncate any file."""
 
 
 def version() -> int:
-    """Return the kernel's version of Landlock; 0 if it has none."""
+    """Return the Landlock version of the kernel, 0 without Landlock."""
     try:
         return syscalls.call("syscall", CREATE_RULESET, None, 0, 1)
     except OSError:
@@ -25,17 +29,17 @@ def version() -> int:
 
 
 def restrict() -> None:
-    """Restrict this process and all that come of it.
+    """Restrict this process and its descendants.
 
     Raises:
-        OSError: if the machine does not allow it, or its Landlock is older than version 3, of Linux 6.2.
+        OSError: if the machine does not allow it, or its Landlock is older than version 3 (Linux 6.2).
     """
     known = version()
     if known < min(RIGHTS):
-        raise OSError("no Landlock that keeps files from being cut short")
+        raise OSError("Landlock is missing or cannot prevent the truncation of files")
     handled = (ctypes.c_uint64 * 1)(RIGHTS[max(first for first in RIGHTS if first <= known)])
     rules = syscalls.call("syscall", CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
-    for path in readable_paths.readable():
+    for path in readable_paths.find_readable():
         _allow(rules, path, READ_FILE | EXECUTE | (READ_DIR if os.path.isdir(path) else 0))
     for path in readable_paths.DEVICES:
         if os.path.exists(path):

@@ -1,12 +1,14 @@
-"""Isolation by namespaces: a world of its own with nothing in it but Python, without network and other processes.
+"""Isolation by namespaces: a file system that contains only Python, no network, and no other processes.
 
-The jailer goes into one world for good; each program gets a list of processes and an empty folder of its own in it.
+The supervisor enters new namespaces permanently; each program gets its own PID namespace and an empty folder.
 """
 
 import ctypes
 import os
 
 from fireopd.verifiers.sandbox import readable_paths, syscalls
+
+__all__ = ["HOME", "ROOT", "TEMPORARY", "enter", "mount_home", "unshare_processes", "unused_user"]
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 0x2, 0x4, 0x1000, 0x4000, 0x40000
@@ -16,25 +18,25 @@ AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SYS_MOUNT_SETATTR = 442
 ROOT = "/proc"
-"""The folder on which the new root is built: one that is everywhere, and of which nothing is taken over."""
+"""Mount point of the new root: a folder that exists everywhere and that the new root does not contain."""
 HOME = "/program"
-"""The one folder that a program can write in."""
+"""The only folder that a program can write to."""
 TEMPORARY = "/tmp"
-"""The same folder by its usual name, unless Python or packages lie in there."""
+"""Link to the same folder, unless Python or packages are installed there."""
 
 
 def enter() -> str:
-    """Take this process, the jailer, out of the machine's network and files; return its map of user ids.
+    """Isolate this process from network and file system, and return its user id map.
 
     Raises:
         OSError: if the machine does not allow it.
     """
     user, group = os.geteuid(), os.getegid()
-    worlds = NEWNS | NEWNET | NEWIPC | NEWUTS
+    flags = NEWNS | NEWNET | NEWIPC | NEWUTS
     try:
-        syscalls.call("unshare", worlds)
+        syscalls.call("unshare", flags)
     except PermissionError:
-        syscalls.call("unshare", worlds | NEWUSER)
+        syscalls.call("unshare", flags | NEWUSER)
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"0 {user} 1")
         _write("/proc/self/gid_map", f"0 {group} 1")
@@ -48,8 +50,8 @@ def enter() -> str:
     return user_map
 
 
-def part() -> None:
-    """Give the children of this process a list of processes of their own; the first of them ends all others.
+def unshare_processes() -> None:
+    """Put the children of this process into a new PID namespace; the end of the first child ends all others.
 
     Raises:
         OSError: if the machine does not allow it.
@@ -57,19 +59,19 @@ def part() -> None:
     syscalls.call("unshare", NEWPID | NEWNS | NEWIPC)
 
 
-def furnish(disk: int, user: int) -> None:
-    """Make an empty folder of `disk` bytes for a program, in memory, which ends with it; and go there."""
+def mount_home(disk: int, user: int) -> None:
+    """Mount an empty in-memory folder of `disk` bytes for a program, and change to it. It ends with the program."""
     options = f"size={disk},nr_inodes=4096,mode=700,uid={user},gid={user}"
     syscalls.call("mount", b"program", HOME.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options.encode())
     os.chdir(HOME)
 
 
-def spare_user(user_map: str, process: int) -> int:
-    """Return a user id that nobody else has, so that a program's threads are counted alone.
+def unused_user(user_map: str, process: int) -> int:
+    """Return a user id that no other process has, so that the thread limit applies to one program.
 
     Args:
-        user_map: what /proc/self/uid_map holds.
-        process: id of a process, different for all that run.
+        user_map: content of /proc/self/uid_map.
+        process: process id, different for all running programs.
     """
     first, _, count = (int(number) for number in user_map.split()[:3])
     return first if count < 3 else first + count - 3 - process % (count // 2)
@@ -77,13 +79,13 @@ def spare_user(user_map: str, process: int) -> int:
 
 def _build() -> None:
     syscalls.call("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
-    shown = [*readable_paths.readable(), *readable_paths.DEVICES]
-    # What has to be told apart before /proc is built over: folders from files.
-    folders = {path: os.path.isdir(path) for path in shown if os.path.exists(path)}
+    visible = [*readable_paths.find_readable(), *readable_paths.DEVICES]
+    # Look before the new root covers /proc, which some paths are links into.
+    folders = {path: os.path.isdir(path) for path in visible if os.path.exists(path)}
     syscalls.call("mount", b"root", ROOT.encode(), b"tmpfs", MS_NOSUID, b"size=1m,mode=755")
-    for path, folder in folders.items():
+    for path, is_folder in folders.items():
         place = ROOT + path
-        if folder:
+        if is_folder:
             os.makedirs(place)
         else:
             os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -97,8 +99,8 @@ def _build() -> None:
 
 
 def _restrict(place: str, attributes: int, scope: int) -> None:
-    wanted = (ctypes.c_uint64 * 4)(attributes)
-    syscalls.call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, place.encode(), scope, wanted, ctypes.sizeof(wanted))
+    request = (ctypes.c_uint64 * 4)(attributes)
+    syscalls.call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, place.encode(), scope, request, ctypes.sizeof(request))
 
 
 def _write(path: str, text: str) -> None:

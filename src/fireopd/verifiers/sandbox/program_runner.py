@@ -1,4 +1,4 @@
-"""The process in which a program runs. Nothing that is here when it starts is worth knowing: no test, no result."""
+"""Process in which a program runs. When the program starts, the process contains neither tests nor results."""
 
 import builtins
 import itertools
@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 from fireopd.verifiers.sandbox import value_codec
 from fireopd.verifiers.workers import json_messages
 
+__all__ = ["ObjectTable", "execute", "run", "serve"]
+
 
 def execute(source: str, name: str) -> dict[str, Any]:
-    """Run a program as a module of a name, and return what it has defined."""
+    """Run a program as a module with a name and return its globals."""
     module = types.ModuleType(name)
     sys.modules[name] = module
     sys.argv = ["program.py"]
@@ -23,7 +25,7 @@ def execute(source: str, name: str) -> dict[str, Any]:
 
 
 def run(source: str) -> NoReturn:
-    """Run a program with standard input and output, and exit as the interpreter would."""
+    """Run a program with standard input and output, and exit like the interpreter."""
     _open_standard_files()
     code = 1
     try:
@@ -42,12 +44,12 @@ def run(source: str) -> NoReturn:
 
 
 def serve(source: str, channel: socket.socket) -> NoReturn:
-    """Run a program, then do with what it defines whatever the tests ask for."""
+    """Run a program, then answer requests of the tests on the objects that it defines."""
     _open_standard_files()
     sys.set_int_max_str_digits(0)
     try:
         names = execute(source, "program")
-        objects = Objects(names)
+        objects = ObjectTable(names)
         json_messages.send(channel, "ready")
         while True:
             json_messages.send(channel, objects.answer(json_messages.receive(channel)))
@@ -61,18 +63,18 @@ def _open_standard_files() -> None:
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
-class Objects:
-    """What the program has defined and what came of it, by number."""
+class ObjectTable:
+    """Objects of the program that tests refer to by number."""
 
     def __init__(self, names: dict[str, Any]) -> None:
-        """Take the names that the program has defined."""
+        """Store the globals of the program."""
         self.names = names
-        self.numbers = itertools.count()
-        self.referred: dict[int, Any] = {}
-        self.known: dict[int, int] = {}
+        self.next_number = itertools.count()
+        self.objects: dict[int, Any] = {}
+        self.numbers: dict[int, int] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return the value that was asked for, or the exception that came instead, as JSON."""
+        """Return the result of a request, or the exception that it raised, as JSON."""
         try:
             return self._do(**request)
         except BaseException as error:
@@ -85,16 +87,16 @@ class Objects:
             if parts not in self.names or isinstance(value, types.ModuleType):
                 raise NameError(parts)
             return {"value": self._encode(value)}
-        subject = self.referred[number]
-        given = value_codec.decode(parts, self.referred.__getitem__)
+        subject = self.objects[number]
+        argument = value_codec.decode(parts, self.objects.__getitem__)
         if action == "call":
-            arguments, named = given
+            arguments, named = argument
             result = subject(*arguments, **named)
-            after = value_codec.updated(arguments, named)
-            return {"value": self._encode(result), "after": [self._encode(argument) for argument in after]}
+            after = value_codec.argument_values(arguments, named)
+            return {"value": self._encode(result), "after": [self._encode(value) for value in after]}
         actions = {
-            "attribute": lambda: getattr(subject, given),
-            "item": lambda: subject[given],
+            "attribute": lambda: getattr(subject, argument),
+            "item": lambda: subject[argument],
             "length": lambda: len(subject),
             "truth": lambda: bool(subject),
             "text": lambda: str(subject),
@@ -107,7 +109,7 @@ class Objects:
         return value_codec.encode(value, self._refer)
 
     def _refer(self, value: Any) -> int:
-        if id(value) not in self.known:
-            self.known[id(value)] = next(self.numbers)
-            self.referred[self.known[id(value)]] = value
-        return self.known[id(value)]
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = next(self.next_number)
+            self.objects[self.numbers[id(value)]] = value
+        return self.numbers[id(value)]

@@ -1,6 +1,6 @@
-"""What a program may not ask of the kernel: sockets, other processes, and what no test of a program needs.
+"""System call filter of a program: no sockets, no other processes, and no calls that tests do not need.
 
-With no other process than the program's own, its limits are those of all that it does.
+Since a program cannot start processes, the limits of its process cover everything it does.
 """
 
 import ctypes
@@ -10,13 +10,15 @@ import struct
 
 from fireopd.verifiers.sandbox import syscalls
 
+__all__ = ["ARCHITECTURES", "FORBIDDEN", "METADATA", "filter_steps", "restrict"]
+
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 # name: number on x86_64, number on aarch64
 FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     # network
     "socket": (41, 198),
-    # other processes: to start, to signal, to look into, to slow down
+    # other processes: start, signal, inspect, slow down
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "kill": (62, 129),
     "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "ptrace": (101, 117), "kcmp": (312, 272),
@@ -24,17 +26,17 @@ FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "process_mrelease": (448, 448), "migrate_pages": (256, 238), "move_pages": (279, 239), "setpriority": (141, 140),
     "ioprio_set": (251, 30), "setsid": (112, 157), "setpgid": (109, 154), "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
-    # memory that no limit counts, or that others share
+    # memory that no limit counts, or that is shared
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmctl": (31, 195),
     "shmat": (30, 196), "semget": (64, 190), "semctl": (66, 191), "semop": (65, 193), "semtimedop": (220, 192),
     "msgget": (68, 186), "msgctl": (71, 187), "msgsnd": (69, 189), "msgrcv": (70, 188), "mq_open": (240, 180),
     "mq_unlink": (241, 181), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
-    # worlds and file systems
+    # namespaces and file systems
     "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
     "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
     "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262),
-    # the machine, and wide doors into the kernel
+    # settings of the machine, and large kernel interfaces
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "init_module": (175, 105),
     "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
@@ -51,12 +53,12 @@ METADATA: dict[str, tuple[int | None, int | None]] = {
     "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
     "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
 }  # fmt: skip
-"""What changes files without writing into them, where the files of others are in sight."""
+"""Calls that change files without writing to them; forbidden if files outside the sandbox are visible."""
 CLONE, CLONE3, TGKILL, PRLIMIT = (56, 220), (435, 435), (234, 131), (302, 261)
 OPEN, OPENAT, OPENAT2 = (2, None), (257, 56), (437, 437)
 ARGUMENTS = [((157, 167), 0, syscalls.PR_SET_PDEATHSIG)]
-"""Calls that are forbidden for one value of an argument: to outlive the jail; below, signals by way of files, typing
-into a terminal, and a pair of sockets one of which can send to any other."""
+"""Calls that are forbidden for one value of an argument: resetting the parent death signal; below: signals via files,
+input to a terminal, and socket pairs that can send to other sockets."""
 ARGUMENTS += [((72, 25), 1, command) for command in (8, 10, 15)]  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
 ARGUMENTS += [((16, 29), 1, command) for command in (0x8901, 0x8902, 0x5412, 0x541C)]  # ioctl: FIOSETOWN, TIOCSTI...
 for flags in (0, os.O_NONBLOCK, os.O_CLOEXEC, os.O_NONBLOCK | os.O_CLOEXEC):
@@ -69,10 +71,10 @@ NUMBER, ARCHITECTURE, ARGUMENT = 0, 4, 16
 
 
 def restrict(*, metadata: bool) -> None:
-    """Restrict this process for good.
+    """Restrict this process permanently.
 
     Args:
-        metadata: refuse what changes files without writing into them, too.
+        metadata: also forbid calls that change files without writing to them.
 
     Raises:
         OSError: if the machine does not allow it.
@@ -89,16 +91,16 @@ def restrict(*, metadata: bool) -> None:
 
 
 def filter_steps(architecture: int, column: int, process: int, *, metadata: bool) -> list[tuple[int, int, int, int]]:
-    """Return the filter: steps of operation, steps to skip if true, steps to skip if false, operand."""
+    """Return the BPF instructions of the filter: operation, jump if true, jump if false, operand."""
     refuse = (RETURN, 0, 0, REFUSE | errno.EPERM)
     steps = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
-    steps += [(AT_LEAST, 0, 1, 0x40000000), refuse]  # the same calls by other numbers: x32
+    steps += [(AT_LEAST, 0, 1, 0x40000000), refuse]  # x32: the same calls with other numbers
     forbidden = [*FORBIDDEN.values(), *(METADATA.values() if metadata else ())]
     for numbers in forbidden:
         number = numbers[column]
         if number is not None:
             steps += [(EQUAL, 0, 1, number), refuse]
-    # As on a kernel that does not have them: then clone and openat are called, whose flags can be read.
+    # Report these as missing, so that callers use clone and openat, whose flags a filter can read.
     for numbers in (CLONE3, OPENAT2):
         steps += [(EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
     allowed = [(CLONE, (ANY_OF, 1, 0, CLONE_THREAD)), (TGKILL, (EQUAL, 1, 0, process)), (PRLIMIT, (EQUAL, 1, 0, 0))]
@@ -111,7 +113,7 @@ def filter_steps(architecture: int, column: int, process: int, *, metadata: bool
 
 
 def _open_steps(column: int, refuse: tuple[int, int, int, int]) -> list[tuple[int, int, int, int]]:
-    """Return what refuses access mode 3: neither to read nor to write, and yet to cut short, or to set attributes."""
+    """Return the instructions that forbid access mode 3, which allows truncation and changes of attributes."""
     steps = []
     for numbers, flags in ((OPEN, 1), (OPENAT, 2)):
         number = numbers[column]

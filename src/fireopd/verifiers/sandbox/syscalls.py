@@ -1,7 +1,18 @@
-"""System calls of Linux that the standard library has no names for."""
+"""Linux system calls without an interface in the standard library."""
 
 import ctypes
 import os
+
+__all__ = [
+    "PR_CAPBSET_DROP",
+    "PR_SET_DUMPABLE",
+    "PR_SET_NO_NEW_PRIVS",
+    "PR_SET_PDEATHSIG",
+    "PR_SET_SECCOMP",
+    "call",
+    "drop_capabilities",
+    "prctl",
+]
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -9,7 +20,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NE
 
 
 def call(name: str, *arguments: int | bytes | ctypes.Array | None) -> int:
-    """Call a function of the C library: numbers go as long, bytes and structures as pointers.
+    """Call a function of the C library; integers are passed as long, bytes and structures as pointers.
 
     Raises:
         OSError: if it returns -1.
@@ -27,14 +38,14 @@ def prctl(option: int, value: int, address: ctypes.Array | None = None) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every privilege, for good, also for what might be executed later."""
+    """Drop all privileges permanently, also for programs that are executed later."""
     for capability in range(64):
         try:
             prctl(PR_CAPBSET_DROP, capability)
         except PermissionError:
-            break  # it has none to drop
+            break  # no capability to drop
         except OSError:
-            break  # that was the last
+            break  # beyond the last capability
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
     call("capset", header, (ctypes.c_uint32 * 6)())
     prctl(PR_SET_NO_NEW_PRIVS, 1)

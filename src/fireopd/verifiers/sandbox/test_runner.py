@@ -1,7 +1,7 @@
-"""The process that tests a program: it has the tests, the program's process has what they are about.
+"""Process that runs the tests of a program; the objects under test are in the program's process.
 
-The tests run here, as they are written; what they call runs there. The program sees the arguments of each call, one
-after another, and answers with plain values: it cannot reach the tests, end them, or answer in their place.
+Tests run unchanged in this process, and the functions that they call run in the program's process. The program receives
+the arguments of each call and answers with plain values, so it can neither read nor end the tests nor forge a result.
 """
 
 import builtins
@@ -11,28 +11,30 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from fireopd.verifiers.required_names import used
+from fireopd.verifiers.required_names import used_names
 from fireopd.verifiers.sandbox import value_codec
 from fireopd.verifiers.workers import json_messages
 
+__all__ = ["ProgramProxy", "RemoteObject", "passes"]
+
 
 def passes(tests: dict[str, str | None], channel: socket.socket) -> bool:
-    """Return whether tests run to their end without an exception, and are about something of the program's.
+    """Return True if the tests raise no exception and use at least one name of the program.
 
     Args:
-        tests: "code" that tests; "prelude", code that stands before it; "entry_point", name of what is tested, which
-            is taken from the program even where prelude, builtins or the standard library have the name. No other
-            name of theirs is: else a program could redefine what tests compare with.
-        channel: to the program's process.
+        tests: "code", the tests; "prelude", code that runs before them; "entry_point", name of the function under test,
+            which is taken from the program even if prelude, builtins or the standard library define it. Their other
+            names are never taken from the program, since it could redefine what it is compared with.
+        channel: connection to the program's process.
     """
     sys.set_int_max_str_digits(0)
     names: dict[str, Any] = {"__name__": "tests"}
     try:
-        program = Program(channel)
+        program = ProgramProxy(channel)
         exec(compile(tests["prelude"] or "", "prelude.py", "exec"), names)
         code = compile(tests["code"] or "", "tests.py", "exec")
         taken = 0
-        for name in sorted(used(tests["code"] or "")):
+        for name in sorted(used_names(tests["code"] or "")):
             if name == tests["entry_point"]:
                 names[name] = program.ask("find", parts=name)
                 taken += 1
@@ -46,8 +48,8 @@ def passes(tests: dict[str, str | None], channel: socket.socket) -> bool:
     return taken > 0
 
 
-def _take(name: str, names: dict[str, Any], program: "Program") -> bool:
-    """Take a name from the program; return False if it defines no such name, which is the tests' own then."""
+def _take(name: str, names: dict[str, Any], program: "ProgramProxy") -> bool:
+    """Take a name from the program; return False if the program does not define it, so that the tests must."""
     try:
         names[name] = program.ask("find", parts=name)
     except NameError:
@@ -55,26 +57,26 @@ def _take(name: str, names: dict[str, Any], program: "Program") -> bool:
     return True
 
 
-class Program:
-    """The program's process."""
+class ProgramProxy:
+    """Connection to the program's process."""
 
     def __init__(self, channel: socket.socket) -> None:
-        """Wait for the program to have run."""
+        """Wait until the program has run."""
         self.channel = channel
         if json_messages.receive(channel) != "ready":
-            raise ValueError("the program did not run to its end")
+            raise ValueError("the program failed")
 
     def ask(self, action: str, number: int = 0, parts: Any = None) -> Any:
-        """Return what comes of doing something with an object of the program's."""
+        """Return the result of an action on an object of the program."""
         return self._value(self._exchange(action, number, parts))
 
     def call(self, number: int, arguments: list[Any], named: dict[str, Any]) -> Any:
-        """Return what a call returns; arguments that it changes in place are changed here, too."""
+        """Return the result of a call; in-place changes of arguments are applied here, too."""
         parts = value_codec.encode([arguments, named], _number)
         answer = self._exchange("call", number, parts)
         result = self._value(answer)
-        given = value_codec.updated(arguments, named)
-        for argument, after in zip(given, answer["after"], strict=True):
+        before = value_codec.argument_values(arguments, named)
+        for argument, after in zip(before, answer["after"], strict=True):
             value_codec.update(argument, value_codec.decode(after, self._remote))
         return result
 
@@ -90,27 +92,27 @@ class Program:
             raise kind(answer["message"])
         return value_codec.decode(answer["value"], self._remote)
 
-    def _remote(self, number: int) -> "Remote":
-        return Remote(self, number)
+    def _remote(self, number: int) -> "RemoteObject":
+        return RemoteObject(self, number)
 
 
-class Remote:
-    """An object of the program's: what is done with it is done there; it equals itself alone."""
+class RemoteObject:
+    """Object of the program: operations run in the program's process. It is equal only to itself."""
 
-    def __init__(self, program: Program, number: int) -> None:
-        """Refer to an object by its number."""
+    def __init__(self, program: ProgramProxy, number: int) -> None:
+        """Store the number of the object."""
         self._program, self._number = program, number
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it is the same object: what the object says of that does not count."""
-        return isinstance(other, Remote) and other._number == self._number
+        """Return True for the same object; the object's own `__eq__` is ignored."""
+        return isinstance(other, RemoteObject) and other._number == self._number
 
     def __hash__(self) -> int:
-        """Return what goes with that."""
+        """Return a hash that is consistent with equality."""
         return hash(self._number)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Call it."""
+        """Call the object."""
         return self._program.call(self._number, list(arguments), named)
 
     def __getattr__(self, name: str) -> Any:
@@ -124,19 +126,19 @@ class Remote:
         return self._program.ask("item", self._number, value_codec.encode(key, _number))
 
     def __len__(self) -> int:
-        """Return its length."""
+        """Return the length."""
         return self._program.ask("length", self._number)
 
     def __bool__(self) -> bool:
-        """Return whether it counts as true."""
+        """Return the truth value."""
         return self._program.ask("truth", self._number)
 
     def __str__(self) -> str:
-        """Return its text."""
+        """Return the object as text."""
         return self._program.ask("text", self._number)
 
     def __iter__(self) -> Iterator[Any]:
-        """Return an iterator over it."""
+        """Return an iterator."""
         return self._program.ask("iterate", self._number)
 
     def __next__(self) -> Any:
@@ -145,6 +147,6 @@ class Remote:
 
 
 def _number(value: Any) -> int:
-    if isinstance(value, Remote):
+    if isinstance(value, RemoteObject):
         return value._number
-    raise TypeError(f"a program is tested with plain values, not with {type(value).__name__}")
+    raise TypeError(f"arguments must be plain values, got {type(value).__name__}")

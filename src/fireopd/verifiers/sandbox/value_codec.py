@@ -1,10 +1,12 @@
-"""Values that go between a program and its tests: plain data as JSON, everything else as a reference.
+"""Encoding of values that a program and its tests exchange: plain data as JSON, other objects as references.
 
-Only exact built-in types arrive, so that what a program answers cannot say of itself that it equals what is expected.
+Decoded values have exact built-in types, so that a program cannot return objects that are equal to everything.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+__all__ = ["COLLECTIONS", "PLAIN", "argument_values", "decode", "encode", "update"]
 
 PLAIN: tuple[type[bool] | type[int] | type[float] | type[str], ...] = (bool, int, float, str)
 COLLECTIONS: dict[str, type[list] | type[tuple] | type[set] | type[frozenset]] = {
@@ -16,9 +18,9 @@ COLLECTIONS: dict[str, type[list] | type[tuple] | type[set] | type[frozenset]] =
 
 
 def encode(value: Any, refer: Callable[[Any], int]) -> Any:
-    """Return a value as JSON; `refer` gives a number for what is no plain data.
+    """Return a value as JSON; `refer` returns the number of an object that is not plain data.
 
-    Subclasses of built-in types become these, NumPy's numbers and arrays become Python's.
+    Instances of subclasses become instances of the built-in type; NumPy numbers and arrays become Python objects.
     """
     if value is None or type(value) in PLAIN:
         return value
@@ -39,30 +41,30 @@ def encode(value: Any, refer: Callable[[Any], int]) -> Any:
     return {"reference": refer(value)}
 
 
-def decode(content: Any, referred: Callable[[int], Any]) -> Any:
-    """Return the value that was encoded; `referred` gives what a number stands for.
+def decode(content: Any, resolve: Callable[[int], Any]) -> Any:
+    """Return the value that was encoded; `resolve` returns the object with a number.
 
     Raises:
-        ValueError, TypeError: if there is none.
+        ValueError, TypeError: if the content is invalid.
     """
     if content is None or type(content) in PLAIN:
         return content
     [(name, parts)] = content.items()
     if name in COLLECTIONS:
-        return COLLECTIONS[name](decode(part, referred) for part in parts)
+        return COLLECTIONS[name](decode(part, resolve) for part in parts)
     if name == "dict":
-        return {decode(key, referred): decode(item, referred) for key, item in parts}
+        return {decode(key, resolve): decode(item, resolve) for key, item in parts}
     if name in ("bytes", "bytearray"):
         return {"bytes": bytes, "bytearray": bytearray}[name](parts, "latin1")
     if name == "complex":
         return complex(*parts)
     if name == "reference" and type(parts) is int:
-        return referred(parts)
-    raise ValueError(f"no value: {name}")
+        return resolve(parts)
+    raise ValueError(f"unknown encoding: {name}")
 
 
 def update(target: Any, source: Any) -> None:
-    """Make what can be changed in place equal to what became of its copy."""
+    """Apply in-place changes of a copy to the original object."""
     if type(target) is not type(source):
         return
     if isinstance(target, list | bytearray):
@@ -72,6 +74,6 @@ def update(target: Any, source: Any) -> None:
         target.update(source)
 
 
-def updated(arguments: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
-    """Return the arguments of a call, in one list."""
+def argument_values(arguments: Sequence[Any], named: Mapping[str, Any]) -> list[Any]:
+    """Return positional and named arguments of a call in one list."""
     return [*arguments, *named.values()]

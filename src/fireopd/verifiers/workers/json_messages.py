@@ -1,4 +1,4 @@
-"""Messages between processes: JSON after its length, four bytes, over a socket."""
+"""Messages between processes: JSON with a length prefix of four bytes, over a socket."""
 
 import json
 import socket
@@ -6,27 +6,29 @@ import struct
 import time
 from typing import Any
 
+__all__ = ["LONGEST", "receive", "send"]
+
 LONGEST = 2**24
-"""Bytes that a message may have; a longer one is an error."""
+"""Maximum size of a message, bytes."""
 
 
 def send(channel: socket.socket, message: Any) -> None:
     """Send a message.
 
     Raises:
-        OSError: if there is nobody to take it, or the channel has a timeout and it is over.
+        OSError: if the channel is closed on the other side, or its timeout expires.
     """
     content = json.dumps(message).encode()
     channel.sendall(struct.pack("!I", len(content)) + content)
 
 
 def receive(channel: socket.socket, deadline: float | None = None) -> Any:
-    """Return the next message; nothing is read that comes after it.
+    """Return the next message without reading beyond it.
 
     Raises:
-        EOFError: if the other side has gone.
-        TimeoutError: if the deadline, in seconds of `time.monotonic`, comes before it.
-        ValueError: if it is too long, or no message.
+        EOFError: if the channel is closed on the other side.
+        TimeoutError: if the deadline, in seconds of `time.monotonic`, passes first.
+        ValueError: if the message is too long or not JSON.
     """
     (length,) = struct.unpack("!I", _read(channel, 4, deadline))
     if length > LONGEST:

@@ -1,6 +1,6 @@
-r"""What a worker of `MathVerify` does: find the answer of a response, read it, compare it with the reference.
+r"""Worker of `MathVerify`: extracts and parses the answer of a response and compares it with the reference.
 
-math-verify's own timeout is an alarm that Python handles, and is switched off: `serve` keeps the time.
+The timeout of math-verify is an alarm that Python handles, and is disabled: `serve` enforces the time limit.
 """
 
 import re
@@ -11,41 +11,43 @@ from typing import Any
 
 from math_verify import parse, verify
 
-from fireopd.verifiers.workers.service import serve
+from fireopd.verifiers.workers.worker_loop import serve
+
+__all__ = ["boxed", "clean", "closing", "equal", "grade", "parsed", "parsed_answer", "work"]
 
 MEMORY = 2**31
-"""Bytes of address space that a worker may take."""
+"""Limit of the address space of a worker, bytes."""
 LONGEST_ANSWER = 2000
-"""Characters of an answer that is read as mathematics; a longer one is compared as text."""
+"""Maximum length of an answer that is parsed, characters; longer ones are compared as text."""
 TAIL = 4000
-"""Characters at the end of a response in which an answer that is not boxed is looked for."""
+"""Number of characters at the end of a response that are searched for an answer that is not boxed."""
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BETWEEN = re.compile(r"(?:[\s$,;.]|\\[()\[\],;! ]|\\q?quad|\\text\{\s*(?:and|or)\s*\}|and|or)*")
-"""What may stand between two boxes that are one answer."""
+"""Text between two boxes that form one answer."""
 
 
 def work(channel: socket.socket, settings: Sequence[str]) -> None:
-    """Answer pairs of reference and response until the channel ends."""
+    """Grade pairs of reference and response until the channel is closed."""
     [timeout] = settings
-    serve(channel, judge, seconds=float(timeout), memory=MEMORY)
+    serve(channel, grade, seconds=float(timeout), memory=MEMORY)
 
 
-def judge(reference: str | None, response: str) -> tuple[float, str | None]:
-    """Return 1 or 0, and the answer of the response as it counts in a majority vote."""
+def grade(reference: str | None, response: str) -> tuple[float, str | None]:
+    """Return the reward, 1 or 0, and the final answer in the form that is counted in a majority vote."""
     answer = boxed(response)
     text = "" if answer is None else clean(answer)
-    read = parsed(response[-TAIL:]) if answer is None else parsed_answer(text)
-    vote = str(read[0]) if read else text or None
+    expressions = parsed(response[-TAIL:]) if answer is None else parsed_answer(text)
+    vote = str(expressions[0]) if expressions else text or None
     if reference is None:
         return 0.0, vote
     gold = boxed(reference)
-    wanted = clean(reference if gold is None else gold)
-    same = bool(text) and text == wanted
-    return float(same or equal(parsed_answer(wanted), read)), vote
+    expected = clean(reference if gold is None else gold)
+    same = bool(text) and text == expected
+    return float(same or equal(parsed_answer(expected), expressions)), vote
 
 
 def boxed(text: str) -> str | None:
-    r"""Return what the last \boxed{...} holds; boxes that follow one another directly are one answer with commas."""
+    r"""Return the content of the last \boxed{...}, or None; adjacent boxes are joined with commas."""
     parts: list[str] = []
     opened = list(BOX.finditer(text))[-20:]
     first = len(text)
@@ -62,7 +64,7 @@ def boxed(text: str) -> str | None:
 
 
 def closing(text: str, start: int) -> int | None:
-    """Return where the brace that was opened before `start` is closed; None if it is not."""
+    """Return the position of the brace that closes the one before `start`, or None."""
     depth = 1
     for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match[0], 0)
@@ -72,21 +74,21 @@ def closing(text: str, start: int) -> int | None:
 
 
 def clean(answer: str) -> str:
-    r"""Return an answer without what is no part of it: dollar signs, of LaTeX or of money, and a full stop."""
+    """Return an answer without dollar signs, redundant whitespace and full stops at the end."""
     return " ".join(answer.replace("\\$", "").replace("$", "").split()).rstrip(".").strip()
 
 
 @lru_cache(maxsize=4096)
 def parsed_answer(answer: str) -> list[Any]:
-    """Return the readings of an answer that stands alone."""
+    """Return the parsed expressions of an answer."""
     return parsed(f"\\boxed{{{answer}}}") if answer and len(answer) <= LONGEST_ANSWER else []
 
 
 def parsed(text: str) -> list[Any]:
-    """Return the readings of the last expression of a text."""
+    """Return the parsed forms of the last expression of a text."""
     return parse(text, parsing_timeout=None)
 
 
 def equal(reference: list[Any], answer: list[Any]) -> bool:
-    """Return whether an answer equals the reference."""
+    """Return True if an answer equals the reference mathematically."""
     return verify(reference, answer, timeout_seconds=None)

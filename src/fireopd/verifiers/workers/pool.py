@@ -1,9 +1,9 @@
-"""Worker processes that may hang or die: each does one job at a time, and is replaced if it does not answer.
+"""Pool of worker processes that may hang or crash: a worker that does not answer is replaced.
 
-A worker is a fresh interpreter that loads one module and nothing else of fireopd: no torch, no threads, none of the
-parent's variables, files or locks. It is no child of `multiprocessing`, so that it does not matter how the program was
-started, whether it is guarded by `if __name__ == "__main__"`, or what runs in other threads. It ends when the parent's
-end of its channel closes, that is with the parent, however that ends.
+A worker is a new interpreter that imports one module and nothing else of fireopd: it has no torch, no threads, and no
+variables, files or locks of the parent. It does not use `multiprocessing`, so the start method, a missing
+`if __name__ == "__main__"` and other threads of the parent have no effect. A worker ends when the parent's end of its
+channel is closed, so it also ends if the parent is killed.
 """
 
 import os
@@ -22,45 +22,49 @@ from typing import Any
 from fireopd.errors import UserError
 from fireopd.verifiers.workers import json_messages
 
-PATIENCE = 60.0
-"""Seconds that a worker may take to start."""
+__all__ = ["START", "START_TIMEOUT", "Pool", "Worker", "WorkerError", "pool"]
+
+START_TIMEOUT = 60.0
+"""Time limit for the start of a worker, seconds."""
 
 START = """
 import sys, types
 for name, folder in (("fireopd", sys.argv[1]), ("fireopd.verifiers", sys.argv[1] + "/verifiers")):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [folder]  # a package whose __init__, which takes seconds, does not run
+    sys.modules[name].__path__ = [folder]  # skips __init__, which takes seconds
 import importlib, socket
 importlib.import_module(sys.argv[2]).work(socket.socket(fileno=0), sys.argv[3:])
 """
+"""Program of a worker."""
 
 
 class WorkerError(RuntimeError):
-    """Says of which module a worker did not start, and what it said last."""
+    """Failed start of a worker, with the last line of its output."""
 
 
 class Worker:
-    """A process that answers one message after another."""
+    """Process that answers one message after another."""
 
     def __init__(self, module: str, settings: Sequence[str]) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
-            module: has `work(channel, settings)`, which says what it is, once, and then answers until the channel ends.
-            settings: given to it.
+            module: module with a function `work(channel, settings)`, which sends one greeting and then answers
+                messages until the channel is closed.
+            settings: passed to `work`.
 
         Raises:
-            WorkerError: if it does not start.
+            WorkerError: if the worker does not start.
         """
         ours, theirs = socket.socketpair()
         folder = str(Path(__file__).parents[2])
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "PYTHONHASHSEED": "0",  # the order of sets is part of an answer
+            "PYTHONHASHSEED": "0",  # answers depend on the order of sets
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "LANG": "C.UTF-8",
-            **{name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},  # Python's own, at times
+            **{name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},  # Python may need it
         }
         with tempfile.TemporaryFile() as errors, theirs:
             self.process = subprocess.Popen(
@@ -70,24 +74,24 @@ class Worker:
                 stderr=errors,
                 env=environment,
                 cwd="/",
-                start_new_session=True,  # Ctrl-C is the parent's
+                start_new_session=True,  # only the parent handles Ctrl-C
             )
             theirs.close()
             self.channel = ours
             try:
-                self.told = json_messages.receive(ours, time.monotonic() + PATIENCE)
+                self.greeting = json_messages.receive(ours, time.monotonic() + START_TIMEOUT)
             except (OSError, EOFError, ValueError) as error:
                 self.close()
                 errors.seek(0)
-                said = errors.read().decode(errors="replace").strip()[-500:]
-                said = said.splitlines()[-1] if said else type(error).__name__
-                raise WorkerError(f"a worker of {module} did not start: {said}") from error
+                output = errors.read().decode(errors="replace").strip()[-500:]
+                reason = output.splitlines()[-1] if output else type(error).__name__
+                raise WorkerError(f"a worker of {module} did not start: {reason}") from error
 
     def ask(self, messages: Sequence[Any], seconds: float) -> Any:
-        """Send messages and return the one answer to all of them.
+        """Send messages and return the single answer to all of them.
 
         Raises:
-            OSError, EOFError, ValueError: if it died, took longer, or answered garbage; it is of no use any more.
+            OSError, EOFError, ValueError: if the worker crashed, timed out, or sent an invalid answer; close it then.
         """
         deadline = time.monotonic() + seconds
         self.channel.settimeout(seconds)
@@ -96,17 +100,17 @@ class Worker:
         return json_messages.receive(self.channel, deadline)
 
     def close(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         self.channel.close()
         self.process.kill()
         self.process.wait()
 
 
 class Pool:
-    """Up to `size` workers, started when they are needed, that any number of threads can ask."""
+    """Thread-safe pool of up to `size` workers, started on demand."""
 
     def __init__(self, module: str, settings: Sequence[str], size: int) -> None:
-        """Start nothing yet."""
+        """Create an empty pool."""
         self.module, self.settings, self.size = module, tuple(settings), size
         self.idle: LifoQueue[Worker | None] = LifoQueue()
         for _ in range(size):
@@ -116,28 +120,28 @@ class Pool:
         """Check that a worker starts.
 
         Raises:
-            UserError: that names a setting, its value and the remedy, if it does not.
+            UserError: for the setting, if no worker starts.
         """
         try:
-            self.told()
+            self.greeting()
         except WorkerError as error:
             raise UserError(key, value, str(error), remedy) from error
 
-    def told(self) -> Any:
-        """Return what a worker says of itself.
+    def greeting(self) -> Any:
+        """Return the first message of a worker.
 
         Raises:
-            WorkerError: if it does not start.
+            WorkerError: if no worker starts.
         """
         worker = self.idle.get()
         try:
             worker = worker or Worker(self.module, self.settings)
-            return worker.told
+            return worker.greeting
         finally:
             self.idle.put(worker)
 
     def ask(self, messages: Sequence[Any], seconds: float) -> Any | None:
-        """Return a worker's answer, or None if it came to nothing.
+        """Return the answer of a worker, or None if it crashed, timed out, or sent an invalid answer.
 
         Raises:
             WorkerError: if a new worker does not start.
@@ -146,7 +150,7 @@ class Pool:
         try:
             worker = worker or Worker(self.module, self.settings)
             return worker.ask(messages, seconds)
-        except BaseException as error:  # also an interrupt: the answer would be taken for that to the next question
+        except BaseException as error:  # also an interrupt: else the next question would receive this answer
             if worker is not None:
                 worker.close()
             worker = None
@@ -157,15 +161,15 @@ class Pool:
             self.idle.put(worker)
 
     def ask_all(self, jobs: Iterable[Sequence[Any]], seconds: float) -> list[Any | None]:
-        """Return the answers to several jobs, in their order."""
+        """Return the answers to several jobs in order."""
         with ThreadPoolExecutor(self.size) as threads:
             return list(threads.map(lambda messages: self.ask(messages, seconds), jobs))
 
 
 @lru_cache
 def pool(module: str, settings: tuple[str, ...], size: int) -> Pool:
-    """Return this process's pool for a module and its settings."""
+    """Return the pool of this process for a module and its settings."""
     return Pool(module, settings, size)
 
 
-os.register_at_fork(after_in_child=pool.cache_clear)  # two processes cannot share a channel
+os.register_at_fork(after_in_child=pool.cache_clear)  # two processes must not share a channel

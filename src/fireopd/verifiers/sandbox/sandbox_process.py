@@ -1,7 +1,7 @@
-"""A jail: the process of one program and the process that tests it, with nothing around them.
+"""Sandbox process of one program: it tests the program, which runs in a child process.
 
-Both have given up all privileges before the program starts. The program's process ends with the tester's, which in
-namespaces is the first of its world: nothing outlives it.
+Both processes drop all privileges before the program starts. The program's process ends with the sandbox process, which
+is the first process of its PID namespace (with `namespaces`), so that no process outlives it.
 """
 
 import os
@@ -16,41 +16,44 @@ from typing import Any, NoReturn
 from fireopd.verifiers.sandbox import landlock, namespaces, program_runner, seccomp, syscalls, test_runner
 from fireopd.verifiers.workers import json_messages
 
+__all__ = ["KIB", "MIB", "OPEN_FILES", "THREADS", "SandboxProcess"]
+
 OPEN_FILES, THREADS = 64, 64
+"""Limits of a program."""
 MIB, KIB = 2**20, 2**10
 
 
 @dataclass(frozen=True)
-class Jail:
-    """What holds for a program."""
+class SandboxProcess:
+    """Isolation and limits of a program."""
 
     isolation: str
-    """`namespaces`, `landlock`, or `none` but limits."""
+    """`namespaces`, `landlock`, or `none` (limits only)."""
     user: int
-    """User id that it runs under, in namespaces."""
+    """User id of the program, with `namespaces`."""
     limits: dict[str, int]
     """`cpu_seconds`, `memory_mib`, `disk_mib`, `output_kib`."""
 
-    def hold(self, channel: socket.socket, job: dict[str, Any]) -> Any:
-        """Run and test a program in this process and one more; return what came of it.
+    def execute(self, channel: socket.socket, job: dict[str, Any]) -> Any:
+        """Run and test a program, in this process and a child process.
 
         Args:
-            channel: where the tests come from; nobody has read them before the program's process exists.
-            job: "program", its source; "inputs", for each of which it is run, or None to test what it defines.
+            channel: connection that provides the tests; they are read only after the program's process has started.
+            job: "program", the source; "inputs", the standard inputs to run it with, or None to run tests on it.
 
         Returns:
-            bool, whether the tests pass; or for each input what was written, None where the program failed.
+            bool, True if the tests pass; or the output for each input, None if the program failed.
         """
-        self._lock()
+        self._isolate()
         if job["inputs"] is None:
             return self._test(channel, job["program"])
         json_messages.receive(channel)
         return [self._run(job["program"], content) for content in job["inputs"]]
 
-    def _lock(self) -> None:
-        """Give up everything but the system calls that are still needed."""
+    def _isolate(self) -> None:
+        """Drop privileges and access to the file system; keep the system calls that are still needed."""
         if self.isolation == "namespaces":
-            namespaces.furnish(self.limits["disk_mib"] * MIB, self.user)
+            namespaces.mount_home(self.limits["disk_mib"] * MIB, self.user)
             if self.user != os.getuid():
                 os.setgroups([])
                 os.setresgid(self.user, self.user, self.user)
@@ -58,11 +61,11 @@ class Jail:
         syscalls.drop_capabilities()
         if self.isolation == "landlock":
             landlock.restrict()
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the program's process cannot open the memory of this one
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # protects this memory from the program's process
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def _confine(self) -> None:
-        """Set the limits of this process, and close the kernel's doors: the last before foreign code runs."""
+    def _restrict(self) -> None:
+        """Set the resource limits and the system call filter of this process, right before untrusted code runs."""
         bounds = {
             resource.RLIMIT_AS: self.limits["memory_mib"] * MIB,
             resource.RLIMIT_CPU: self.limits["cpu_seconds"],
@@ -71,7 +74,7 @@ class Jail:
             resource.RLIMIT_CORE: 0,
         }
         if self.isolation == "namespaces":
-            bounds[resource.RLIMIT_NPROC] = THREADS  # elsewhere, all that the user runs would count
+            bounds[resource.RLIMIT_NPROC] = THREADS  # otherwise all processes of the user count
         for kind, bound in bounds.items():
             resource.setrlimit(kind, (bound, bound))
         with suppress(OSError) if self.isolation == "none" else nullcontext():
@@ -83,17 +86,17 @@ class Jail:
         self._start(lambda: program_runner.serve(program, theirs), null, null, theirs.fileno())
         theirs.close()
         tests = json_messages.receive(channel)
-        self._confine()
+        self._restrict()
         return test_runner.passes(tests, ours)  # the program's process ends with this one
 
     def _run(self, program: str, content: str) -> str | None:
-        """Return what the program writes for an input; None if it fails or writes too much."""
-        given, (read, write) = os.memfd_create("input"), os.pipe()
-        os.write(given, content.encode())
-        os.lseek(given, 0, os.SEEK_SET)
-        process = self._start(lambda: program_runner.run(program), given, write, None)
+        """Return the output of the program for an input; None if it fails or its output is too large."""
+        stdin, (read, write) = os.memfd_create("input"), os.pipe()
+        os.write(stdin, content.encode())
+        os.lseek(stdin, 0, os.SEEK_SET)
+        process = self._start(lambda: program_runner.run(program), stdin, write, None)
         os.close(write)
-        os.close(given)
+        os.close(stdin)
         limit, parts, size = self.limits["output_kib"] * KIB, [], 0
         while size <= limit and (part := os.read(read, 65536)):
             parts.append(part)
@@ -104,22 +107,22 @@ class Jail:
         _, status = os.waitpid(process, 0)
         return b"".join(parts).decode(errors="replace") if status == 0 else None
 
-    def _start(self, program: Callable[[], NoReturn], given: int, written: int, kept: int | None) -> int:
-        """Return the id of a new process that runs a program, with these descriptors and no others."""
+    def _start(self, program: Callable[[], NoReturn], stdin: int, stdout: int, kept: int | None) -> int:
+        """Start a process that runs a program with only these file descriptors, and return its id."""
         process = os.fork()
         if process:
             return process
         try:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.dup2(given, 0)
-            os.dup2(written, 1)
+            os.dup2(stdin, 0)
+            os.dup2(stdout, 1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             last = 2 if kept is None else kept
             os.closerange(3, last)
             os.closerange(last + 1, 65536)
             os.environ.clear()
             os.environ.update(HOME=os.getcwd(), TMPDIR=os.getcwd(), PATH=os.defpath, LANG="C.UTF-8")
-            self._confine()
+            self._restrict()
             program()
         finally:
             os._exit(1)
