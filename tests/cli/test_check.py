@@ -1,5 +1,7 @@
 """`fireopd check`: says all that is wrong, trains nothing, and estimates memory that the run then takes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.training import make_data, make_module
@@ -24,15 +26,15 @@ def check(capsys, *arguments, code=0):
 
 
 def test_a_sound_run_is_described_without_a_model(capsys, monkeypatch, tmp_path):
-    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     said = check(capsys, f"--trainer.default_root_dir={tmp_path}")
     for part in (
-        "Nothing found wrong",
+        "No problems found",
         "math = HFTeacher(path='tiny/math'",
         "steps 150",
         "student: optimizer",
-        "together",
+        "total",
     ):
         assert part in said
     assert not list(tmp_path.iterdir()), "nothing was written"
@@ -44,7 +46,7 @@ def test_memory_that_cannot_be_estimated_stops_no_check(capsys, monkeypatch, tmp
 
     monkeypatch.setattr("fireopd.cli.commands.check.estimate", fail)
     said = check(capsys, f"--trainer.default_root_dir={tmp_path}")
-    assert "The memory of a process is not known (KeyError('num_attention_heads')). Nothing found wrong." in said
+    assert "The memory of a process cannot be estimated (KeyError('num_attention_heads')). No problems found." in said
 
 
 def test_all_that_is_wrong_is_said_at_once(capsys):
@@ -55,15 +57,15 @@ def test_all_that_is_wrong_is_said_at_once(capsys):
         "data.engine.top_p: 0.9",
         "model.base: None",
     ):
-        assert f"wrong: {key}" in said
-    assert "3 to mend before fireopd fit can run" in said
+        assert f"problem: {key}" in said
+    assert "3 problems found." in said
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("--data.engine.max_response_length=5000", "wrong: data.prompts: 'code:.* do not fit into a context of 256"),
-        ("--data.batch_size=99999", "wrong: data.batch_size: 99999: only 9600 training prompts"),
+        ("--data.engine.max_response_length=5000", "problem: data.prompts: 'code:.* do not fit into a context of 256"),
+        ("--data.batch_size=99999", "problem: data.batch_size: 99999: only 9600 training prompts"),
     ],
 )
 def test_prompts_that_cannot_be_used_are_said(capsys, wrong, message):
@@ -123,16 +125,17 @@ def test_activations_are_what_a_forward_pass_keeps():
     assert real <= estimated < 1.3 * real
 
 
-def test_sharding_halves_what_two_processes_share(monkeypatch):
+def test_sharding_halves_what_two_processes_share():
     from lightning import Trainer
 
     module, data = make_module(optimizer=torch.optim.AdamW), make_data()
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     module.trainer = data.trainer = trainer
     data.setup("fit")
-    one = {part.name: part.size for part in memory_estimate.estimate(module, data)}
-    monkeypatch.setattr(memory_estimate, "_shards", lambda module: 2)
-    two = {part.name: part.size for part in memory_estimate.estimate(module, data)}
+    plan = module.run_plan(data)
+    one = {part.name: part.size for part in memory_estimate.estimate(plan)}
+    sharded = replace(plan, processes=replace(plan.processes, shards=2))
+    two = {part.name: part.size for part in memory_estimate.estimate(sharded)}
     halved = {name for name in one if two[name] == one[name] // 2}
     assert halved == {name for name in one if name.startswith(("student", "teacher"))}
     assert one["student: optimizer"] == 2 * one["student: weights"]

@@ -53,7 +53,7 @@ def test_the_command_writes_everything(compare, tmp_path, scorer):
     printed = compare(
         {"opd": OPD, "fire": RANKED}, "--student", "tiny/student", batch=at_student(scorer, small_batch())
     )
-    assert "fire: of no account on recorded rollouts: model.gradient_clip, trainer.max_epochs" in printed
+    assert "fire: no effect on recorded rollouts: model.gradient_clip, trainer.max_epochs" in printed
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert found["methods"]["opd"]["keep_ratio"] == 1
     # Mean log-probabilities -1 to -4: half of the rows lie above the median.
@@ -78,9 +78,9 @@ def test_the_page_does_not_depend_on_when_it_is_written(compare, tmp_path):
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("model: {token_weigher: UniformWeighter}", ["x.yaml", "model.token_weigher is no setting of a run"]),
-        ("trainr: {max_epochs: 1}\nmodel: {}", ["trainr.max_epochs is no setting of a run"]),
-        ("model.token_weighter: UniformWeighter", ["holds no settings of a model"]),
+        ("model: {token_weigher: UniformWeighter}", ["x.yaml", "model.token_weigher is not a setting of a run"]),
+        ("trainr: {max_epochs: 1}\nmodel: {}", ["trainr.max_epochs is not a setting of a run"]),
+        ("model.token_weighter: UniformWeighter", ['it has no section "model"']),
         ("model: [", ["cannot be read as YAML"]),
         ("model: {token_weighter: UniformWeigher}", ["Did you mean UniformWeighter?", "the method x"]),
         (
@@ -105,7 +105,9 @@ def test_a_signal_that_is_not_recorded_names_method_signal_file_and_remedy(compa
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused_before_anything_is_compared(compare, tmp_path, monkeypatch):
-    monkeypatch.setattr("fireopd.cli.commands.compare.compute_statistics", lambda *given: pytest.fail("something was compared"))
+    monkeypatch.setattr(
+        "fireopd.cli.commands.compare.compute_statistics", lambda *given: pytest.fail("something was compared")
+    )
     (tmp_path / "out").write_text("as it was")
     assert "no folder can be created there" in compare({"opd": OPD}, code=2)
 
@@ -119,10 +121,10 @@ def test_importance_weights_to_a_truncated_distribution_are_refused(compare):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["--config", "configs/opd.yaml"], "either recorded files or a base configuration"),
-        (["--", "--trainer.max_epochs=2"], "no run is started on recorded rollouts"),
-        (["--control", "opd"], "--control: 'opd': no run is started on recorded rollouts"),
-        (["--seeds", "1"], "--seeds: [1]: no run is started on recorded rollouts"),
+        (["--config", "configs/opd.yaml"], "give either recorded files or a base configuration"),
+        (["--", "--trainer.max_epochs=2"], "it has no effect on recorded rollouts"),
+        (["--control", "opd"], "--control: 'opd': it has no effect on recorded rollouts"),
+        (["--seeds", "1"], "--seeds: [1]: it has no effect on recorded rollouts"),
     ],
 )
 def test_forms_are_not_mixed(compare, arguments, part):
@@ -190,7 +192,7 @@ def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path
             time.sleep(0.05)
         first.send_signal(signal.SIGINT)
         assert first.wait(timeout=120) == 130
-    assert "Stopped. The same command goes on where it was." in (tmp_path / "first.txt").read_text()
+    assert "Stopped. Repeat the command to resume." in (tmp_path / "first.txt").read_text()
     stopped = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert "opd seed 2 (not run)" in stopped["facts"]["missing"]
     done = tmp_path / "out" / "runs" / "opd" / "seed_1"
@@ -210,18 +212,18 @@ def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path
     main(arguments_of(tmp_path))
     assert "seed 1: finished" not in capfd.readouterr().out
     error = refused(*arguments_of(tmp_path, "--model.clip_ratio=0.3"))
-    assert "opd seed 1 was begun with model.clip_ratio 0.2, which is now 0.3. Take that back" in error
+    assert "opd seed 1 was started with model.clip_ratio 0.2, which is now 0.3. Restore the setting" in error
 
 
 @pytest.mark.parametrize(
     ("methods", "more", "parts"),
     [
-        ((("x", "model: {token_weighter: Nope}"),), [], ["no TokenWeighter of that name", "the method x are refused"]),
+        ((("x", "model: {token_weighter: Nope}"),), [], ["no TokenWeighter of that name", "the method x are invalid"]),
         ((("x", OPD),), ["--model.student=tiny/giant"], ["tiny/giant", "Use one of tiny/"]),
-        ((("x", OPD),), ["--trainer.default_root_dir=y"], ["the comparison sets this itself"]),
+        ((("x", OPD),), ["--trainer.default_root_dir=y"], ["the comparison sets it"]),
         ((("x", OPD),), ["--data.prompts.num_validation=0"], ["there are no validation prompts"]),
-        ((("x", OPD),), ["--trainer.callbacks=null"], ["there is no Summary"]),
-        ((("x", OPD),), ["--trainer.logger=false"], ["there is no TensorBoardLogger"]),
+        ((("x", OPD),), ["--trainer.callbacks=null"], ["the Summary callback is required"]),
+        ((("x", OPD),), ["--trainer.logger=false"], ["a TensorBoardLogger is required"]),
         ((("x", OPD),), ["--data.engine.max_response_length=300"], ["do not fit into a context of 256"]),
     ],
 )
@@ -236,9 +238,9 @@ def test_all_runs_are_checked_before_the_first_is_begun(tmp_path, refused, metho
     ("options", "part"),
     [
         (["--control", "tip"], "--control: 'tip': no such method. The methods are opd, fire"),
-        (["--jobs", "0"], "--jobs: 0: not a number of runs"),
-        (["--seeds", "1", "1"], "a seed stands there twice"),
-        (["--student", "tiny/student"], "gradients are compared on recorded rollouts"),
+        (["--jobs", "0"], "--jobs: 0: must be at least 1"),
+        (["--seeds", "1", "1"], "a seed occurs twice"),
+        (["--student", "tiny/student"], "gradients can only be compared on recorded rollouts"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path, refused, options, part):

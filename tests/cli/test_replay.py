@@ -94,6 +94,6 @@ def test_importance_weights_are_refused_where_the_file_says_that_tokens_were_cut
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
-    assert "--importance_cap: 5.0: its responses were drawn from a part of the vocabulary" in capsys.readouterr().err
+    assert "--importance_cap: 5.0: the responses were sampled from a truncated distribution" in capsys.readouterr().err
     main([*arguments, "--importance_cap", "null"])
     assert (tmp_path / "out").exists()

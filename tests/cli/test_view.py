@@ -266,13 +266,13 @@ def test_options_say_the_method_too(tmp_path):
         (
             {"student": None},
             [],
-            "it does not say whose tokens it holds. Name the model that it comes from: --tokenizer",
+            "it does not name the student of its rollouts. Name the model that sampled them: --tokenizer",
         ),
         ({}, ["--tokenizer=tiny/nope"], "--tokenizer: 'tiny/nope': no embedded model"),
         ({}, ["--number=0"], "--number: 0: not a number of trajectories"),
         ({}, ["--method=nowhere.yaml"], "--method: 'nowhere.yaml': cannot be read as YAML"),
         ({}, ["--method=configs/methods/opd.yaml", "--importance_cap=2"], "--importance_cap: '2.0': configs/methods"),
-        ({"sampling": Sampling(top_p=0.5)}, [], "drawn from a part of the vocabulary"),
+        ({"sampling": Sampling(top_p=0.5)}, [], "sampled from a truncated distribution"),
         ({"response_mask": torch.zeros(8, 12, dtype=torch.bool)}, [], "it holds no response token"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from fireopd.analysis.compare.run_plan import PlannedRun
+from fireopd.analysis.compare.planned_run import PlannedRun
 from fireopd.analysis.compare.run_results import Run
 
 

@@ -1,10 +1,10 @@
-"""Files of scored rollouts and of targets: safetensors, so that anybody can read and write them.
+"""Safetensors files of scored rollouts and of training targets.
 
-Scored rollouts (`fireopd.scored/1`): tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
+Scored rollouts (`fireopd.scored/1`), tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
 `base_logprobs`, `reverse_kl`, `topk_overlap`, `student_topk_mass` [N, L], `rewards` [N], `group` int64 [N], `finished`
 uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names), `policy_version`, and `sampling` (JSON of
-temperature, top_p, top_k; 1, 1, 0 where it is missing); optional `student` (its name) and `tasks` (a JSON list of N).
+temperature, top_p, top_k; default 1, 1, 0); optional `student` (its name) and `tasks` (a JSON list of N).
 """
 
 import json
@@ -18,17 +18,28 @@ from torch import Tensor
 
 from fireopd.atomic_files import replacing
 from fireopd.errors import UserError
+from fireopd.method import Method
 from fireopd.types import Sampling, ScoredBatch
 from fireopd.types.signals import JOINT, PER_TRAJECTORY, SIGNALS
 from fireopd.types.targets import Targets
 
+__all__ = [
+    "check_method",
+    "check_responses",
+    "how_to_record",
+    "read_scored",
+    "recorded_student",
+    "write_scored",
+    "write_targets",
+]
+
 FORMAT = "fireopd.scored/1"
 OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
-REMEDY = "record it with the RolloutRecorder callback, or write it as the docstring of fireopd.analysis.recordings says"
+REMEDY = "record it with the RolloutRecorder callback, or write the format described in fireopd.analysis.recordings"
 
 
 def write_scored(path: Path, batch: ScoredBatch, student: str | None = None) -> None:
-    """Write a scored batch, and the name of the student if that is known."""
+    """Write a scored batch, and the name of the student if given."""
     tensors = {
         "tokens": batch.tokens,
         "response_mask": batch.response_mask.to(torch.uint8),
@@ -44,7 +55,7 @@ def write_scored(path: Path, batch: ScoredBatch, student: str | None = None) -> 
 
 
 def write_targets(path: Path, targets: Targets) -> None:
-    """Write what a method makes of a batch: `keep` uint8 [N], `mask` uint8, `weight` and `advantage` float32 [N, L].
+    """Write training targets: `keep` uint8 [N], `mask` uint8 [N, L], `weight` and `advantage` float32 [N, L].
 
     A direct objective adds `coefficient` float32 [N, L].
     """
@@ -56,10 +67,10 @@ def write_targets(path: Path, targets: Targets) -> None:
 
 
 def read_scored(path: Path) -> ScoredBatch:
-    """Read a scored batch; what stands off the response mask is not looked at.
+    """Read a scored batch; values outside the response mask are ignored.
 
     Raises:
-        UserError: if the file cannot be read, is not in the format, lacks a tensor, or holds a wrong one.
+        UserError: if the file cannot be read, has another format, or a tensor is missing or invalid.
     """
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
@@ -90,12 +101,12 @@ def read_scored(path: Path) -> ScoredBatch:
 
 
 def how_to_record(signal: str) -> str:
-    """Return, for the remedy of an error, how rollouts are recorded with a signal."""
+    """Return the remedy for recordings without a signal."""
     return f"record rollouts with it (fireopd fit with RolloutRecorder and --model.extra_signals '[{signal}]')"
 
 
 def recorded_student(path: Path) -> str | None:
-    """Return the name of the student whose rollouts a file holds, if the file says it.
+    """Return the name of the student that sampled the rollouts of a file; None if the file has no name.
 
     Raises:
         UserError: if the file cannot be read.
@@ -105,6 +116,46 @@ def recorded_student(path: Path) -> str | None:
             return (file.metadata() or {}).get("student")
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
+
+
+def check_responses(path: Path, batch: ScoredBatch) -> None:
+    """Check that recorded rollouts have a response token.
+
+    Raises:
+        UserError: if all responses are empty.
+    """
+    if not batch.response_mask.any():
+        raise UserError("FILE", str(path), "it holds no response token", "record rollouts of a student")
+
+
+def check_method(path: Path, batch: ScoredBatch, method: Method, name: str | None = None) -> None:
+    """Check that a method can be applied to recorded rollouts.
+
+    Args:
+        path: file of the rollouts.
+        batch: content of the file.
+        method: method to apply.
+        name: name of the method under `--methods`; None if it is given by options of the command.
+
+    Raises:
+        UserError: if the file lacks a required signal, or if the method uses importance weights and the responses
+            were sampled from a truncated distribution, for which they are undefined.
+    """
+    missing = sorted(method.requires - batch.signals.keys())
+    if missing and name is None:
+        problem, remedy = f"a strategy requires {missing[0]!r}", f"{how_to_record(missing[0])}, or choose another"
+        raise UserError("FILE", str(path), problem, remedy)
+    if missing:
+        problem = f"its strategies require {missing[0]!r}, which {path} does not hold"
+        raise UserError("--methods", name, problem, f"{how_to_record(missing[0])}, or leave the method out")
+    cap = method.importance_cap
+    if not batch.sampling.truncated or cap is None:
+        return
+    sampled = f"were sampled from a truncated distribution ({batch.sampling})"
+    if name is None:
+        raise UserError("--importance_cap", cap, f"the responses {sampled}", "disable it: --importance_cap null")
+    problem = f"importance_cap is {cap}, but the responses of {path} {sampled}"
+    raise UserError("--methods", name, problem, "set model.importance_cap to null")
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -142,7 +193,7 @@ def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write the file; signals may share memory."""
+    """Write the tensors; each is copied, since signals may share memory."""
     with replacing(path) as partial:
         save_file(
             {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},

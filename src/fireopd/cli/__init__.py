@@ -1,1 +1,3 @@
-"""Command line."""
+"""Command line of fireopd."""
+
+__all__: list[str] = []

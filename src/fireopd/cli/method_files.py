@@ -1,4 +1,4 @@
-"""Methods as files: YAML overlays that say what makes a run that method, in training and on recorded rollouts."""
+"""Method files: YAML files with the settings of a method, for training and for recorded rollouts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, cast
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from fireopd.analysis.compare.run_plan import OF_A_RUN
+from fireopd.analysis.compare.planned_run import PER_RUN_SETTINGS
 from fireopd.callbacks import Summary
 from fireopd.cli.parser import Parser, instantiate
 from fireopd.cli.training_cli import FitParser, build
@@ -16,18 +16,20 @@ from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.training.checks import check_run
 
+__all__ = ["MethodParser", "check_training", "flatten", "methods_by_name", "read_method"]
+
 
 class MethodParser(Parser):
-    """Knows the settings of a method."""
+    """Parser of a method file."""
 
     settings = FitParser.settings
 
 
-def named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return overlays by the names of their methods, which are those of the files without their endings.
+def methods_by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return method files by name of the method, which is the file name without suffix.
 
     Raises:
-        UserError: if a file is not there, or two have the same name.
+        UserError: if a file does not exist, or two files have the same name.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -35,21 +37,21 @@ def named(paths: Sequence[Path]) -> dict[str, Path]:
             raise UserError("--methods", str(path), "no such file", "give the YAML file of a method")
         if path.stem in found:
             problem = f"{found[path.stem]} has the same name"
-            raise UserError("--methods", str(path), problem, "rename one of them: the name is what tells methods apart")
+            raise UserError("--methods", str(path), problem, "rename one of them: methods are identified by name")
         found[path.stem] = path
     return found
 
 
 def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Method, list[str]]:
-    """Return a method and those settings of its file that change nothing in what it makes of recorded rollouts.
+    """Return a method and those settings of its file that have no effect on recorded rollouts.
 
     Args:
-        name: of the method.
-        path: of its file.
-        option: that the file was named by, for messages.
+        name: name of the method.
+        path: file of the method.
+        option: command-line option that names the file, for error messages.
 
     Raises:
-        UserError: if the file holds what is no setting, or what a strategy refuses.
+        UserError: if the file contains an unknown setting or an invalid value.
     """
     given = _read(path, option)
     parser = MethodParser(prog="fireopd compare")
@@ -58,42 +60,44 @@ def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Metho
     others = [key for key in _keys(given) if key.removeprefix("model.") not in own]
     for key in others:
         if key not in (*FitParser.settings, "seed_everything"):
-            remedy = "mend it; fireopd fit --help lists the settings"
-            raise UserError(option, str(path), f"{key} is no setting of a run", remedy)
+            remedy = "fix the key; fireopd fit --help lists the settings"
+            raise UserError(option, str(path), f"{key} is not a setting of a run", remedy)
     try:
         settings = instantiate(parser, parser.parse_object({"model": own}))
     except SystemExit as stop:
-        raise _refused(name, path, option) from stop
-    return settings.model, sorted(set(others) - OF_A_RUN)
+        raise _invalid(name, path, option) from stop
+    return settings.model, sorted(set(others) - PER_RUN_SETTINGS)
 
 
 def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """Return all the settings that the arguments of a method's runs come to, flat; no model is loaded.
+    """Return all settings that result from the arguments of a method's runs, by dotted key; no model is loaded.
 
     Raises:
-        UserError: if such a run would be refused, or would not leave behind what is compared.
+        UserError: if such a run is invalid, or would not write the results that are compared.
     """
     try:
         cli = build(arguments, train=False)
     except SystemExit as stop:
-        raise _refused(name, path, "--methods") from stop
+        raise _invalid(name, path, "--methods") from stop
     trainer: Any = cli.trainer
     if not any(isinstance(callback, Summary) for callback in trainer.callbacks):
-        raise UserError("trainer.callbacks", name, "there is no Summary, whose file is read", "add Summary")
+        raise UserError("trainer.callbacks", name, "the Summary callback is required", "add Summary")
     if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        raise UserError("trainer.logger", name, "there is no TensorBoardLogger, whose curves are read", "leave it out")
+        raise UserError("trainer.logger", name, "a TensorBoardLogger is required", "leave the setting out")
     cli.prepare()
-    check_run(cli.model, cli.datamodule)
+    check_run(cli.model.run_plan(cli.datamodule))
     if not cli.datamodule.tasks:
-        raise UserError("data.prompts", name, "there are no validation prompts", "give some: they are what is compared")
-    return flat(json.loads(cli.parser.dump(cli.config, format="json")))
+        raise UserError(
+            "data.prompts", name, "there are no validation prompts", "add some: methods are compared on them"
+        )
+    return flatten(json.loads(cli.parser.dump(cli.config, format="json")))
 
 
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings by their whole keys; lists are values."""
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted key; lists are kept as values."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return found
 
 
@@ -102,19 +106,19 @@ def _read(path: Path, option: str) -> dict[str, Any]:
         given = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(option, str(path), f"cannot be read as YAML ({reason})", "mend the file") from error
+        raise UserError(option, str(path), f"cannot be read as YAML ({reason})", "fix the file") from error
     if not isinstance(given, dict) or not isinstance(given.get("model"), dict):
         remedy = 'write "model:" and, indented below it, the strategies'
-        raise UserError(option, str(path), "holds no settings of a model", remedy)
+        raise UserError(option, str(path), 'it has no section "model"', remedy)
     return cast(dict[str, Any], given)
 
 
 def _keys(given: Mapping[str, Any]) -> list[str]:
-    """Return the settings in a file as `<group>.<name>`."""
+    """Return the keys of all settings in a file as `<group>.<name>`."""
     groups = {group: list(value) if isinstance(value, dict) else [""] for group, value in given.items()}
     return [f"{group}.{name}".rstrip(".") for group, names in groups.items() for name in names]
 
 
-def _refused(name: str, path: Path, option: str) -> UserError:
-    problem = f"the settings of the method {name} are refused, as said above"
-    return UserError(option, str(path), problem, "mend the file, or leave the method out")
+def _invalid(name: str, path: Path, option: str) -> UserError:
+    problem = f"the settings of the method {name} are invalid (see above)"
+    return UserError(option, str(path), problem, "fix the file, or leave the method out")

@@ -7,7 +7,7 @@ import torch
 from helpers.fakes import at_student, scored_batch
 
 from fireopd.analysis.compare.gradients import alignments, gradient
-from fireopd.analysis.compare.replays import Recording
+from fireopd.analysis.compare.method_statistics import Recording
 from fireopd.filters import LengthFilter
 from fireopd.method import Method
 from fireopd.models.loading import load_causal_lm

@@ -71,5 +71,5 @@ def test_an_interrupt_stops_the_runs_and_waits_for_them(tmp_path, console):
 
 
 def test_a_folder_is_for_one_comparison_at_a_time(tmp_path, console):
-    with locked(tmp_path), pytest.raises(UserError, match="another comparison, or a run of one, is at work here"):
+    with locked(tmp_path), pytest.raises(UserError, match="another comparison, or a run of one, is using this folder"):
         RunQueue(1, console).train([stub(tmp_path, "a")], tmp_path)

@@ -1,1 +1,3 @@
-"""Comparing methods: on recorded rollouts, and by training each of them with several seeds."""
+"""Comparison of methods on recorded rollouts, or by training each of them with several seeds."""
+
+__all__: list[str] = []

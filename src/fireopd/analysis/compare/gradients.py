@@ -1,4 +1,4 @@
-"""Which way methods push a student: the gradient of each method's loss on the same recorded rollouts."""
+"""Comparison of the loss gradients of methods on the same recorded rollouts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,63 +9,67 @@ import torch
 from torch import Tensor
 
 from fireopd.algorithm import fire_loss, loss_fractions
-from fireopd.analysis.compare.replays import Recording
+from fireopd.analysis.compare.method_statistics import Recording
 from fireopd.method import Method
 from fireopd.models.scorer import CausalScorer
 from fireopd.models.token_budget import by_token_budget
 from fireopd.types import ScoredBatch
 from fireopd.types.targets import Targets
 
-PIECE = 2**24
-"""Elements of a gradient that are turned into float64 at a time."""
+__all__ = ["Alignment", "Alignments", "alignments", "gradient"]
+
+CHUNK = 2**24
+"""Elements of a gradient converted to float64 at a time."""
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """The gradients of two methods, compared on each recording; means over the recordings."""
+    """Gradients of two methods compared; means over the recordings."""
 
     first: str
-    """Name of the one."""
+    """Name of the first method."""
     second: str
-    """Name of the other."""
+    """Name of the second method."""
     cosine: float | None
-    """Of the angle between them; none where one of them is always 0."""
+    """Cosine similarity; None if one of the gradients is 0 on every recording."""
     norm_ratio: float | None
-    """Norm of the first over that of the second; likewise."""
+    """Norm of the first over that of the second; None likewise."""
 
 
 @dataclass(frozen=True)
 class Alignments:
-    """How alike the gradients of methods are at a student."""
+    """Pairwise gradient alignment of methods at a student."""
 
     pairs: list[Alignment]
-    """Of each two methods."""
+    """One for each pair of methods."""
     student_gap: float
-    """Mean absolute difference between the student's log-probabilities and those recorded, nats: 0 where the student is
-    the one that was recorded."""
+    """Mean absolute difference between the student's log-probabilities and the recorded ones, nats per token; 0 for
+    the recorded student."""
 
 
 def alignments(
     scorer: CausalScorer,
     recordings: Sequence[Recording],
     methods: Mapping[str, Method],
-    answers: Mapping[str, Sequence[Targets]],
+    targets: Mapping[str, Sequence[Targets]],
     token_budget: int,
 ) -> Alignments:
-    """Compare the gradients of methods. Those of all methods on one recording are held at a time, on the CPU.
+    """Return the pairwise gradient alignment of methods.
+
+    The gradients of all methods on one recording are held in CPU memory at the same time.
 
     Args:
-        scorer: the student.
-        recordings: one or more.
-        methods: by name.
-        answers: the targets of each method for each recording.
-        token_budget: tokens that go through the student at once, padding included.
+        scorer: student.
+        recordings: one or more recordings.
+        methods: methods by name.
+        targets: targets of each method for each recording.
+        token_budget: tokens per forward pass of the student, padding included.
     """
     found: dict[tuple[str, str], list[tuple[float, float]]] = {pair: [] for pair in combinations(methods, 2)}
     gaps: list[Tensor] = []
     for place, recording in enumerate(recordings):
         batch = recording.batch
-        gradients = {n: gradient(scorer, batch, answers[n][place], m, token_budget) for n, m in methods.items()}
+        gradients = {n: gradient(scorer, batch, targets[n][place], m, token_budget) for n, m in methods.items()}
         gaps.append(_student_gaps(scorer, batch, token_budget))
         for first, second in found:
             one, other = gradients[first], gradients[second]
@@ -77,7 +81,7 @@ def alignments(
 
 
 def gradient(scorer: CausalScorer, batch: ScoredBatch, targets: Targets, method: Method, token_budget: int) -> Tensor:
-    """Return float32 [P]: the gradient of a method's loss in all the student's parameters."""
+    """Return float32 [P]: the gradient of a method's loss with respect to all parameters of the student."""
     shares = loss_fractions(targets.mask, method.reduction)
     scorer.zero_grad()
     for rows, width in _cuts(batch, targets.keep, token_budget):
@@ -105,7 +109,7 @@ def _logprobs(scorer: CausalScorer, batch: ScoredBatch, rows: Tensor, width: int
 
 
 def _cuts(batch: ScoredBatch, keep: Tensor, token_budget: int) -> list[tuple[Tensor, int]]:
-    """Return micro-batches of the rows to keep: int64 indices, and how many tokens the longest of them has."""
+    """Return micro-batches of the kept rows: int64 row indices, and the length of the longest of them."""
     places = torch.arange(batch.tokens.shape[1])
     ends = torch.where(batch.response_mask, places, 0).max(-1).values + 1
     rows = keep.nonzero().squeeze(-1)
@@ -114,9 +118,9 @@ def _cuts(batch: ScoredBatch, keep: Tensor, token_budget: int) -> list[tuple[Ten
 
 
 def _dot(one: Tensor, other: Tensor) -> float:
-    """Return the product of float32 [P] tensors, summed in float64 piece by piece: in float32 it is wrong by 1e-4."""
-    pieces = zip(one.split(PIECE), other.split(PIECE), strict=True)
-    return math.fsum((a.double() @ b.double()).item() for a, b in pieces)
+    """Return the dot product of float32 [P] tensors, accumulated in float64; float32 has an error of about 1e-4."""
+    chunks = zip(one.split(CHUNK), other.split(CHUNK), strict=True)
+    return math.fsum((a.double() @ b.double()).item() for a, b in chunks)
 
 
 def _means(values: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:

@@ -1,4 +1,4 @@
-"""What the runs of a comparison say: each measure of each method, and its difference to the control in pairs."""
+"""Results of a comparison: each measure of each method, and its paired difference to the control."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,48 +8,50 @@ from typing import Any
 from fireopd.analysis.bootstrap import PairedDifference, paired_bootstrap, standard_error
 from fireopd.analysis.compare.run_results import MEASURES, OVERALL, Curve, Run
 
+__all__ = ["Band", "Result", "band", "results", "smoothed"]
+
 
 @dataclass(frozen=True)
 class Result:
     """One measure of one method on one task."""
 
     task: str
-    """The task, or `all tasks`."""
+    """Task, or `all tasks`."""
     measure: str
     """One of `fireopd.analysis.compare.run_results.MEASURES`."""
     method: str
     """Name of the method."""
     values: dict[int, float]
-    """By seed; those of which it is undefined are left out."""
+    """Values by seed; seeds with an undefined value are left out."""
     mean: float
-    """Over seeds."""
+    """Mean over seeds."""
     standard_error: float | None
-    """Of that mean; none with a single seed."""
+    """Standard error of the mean; None with a single seed."""
     difference: PairedDifference | None
-    """To the control, over common seeds; none for the control itself and where no seed is common."""
+    """Difference to the control over common seeds; None for the control and without a common seed."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what JSON knows, with the verdict."""
+        """Return the result as JSON values, with the verdict."""
         verdict = {"verdict": self.difference.verdict} if self.difference else {}
         return asdict(self) | verdict
 
 
 @dataclass(frozen=True)
 class Band:
-    """A curve of several seeds, at the steps that all of them have."""
+    """Mean and range of a curve over several seeds, at their common steps."""
 
     steps: list[int]
     """Optimizer steps."""
     mean: list[float]
-    """Over seeds."""
+    """Mean over seeds."""
     lowest: list[float]
-    """Of any seed."""
+    """Minimum over seeds."""
     highest: list[float]
-    """Of any seed."""
+    """Maximum over seeds."""
 
 
 def results(runs: Sequence[Run], control: str) -> list[Result]:
-    """Return all results that there are, by task, measure and method, each in order of first appearance."""
+    """Return the results of all runs, ordered by task, measure and method."""
     table: dict[tuple[str, str, str], dict[int, float]] = {}
     for run in runs:
         for (task, measure), value in run.measures().items():
@@ -69,7 +71,7 @@ def results(runs: Sequence[Run], control: str) -> list[Result]:
 
 
 def band(runs: Sequence[Run], tag: str, width: int = 1) -> Band | None:
-    """Return the curve of some runs, each smoothed over `width` points; none where one of them lacks it."""
+    """Return mean and range of a curve smoothed over `width` points; None if one of the runs lacks the tag."""
     curves = [run.curves.get(tag, {}) for run in runs]
     steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     if not steps:
@@ -80,7 +82,7 @@ def band(runs: Sequence[Run], tag: str, width: int = 1) -> Band | None:
 
 
 def smoothed(curve: Curve, width: int) -> Curve:
-    """Return the running mean over up to `width` points around each, as many on either side as there are."""
+    """Return the centred running mean over at most `width` points; windows shrink towards both ends."""
     steps, half = sorted(curve), width // 2
     around = {step: min(half, place, len(steps) - 1 - place) for place, step in enumerate(steps)}
     places = enumerate(steps)

@@ -1,4 +1,4 @@
-"""What the plots of a comparison have in common: colours, panels, and being written as PNG and into a page."""
+"""Common parts of the plots of a comparison: colours, panels, and output as PNG and SVG."""
 
 import io
 import math
@@ -16,14 +16,16 @@ from matplotlib.figure import Figure
 
 from fireopd.atomic_files import replacing
 
+__all__ = ["COLOURS", "Plot", "heatmap", "legend", "line_styles", "panels"]
+
 INK = "#1d2733"
-"""Colour of text and axes; in a page it becomes that of the page's text."""
+"""Colour of text and axes; a page replaces it by its own text colour."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
-"""Those of Okabe and Ito, which colour-blind people can tell apart, without the yellow, and two more."""
+"""Colour-blind safe palette of Okabe and Ito without yellow, and two more colours."""
 LINES = ("-", "--", ":")
-"""Line styles of methods for which there is no colour left."""
+"""Line styles; each is combined with all colours before the next one is used."""
 LEGEND_COLUMNS = 6
-"""Entries of a legend that stand side by side."""
+"""Columns of a legend."""
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -40,16 +42,16 @@ STYLE: Any = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what it is called and how it is read."""
+    """Figure with file name, title and caption."""
 
     name: str
-    """Name of its file, without the ending."""
+    """File name without suffix."""
     title: str
-    """What it shows."""
+    """Title."""
     caption: str
-    """How to read it."""
+    """Caption: how to read the plot."""
     figure: Figure
-    """The drawing."""
+    """Matplotlib figure."""
 
     def write_png(self, folder: Path) -> None:
         """Write `<name>.png`."""
@@ -57,7 +59,7 @@ class Plot:
             self.figure.savefig(partial, format="png", dpi=150, facecolor="white", bbox_inches="tight")
 
     def to_svg(self) -> str:
-        """Return an SVG element for a page: transparent, in the page's ink, without any reference to the outside."""
+        """Return a self-contained, transparent SVG element in the text colour of the page."""
         buffer = io.StringIO()
         with mpl.rc_context(STYLE):
             self.figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight")
@@ -70,14 +72,14 @@ class Plot:
 def panels(
     rows: int, columns: int, width: float = 3.1, height: float = 2.3, entries: int = 0
 ) -> Iterator[tuple[Figure, np.ndarray]]:
-    """Yield a figure and its [rows, columns] axes, in our style.
+    """Yield a styled figure and its [rows, columns] axes.
 
     Args:
-        rows: of panels.
-        columns: of panels.
-        width: of a panel, inches.
-        height: of a panel, inches.
-        entries: of the legend above, for which there is to be room.
+        rows: rows of panels.
+        columns: columns of panels.
+        width: width of a panel, inches.
+        height: height of a panel, inches.
+        entries: entries of the legend above the panels, which the figure reserves space for.
     """
     with mpl.rc_context(STYLE):
         room = 0.2 * math.ceil(entries / LEGEND_COLUMNS)
@@ -85,24 +87,29 @@ def panels(
         yield figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def look(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return how the lines of each method look."""
+def line_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return colour and line style of each method, as keyword arguments of `Axes.plot`."""
     pairs = [{"color": colour, "linestyle": line} for line in LINES for colour in COLOURS]
     return {method: pairs[place % len(pairs)] for place, method in enumerate(methods)}
 
 
 def legend(figure: Figure, axis: Axes) -> None:
-    """Put what the lines of an axis mean above all panels."""
+    """Add the legend of an axis above all panels."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), LEGEND_COLUMNS))
 
 
-def matrix(
+def heatmap(
     axis: Axes, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, ends: tuple[float, float]
 ) -> None:
-    """Draw [R, C] values as colours between two ends, each written into its cell; NaN is left blank.
+    """Draw [R, C] values as a heat map with a number in each cell; NaN is left blank.
 
-    Where the ends lie around a middle, below it is red and above it blue.
+    Args:
+        axis: axis to draw on.
+        rows: R labels.
+        columns: C labels.
+        values: float64 [R, C].
+        ends: values at the ends of the colour map: blue from 0 to 1, otherwise red to blue.
     """
     low, high = ends
     axis.imshow(values, cmap="Blues" if low == 0 and high == 1 else "RdBu", vmin=low, vmax=high, aspect="auto")

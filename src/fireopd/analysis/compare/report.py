@@ -1,4 +1,4 @@
-"""A report: the same findings as JSON, as Markdown, as plots, and as one page that needs nothing else."""
+"""Report of a comparison: JSON, Markdown, plots and a self-contained HTML page."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,25 +12,27 @@ from fireopd.analysis.compare.plots import Plot
 from fireopd.analysis.tables import Table
 from fireopd.atomic_files import write_text
 
+__all__ = ["Report"]
+
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, ready to be written."""
+    """Contents of a report."""
 
     title: str
-    """What was compared."""
+    """Title."""
     lead: str
-    """How, in a sentence or two."""
+    """Introduction of one or two sentences."""
     facts: Mapping[str, str]
-    """Settings, versions, seeds, what is missing."""
+    """Settings, versions, seeds and missing runs, by name."""
     tables: Sequence[Table]
-    """The first two are those that matter: they are shown on the terminal, and above the plots."""
+    """Tables; the first two are the main ones, shown on the terminal and above the plots."""
     plots: Sequence[Plot]
-    """Likewise."""
+    """Plots."""
     data: Mapping[str, Any]
-    """Everything, as JSON knows it."""
+    """All results as JSON values."""
 
     def write(self, out: Path) -> None:
         """Write `comparison.json`, `table.md`, `plots/<name>.png` and `index.html`."""
@@ -47,7 +49,7 @@ class Report:
         return "\n".join([f"# {self.title}", "", self.lead, "", facts, "", *(t.to_markdown() for t in self.tables)])
 
     def to_html(self) -> str:
-        """Return the page: styles, plots and the sorting of tables are in it, and it refers to nothing outside."""
+        """Return a self-contained HTML page with plots and sortable tables."""
         facts = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in self.facts.items()]
         return Template(TEMPLATE.read_text()).substitute(
             title=escape(self.title),

@@ -1,4 +1,4 @@
-"""Training the runs of a comparison: some at a time, each in a process of its own; what was stopped goes on."""
+"""Queue that trains the runs of a comparison in subprocesses, several at a time, and resumes stopped runs."""
 
 import fcntl
 import os
@@ -15,34 +15,36 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fireopd.analysis.compare.run_plan import PlannedRun
+from fireopd.analysis.compare.planned_run import PlannedRun
 from fireopd.atomic_files import make_folder
 from fireopd.errors import UserError
 
-PATIENCE = 120.0
-"""Seconds that a run has to save a checkpoint after it was told to stop."""
-POLL = 0.2
-"""Seconds between two looks at what runs."""
+__all__ = ["Job", "RunQueue", "locked", "log_tail"]
+
+STOP_TIMEOUT = 120.0
+"""Seconds that a run has to save a checkpoint after SIGTERM, before it is killed."""
+POLL_INTERVAL = 0.2
+"""Seconds between two checks of the running processes."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is going on."""
+    """Running process of a planned run."""
 
     run: PlannedRun
-    """Which one."""
+    """Planned run."""
     process: subprocess.Popen
-    """`fireopd fit`."""
-    began: float
-    """When, by the monotonic clock."""
+    """Process of `fireopd fit`."""
+    started: float
+    """Start time on the monotonic clock, seconds."""
 
 
 class RunQueue:
-    """Trains planned runs. A run that fails is noted, and the others go on.
+    """Queue that trains planned runs. A failed run does not stop the others.
 
     Args:
-        jobs: runs at a time.
-        console: shows what is going on.
+        jobs: number of runs at a time.
+        console: console for the progress bar and messages.
     """
 
     def __init__(self, jobs: int, console: Console) -> None:
@@ -53,11 +55,11 @@ class RunQueue:
         self.failed: list[PlannedRun] = []
 
     def train(self, runs: Sequence[PlannedRun], out: Path) -> list[PlannedRun]:
-        """Train those that are not finished; return those that failed.
+        """Train all unfinished runs and return the failed ones.
 
         Raises:
-            KeyboardInterrupt: on Ctrl-C or SIGTERM, when every run has stopped and left a checkpoint where it could.
-            UserError: if another comparison is at work in the folder.
+            KeyboardInterrupt: on Ctrl-C or SIGTERM, after all runs have stopped.
+            UserError: if another comparison is using the folder.
         """
         waiting = [run for run in runs if not run.finished]
         columns = [BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
@@ -69,7 +71,7 @@ class RunQueue:
                     while waiting and len(self.active) < self.jobs:
                         self.active.append(self._start(waiting.pop(0), lock))
                     progress.update(bar, description=self._description(len(waiting)))
-                    time.sleep(POLL)
+                    time.sleep(POLL_INTERVAL)
                     progress.advance(bar, self._collect())
             finally:
                 self._stop()
@@ -80,19 +82,19 @@ class RunQueue:
         run.prepare()
         environment = os.environ | {"OMP_NUM_THREADS": str(max(1, threads() // self.jobs))}
         with run.log.open("a") as log:
-            # A session of its own, so that Ctrl-C reaches this process alone; the lock lives as long as any run does.
+            # In a new session, so that Ctrl-C reaches only this process. The run inherits the lock.
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True, pass_fds=[lock.fileno()]
             )
         return Job(run, process, time.monotonic())
 
     def _collect(self) -> int:
-        """Take the runs that have ended out of those that are going on; return how many there were."""
+        """Remove ended runs from the active ones and return their number."""
         ended = [job for job in self.active if job.process.poll() is not None]
         for job in ended:
             self.active.remove(job)
             if job.process.returncode == 0 and job.run.finished:
-                self.seconds.append(time.monotonic() - job.began)
+                self.seconds.append(time.monotonic() - job.started)
                 self.console.print(f"{job.run.name}: finished in {self.seconds[-1]:.0f} s", highlight=False)
             else:
                 self.failed.append(job.run)
@@ -100,19 +102,19 @@ class RunQueue:
         return len(ended)
 
     def _description(self, waiting: int) -> str:
-        """Return what runs now and, once a run has ended, how long the rest will take."""
+        """Return the names of the active runs and, after the first finished run, the estimated remaining time."""
         names = ", ".join(job.run.name for job in self.active)
         if not self.seconds:
             return names
-        spent = sum(time.monotonic() - job.began for job in self.active)
+        spent = sum(time.monotonic() - job.started for job in self.active)
         left = max(0.0, fmean(self.seconds) * (waiting + len(self.active)) - spent) / self.jobs
         return f"{names}; about {left / 60:.0f} min left"
 
     def _stop(self) -> None:
-        """Tell the runs that are going on to save and stop, and wait for them; end those that do not."""
+        """Send SIGTERM to all active runs, so that they save a checkpoint; kill those that do not stop in time."""
         for job in self.active:
             job.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STOP_TIMEOUT
         for job in self.active:
             try:
                 job.process.wait(max(0.0, deadline - time.monotonic()))
@@ -122,7 +124,7 @@ class RunQueue:
 
 
 def threads() -> int:
-    """Return the threads that there are to share out: OMP_NUM_THREADS, or one for each core that may be used."""
+    """Return the total number of threads for all runs: OMP_NUM_THREADS, or the number of usable cores."""
     return int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
 
 
@@ -133,20 +135,20 @@ def log_tail(run: PlannedRun, lines: int = 12) -> str:
 
 @contextmanager
 def locked(out: Path) -> Iterator[IO]:
-    """Hold the folder's lock file, which runs inherit: two comparisons in one folder would write into the same runs."""
+    """Lock a folder against other comparisons; runs inherit the lock."""
     make_folder(out)
     with (out / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            problem = "another comparison, or a run of one, is at work here"
-            raise UserError("--out", str(out), problem, "wait for it, stop it, or give another folder") from error
+            problem = "another comparison, or a run of one, is using this folder"
+            raise UserError("--out", str(out), problem, "wait for it, stop it, or use another folder") from error
         yield lock
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C."""
+    """Raise KeyboardInterrupt on SIGTERM."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt

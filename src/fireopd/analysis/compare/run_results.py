@@ -1,6 +1,6 @@
-"""What a run has left in its folder: its state, its curves, and the numbers that are compared.
+"""Results in the folder of a run: state, curves and measures.
 
-A run that was interrupted and went on lies in several folders, `version_0`, `version_1` and so on.
+A run that was interrupted and resumed has several folders: `version_0`, `version_1` and so on.
 """
 
 import json
@@ -14,48 +14,60 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fireopd.errors import UserError
 from fireopd.training.checkpoints import last_checkpoint
 
+__all__ = [
+    "MEASURES",
+    "OVERALL",
+    "Curve",
+    "Run",
+    "has_checkpoint",
+    "is_finished",
+    "read_curves",
+    "read_run",
+    "version_folders",
+]
+
 Curve = dict[int, float]
 """Values by optimizer step."""
 
 MEASURES = {
     "final": "avg@k at the end",
-    "peak": "highest avg@k of any validation",
-    "finished": "share of responses that come to an end",
-    "accuracy_given_finish": "accuracy of those that do",
-    "length": "tokens a held-out response",
-    "training_length": "tokens a response in training, mean over the run",
-    "seconds": "seconds of the run",
+    "peak": "highest avg@k over all validations",
+    "finished": "fraction of responses that end before the length limit",
+    "accuracy_given_finish": "accuracy of finished responses",
+    "length": "tokens per response on held-out problems",
+    "training_length": "tokens per response in training, mean over the run",
+    "seconds": "duration of the run, seconds",
 }
-"""What is compared, and what it means. All but the last two are of held-out problems, for each task and as a mean."""
+"""Measures with their meaning. All but the last two refer to held-out problems: by task, and as a mean over tasks."""
 OF_RUNS = ("training_length", "seconds")
-"""Measures that a run has once."""
+"""Measures of a run as a whole."""
 OVERALL = "all tasks"
-"""Stands where a task would: the mean over the tasks' values, or the run as a whole."""
+"""Name used in place of a task for means over tasks and measures of the run as a whole."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """Finished run."""
 
     method: str
     """Name of the method."""
     seed: int
     """Seed of the run."""
     folder: Path
-    """Where it lies."""
+    """Folder of the run."""
     seconds: float
-    """What it took, those of interrupted parts included."""
+    """Duration, including interrupted parts."""
     curves: Mapping[str, Curve]
     """Scalars by TensorBoard tag."""
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that it was validated on."""
+        """Tasks of the validation, sorted."""
         tags = [tag.split("/") for tag in self.curves]
         return sorted(parts[1] for parts in tags if (parts[0], parts[2:]) == ("val", ["avg_at_k"]))
 
     def measures(self) -> dict[tuple[str, str], float]:
-        """Return the numbers that are compared, by task and name of the measure; one that is undefined is left out."""
+        """Return the values by task and measure; undefined values are left out."""
         values = {(task, name): value for task in self.tasks for name, value in self._of_task(task).items()}
         for name in (name for name in MEASURES if name not in OF_RUNS):
             found = [values[task, name] for task in self.tasks if (task, name) in values]
@@ -75,19 +87,19 @@ class Run:
         return values
 
 
-def versions(folder: Path) -> list[Path]:
-    """Return the folders of the parts of a run, in the order in which they were begun."""
+def version_folders(folder: Path) -> list[Path]:
+    """Return the folders `version_<n>` of a run in chronological order."""
     return sorted(folder.glob("version_*"), key=lambda path: int(path.name.removeprefix("version_")))
 
 
 def is_finished(folder: Path) -> bool:
-    """Return whether the run has come to its end: its last part holds a summary."""
-    parts = versions(folder)
+    """Return True if the last part of the run has a summary."""
+    parts = version_folders(folder)
     return bool(parts) and (parts[-1] / "summary.json").exists()
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Return whether a run that was interrupted can go on."""
+    """Return True if an interrupted run has a checkpoint to resume from."""
     try:
         last_checkpoint(folder)
     except UserError:
@@ -97,14 +109,14 @@ def has_checkpoint(folder: Path) -> bool:
 
 def read_run(method: str, seed: int, folder: Path) -> Run:
     """Read a finished run."""
-    summary = json.loads((versions(folder)[-1] / "summary.json").read_text())
+    summary = json.loads((version_folders(folder)[-1] / "summary.json").read_text())
     return Run(method, seed, folder, summary["seconds"], read_curves(folder))
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Return the scalars of a run by tag; from where a later part begins, it takes the place of the earlier ones."""
+    """Return the scalars of a run by tag; from its first step on, a later part overrides earlier ones."""
     curves: dict[str, Curve] = {}
-    for part in versions(folder):
+    for part in version_folders(folder):
         events = EventAccumulator(str(part), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:

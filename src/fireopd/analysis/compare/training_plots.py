@@ -1,33 +1,35 @@
-"""Plots of trained methods: learning curves, differences to the control, and what training looked like."""
+"""Plots of trained methods: learning curves, differences to the control, training curves."""
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
 from fireopd.analysis.compare.paired_differences import Result, band
-from fireopd.analysis.compare.plots import Plot, legend, look, panels
+from fireopd.analysis.compare.plots import Plot, legend, line_styles, panels
 from fireopd.analysis.compare.run_results import Run
+
+__all__ = ["plots"]
 
 LEARNING = {
     "avg_at_k": "avg@k",
-    "finished": "share that finish",
+    "finished": "finished responses",
     "accuracy_given_finish": "accuracy given finish",
-    "length": "tokens a response",
+    "length": "tokens per response",
 }
-"""Metrics of held-out problems that have learning curves."""
+"""Validation metrics with a learning curve, and their labels."""
 TRAINING = {
-    "fire/keep_ratio": "share of trajectories kept",
+    "fire/keep_ratio": "kept trajectories",
     "fire/weight_ess": "effective share of tokens",
-    "rollout/length": "tokens a response",
-    "rollout/finished": "share that finish",
-    "train/reverse_kl": "reverse KL, nats a token",
-    "train/grad_norm": "norm of the gradient",
+    "rollout/length": "tokens per response",
+    "rollout/finished": "finished responses",
+    "train/reverse_kl": "reverse KL, nats per token",
+    "train/grad_norm": "gradient norm",
 }
-"""Scalars of training steps that are drawn."""
+"""Plotted scalars of training steps, and their labels."""
 SMOOTH = 11
-"""Training steps that a point of their curves is the mean of."""
+"""Window of the running mean over training steps."""
 FOREST = ("final", "peak", "finished", "accuracy_given_finish", "length")
-"""Measures whose differences are drawn."""
+"""Measures with a plot of differences."""
 
 
 def plots(runs: Sequence[Run], found: Sequence[Result], control: str) -> list[Plot]:
@@ -42,7 +44,7 @@ def plots(runs: Sequence[Run], found: Sequence[Result], control: str) -> list[Pl
 
 
 def learning_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
-    """Draw held-out metrics over steps."""
+    """Plot validation metrics over optimizer steps."""
     tasks = sorted({task for own in runs.values() for run in own for task in run.tasks})
     with panels(len(tasks), len(LEARNING), entries=len(runs)) as (figure, axes):
         for row, task in enumerate(tasks):
@@ -53,12 +55,12 @@ def learning_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
         for axis in axes[-1]:
             axis.set_xlabel("optimizer steps")
         legend(figure, axes[0, 0])
-    caption = "Held-out problems. Lines are means over seeds; bands reach from the lowest to the highest seed."
+    caption = "Held-out problems. Lines: mean over seeds. Bands: minimum to maximum over seeds."
     return Plot("learning_curves", "Learning curves", caption, figure)
 
 
 def training_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
-    """Draw what training steps looked like."""
+    """Plot scalars of the training steps."""
     with panels(2, 3, width=4.1, entries=len(runs)) as (figure, axes):
         for axis, (tag, label) in zip(axes.flat, TRAINING.items(), strict=True):
             _curves(axis, runs, tag, SMOOTH)
@@ -66,19 +68,17 @@ def training_curves(runs: Mapping[str, Sequence[Run]]) -> Plot:
         for axis in axes[-1]:
             axis.set_xlabel("optimizer steps")
         legend(figure, axes[0, 0])
-    caption = (
-        f"Batches of training, running means over {SMOOTH} steps. Lines are means over seeds; bands reach from the"
-    )
-    return Plot("training_curves", "What training looked like", f"{caption} lowest to the highest seed.", figure)
+    caption = f"Training batches, running mean over {SMOOTH} steps. Lines: mean over seeds. Bands: minimum to maximum."
+    return Plot("training_curves", "Training curves", caption, figure)
 
 
 def forest(found: Sequence[Result], control: str) -> Plot:
-    """Draw the differences to the control with their intervals."""
+    """Plot the differences to the control with their intervals."""
     compared = [result for result in found if result.difference and result.measure in FOREST]
     tasks = list(dict.fromkeys(result.task for result in compared))
     methods = list(dict.fromkeys(result.method for result in compared))
     places = [(task, method) for task in tasks for method in methods]
-    styles = look([control, *methods])
+    styles = line_styles([control, *methods])
     with panels(1, len(FOREST), width=2.5, height=0.9 + 0.26 * len(places)) as (figure, axes):
         for axis, measure in zip(axes[0], FOREST, strict=True):
             axis.axvline(0, color="#808080", linewidth=1)
@@ -94,15 +94,15 @@ def forest(found: Sequence[Result], control: str) -> Plot:
         axes[0, 0].set_yticks(range(len(places), 0, -1), [f"{task}:  {method}" for task, method in places])
         figure.supxlabel(f"difference to {control}, same seeds", fontsize=9)
     caption = (
-        "Dots are means of the differences to the control seed by seed, lines their 95 % intervals, ticks the seeds."
+        "Dots: mean paired difference over seeds. Lines: 95 % intervals; none with a single common seed. Ticks: seeds."
+        " A line that crosses 0 shows no difference."
     )
-    caption += " Where a line crosses 0 no difference is shown. With a single common seed there is no line."
     return Plot("differences", f"Differences to {control}, paired by seed", caption, figure)
 
 
 def _curves(axis: Axes, runs: Mapping[str, Sequence[Run]], tag: str, width: int = 1) -> None:
-    """Draw the line and band of every method; one that lacks the tag still stands in the legend."""
-    for method, style in look(list(runs)).items():
+    """Plot line and band of every method; a method without the tag still gets a legend entry."""
+    for method, style in line_styles(list(runs)).items():
         found = band(runs[method], tag, width)
         if found is None:
             axis.plot([], [], label=method, **style)

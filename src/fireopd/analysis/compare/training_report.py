@@ -1,34 +1,36 @@
-"""The report on trained methods."""
+"""Report on trained methods."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fireopd.analysis.bootstrap import CONFIDENCE, ENOUGH_PAIRS
 from fireopd.analysis.compare.paired_differences import Result, results
+from fireopd.analysis.compare.planned_run import PlannedRun
 from fireopd.analysis.compare.report import Report
-from fireopd.analysis.compare.run_plan import PlannedRun
 from fireopd.analysis.compare.run_results import MEASURES, Run, read_run
 from fireopd.analysis.compare.training_plots import plots
 from fireopd.analysis.provenance import versions
 from fireopd.analysis.tables import Cell, Estimate, Table
 
-READING = (
-    f"Differences are taken seed by seed, then averaged; low and high are the ends of the {CONFIDENCE:.0%} interval"
-    " of that mean, by bootstrap over seeds. A direction is named only where the interval does not contain 0. Each"
-    f" interval stands for itself: of twenty, one is expected to miss. With fewer than {ENOUGH_PAIRS} seeds none can"
-    f" reach {CONFIDENCE:.0%}: it is the range of the differences, and the reading says only that all have one sign."
+__all__ = ["training_report"]
+
+DIFFERENCES_NOTE = (
+    f"Mean paired difference over seeds; low and high: {CONFIDENCE:.0%} bootstrap interval over seeds. The verdict"
+    " names a direction only if the interval excludes 0. Intervals are not corrected for multiple comparisons: of"
+    f" twenty, one is expected to miss the true value. With fewer than {ENOUGH_PAIRS} seeds an interval cannot reach"
+    f" {CONFIDENCE:.0%}: it is the range of the differences, and the verdict only states that all have the same sign."
 )
-"""How a table of differences is read."""
+"""Note of a table of differences."""
 
 
 def training_report(planned: Sequence[PlannedRun], failed: Sequence[PlannedRun], control: str, base: str) -> Report:
-    """Return the report on the runs that are finished.
+    """Return the report on all finished runs.
 
     Args:
-        planned: all runs of the comparison, one or more of them finished.
-        failed: those that were tried and failed.
+        planned: all runs of the comparison, at least one of them finished.
+        failed: failed runs.
         control: name of the method that the others are compared with.
-        base: what all runs share, in words.
+        base: configuration that all runs share, as text.
     """
     runs = [read_run(run.method, run.seed, run.folder) for run in planned if run.finished]
     missing = {run.name: "failed" if run in failed else "not run" for run in planned if not run.finished}
@@ -44,8 +46,8 @@ def training_report(planned: Sequence[PlannedRun], failed: Sequence[PlannedRun],
         "versions": versions(),
     }
     return Report(
-        title=f"{len(methods)} methods, {len(seeds)} seed{'s' if len(seeds) > 1 else ''} each",
-        lead="Every method was trained from the same base configuration with the same seeds; nothing else differs.",
+        title=f"{len(methods)} methods with {len(seeds)} seed{'s' if len(seeds) > 1 else ''} each",
+        lead="All methods were trained with the same base configuration and the same seeds.",
         facts=facts,
         tables=_tables(found, control),
         plots=plots(runs, found, control),
@@ -54,7 +56,7 @@ def training_report(planned: Sequence[PlannedRun], failed: Sequence[PlannedRun],
 
 
 def _tables(found: Sequence[Result], control: str) -> list[Table]:
-    """Return two tables for each task: what the methods come to, and their differences to the control."""
+    """Return two tables for each task: results of all methods, and differences to the control."""
     tables = []
     for task in dict.fromkeys(result.task for result in found):
         own = [result for result in found if result.task == task]
@@ -73,17 +75,17 @@ def _summary(found: Sequence[Result], title: str) -> Table:
         cells = [table.get((method, measure)) for measure in measures]
         seeds = max(len(cell.values) for cell in cells if cell)
         rows.append([method, seeds, *(Estimate(cell.mean, cell.standard_error) if cell else None for cell in cells)])
-    note = "Mean over seeds ± its standard error. " + "; ".join(f"{_label(m)}: {MEASURES[m]}" for m in measures) + "."
+    note = "Mean ± standard error over seeds. " + "; ".join(f"{_label(m)}: {MEASURES[m]}" for m in measures) + "."
     return Table(title, ["method", "seeds", *map(_label, measures)], rows, note)
 
 
 def _differences(found: Sequence[Result], title: str) -> Table:
-    columns = ["measure", "method", "seeds", "difference", "low", "high", "reading"]
+    columns = ["measure", "method", "seeds", "difference", "low", "high", "verdict"]
     compared = [(result, result.difference) for result in found if result.difference]
     rows: list[list[Cell]] = [
         [_label(r.measure), r.method, d.pairs, d.mean, d.low, d.high, d.verdict] for r, d in compared
     ]
-    return Table(title, columns, rows, READING)
+    return Table(title, columns, rows, DIFFERENCES_NOTE)
 
 
 def _data(

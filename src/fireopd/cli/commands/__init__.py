@@ -1,1 +1,3 @@
-"""The commands of the program, a module each, with `run(arguments)`."""
+"""Commands of the program: one module per command, each with a function `run(arguments)`."""
+
+__all__: list[str] = []

@@ -1,7 +1,7 @@
-"""`fireopd check --config FILE`: what will run, all that is wrong with it, and the memory that it takes.
+"""`fireopd check --config FILE`: check a configuration, summarise the run and estimate its memory.
 
-The arguments are those of `fireopd fit`. Nothing is loaded and nothing is written; the exit code is 2 if anything is
-wrong. Say how many GPUs there will be with --trainer.devices and --trainer.num_nodes.
+The arguments are those of `fireopd fit`. No model is loaded and no file is written; the exit code is 2 if a problem is
+found. Set the number of GPUs of the run with --trainer.devices and --trainer.num_nodes.
 """
 
 import sys
@@ -14,67 +14,66 @@ from fireopd.cli.training_cli import FitCLI, build
 from fireopd.errors import UserError
 from fireopd.training.checks import problems
 from fireopd.training.memory_estimate import Part, available, estimate
-from fireopd.training.run_summary import GIB, outline
+from fireopd.training.run_summary import GIB, summary_rows
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Check a run."""
+    """Check a run and print the result."""
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
     cli = build(arguments, train=False)
     console = Console()
-    wrong = find(cli)
+    found = _find_problems(cli)
     if cli.datamodule.training_prompts:
-        say_what_runs(cli, console)
-    for problem in wrong:
-        console.print(f"wrong: {problem}", markup=False, highlight=False, soft_wrap=True)
-    if wrong:
-        console.print(f"{len(wrong)} to mend before fireopd fit can run.", highlight=False)
+        _print_summary(cli, console)
+    for problem in found:
+        console.print(f"problem: {problem}", markup=False, highlight=False, soft_wrap=True)
+    if found:
+        console.print(f"{len(found)} problem{'s' if len(found) > 1 else ''} found.", highlight=False)
         sys.exit(2)
-    say_memory(cli, console)
-    console.print("Nothing found wrong.")
+    _print_memory(cli, console)
+    console.print("No problems found.")
 
 
-def find(cli: FitCLI) -> list[UserError]:
-    """Return all that is wrong with a run; what prevents reading the prompts comes alone."""
+def _find_problems(cli: FitCLI) -> list[UserError]:
+    """Return all problems of a run; a problem that prevents loading the prompts is returned alone."""
     try:
         cli.prepare()
     except UserError as problem:
         return [problem]
-    return problems(cli.model, cli.datamodule)
+    return problems(cli.model.run_plan(cli.datamodule))
 
 
-def say_what_runs(cli: FitCLI, console: Console) -> None:
-    """Print what will run, a line for each thing."""
-    for name, text in outline(cli.model, cli.datamodule).items():
+def _print_summary(cli: FitCLI, console: Console) -> None:
+    """Print the summary of the run."""
+    for name, text in summary_rows(cli.model.run_plan(cli.datamodule)).items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def say_memory(cli: FitCLI, console: Console) -> None:
-    """Print what a process will hold, and whether its device can; of some architectures that is not known."""
+def _print_memory(cli: FitCLI, console: Console) -> None:
+    """Print the estimated memory of a process; some architectures cannot be estimated."""
     try:
-        parts = estimate(cli.model, cli.datamodule)
+        parts = estimate(cli.model.run_plan(cli.datamodule))
     except Exception as error:
         console.print(
-            f"The memory of a process is not known ({error!r}).", markup=False, highlight=False, soft_wrap=True
+            f"The memory of a process cannot be estimated ({error!r}).", markup=False, highlight=False, soft_wrap=True
         )
         return
     device = cli.trainer.strategy.root_device
     limit = available(device)
     total = sum(part.size for part in parts)
-    console.print(table(parts, total, limit, f"memory of a process, estimated ({device.type})"))
+    console.print(_memory_table(parts, total, limit, f"estimated memory per process ({device.type})"))
     if total > limit:
         remedy = "shard over more processes, lower model.token_budget, or set model.gradient_checkpointing"
-        console.print(f"More than the {device.type} has: {remedy}.", highlight=False, soft_wrap=True)
+        console.print(f"This exceeds the memory of the {device.type}: {remedy}.", highlight=False, soft_wrap=True)
 
 
-def table(parts: Sequence[Part], total: int, limit: int, title: str) -> Table:
-    """Return the table of the parts, GiB."""
+def _memory_table(parts: Sequence[Part], total: int, limit: int, title: str) -> Table:
     result = Table(title=title)
-    for column in ("part", "GiB", "from"):
+    for column in ("part", "GiB", "computed from"):
         result.add_column(column, justify="right" if column == "GiB" else "left")
     for part in parts:
-        result.add_row(part.name, f"{part.size / GIB:.3f}", part.made_of)
+        result.add_row(part.name, f"{part.size / GIB:.3f}", part.formula)
     result.add_section()
-    result.add_row("together", f"{total / GIB:.3f}", f"of {limit / GIB:.1f} that there are")
+    result.add_row("total", f"{total / GIB:.3f}", f"of {limit / GIB:.1f} available")
     return result

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from fireopd.engines.vllm.client import WORKER_EXTENSION
 from fireopd.engines.vllm.engine import import_vllm
+from fireopd.engines.vllm.worker import WORKER_EXTENSION
 from fireopd.models.loading import resolve
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.fakes import small_batch
 
-from fireopd.analysis.compare.replays import Recording, agreements, length_buckets, portray
+from fireopd.analysis.compare.method_statistics import Recording, agreements, compute_statistics, length_buckets
 from fireopd.filters import KeepAll, LengthFilter
 from fireopd.method import Method
 from fireopd.weighters import TokenWeighter, UniformWeighter
@@ -26,33 +26,35 @@ def asked(method, *batches):
 
 
 def test_a_portrait_by_hand():
-    portrait = portray(*asked(Method(LengthFilter(min_tokens=2), PlaceWeighter(), normalization="none"), small_batch()))
-    assert portrait.keep_ratio == 0.75
-    assert portrait.kept_tokens == 2 + 3 + 4
-    assert sorted(portrait.weights.tolist()) == [1, 1, 1, 2, 2, 2, 3, 3, 4]
-    assert portrait.effective_share == pytest.approx(19**2 / (9 * (5 + 14 + 30)))
-    math_, code = portrait.by_teacher["math"], portrait.by_teacher["code"]
+    own = compute_statistics(
+        *asked(Method(LengthFilter(min_tokens=2), PlaceWeighter(), normalization="none"), small_batch())
+    )
+    assert own.keep_ratio == 0.75
+    assert own.kept_tokens == 2 + 3 + 4
+    assert sorted(own.weights.tolist()) == [1, 1, 1, 2, 2, 2, 3, 3, 4]
+    assert own.effective_share == pytest.approx(19**2 / (9 * (5 + 14 + 30)))
+    math_, code = own.by_teacher["math"], own.by_teacher["code"]
     assert (math_.kept, code.kept) == (0.5, 1.0)
     assert (math_.tokens, code.tokens) == pytest.approx((0.3, 0.7))
     assert (math_.weight, code.weight) == pytest.approx((3 / 19, 16 / 19))
-    assert list(portrait.by_length) == ["1 to 1", "2 to 2", "3 to 3", "4 to 4"]
-    assert [share.weight for share in portrait.by_length.values()] == pytest.approx([0, 3 / 19, 6 / 19, 10 / 19])
+    assert list(own.by_length) == ["1 to 1", "2 to 2", "3 to 3", "4 to 4"]
+    assert [share.weight for share in own.by_length.values()] == pytest.approx([0, 3 / 19, 6 / 19, 10 / 19])
 
 
 def test_several_files_are_pooled_and_stand_apart():
     batches = small_batch(), small_batch(("code",) * 4, policy_version=7)
-    portrait = portray(*asked(Method(LengthFilter(min_tokens=3), UniformWeighter()), *batches))
-    assert [point["policy_version"] for point in portrait.by_file] == [0, 7]
-    assert [point["keep_ratio"] for point in portrait.by_file] == [0.5, 0.5]
-    assert portrait.by_teacher["math"].tokens == pytest.approx(3 / 20)
-    assert portrait.kept_tokens == 14
+    own = compute_statistics(*asked(Method(LengthFilter(min_tokens=3), UniformWeighter()), *batches))
+    assert [point["policy_version"] for point in own.by_file] == [0, 7]
+    assert [point["keep_ratio"] for point in own.by_file] == [0.5, 0.5]
+    assert own.by_teacher["math"].tokens == pytest.approx(3 / 20)
+    assert own.kept_tokens == 14
 
 
 def test_a_method_that_keeps_nothing():
     keeps_nothing = asked(Method(LengthFilter(min_tokens=99)), small_batch())
-    portrait = portray(*keeps_nothing)
-    assert (portrait.keep_ratio, portrait.kept_tokens, portrait.effective_share) == (0, 0, 0)
-    assert all(share.weight == 0 for share in portrait.by_teacher.values())
+    own = compute_statistics(*keeps_nothing)
+    assert (own.keep_ratio, own.kept_tokens, own.effective_share) == (0, 0, 0)
+    assert all(share.weight == 0 for share in own.by_teacher.values())
     (pair,) = agreements({"a": keeps_nothing[1], "b": keeps_nothing[1]})
     assert (pair.keep_overlap, pair.rank_correlation) == (1.0, None)
 

@@ -1,6 +1,6 @@
-"""Which runs a comparison is made of, what each is started with, and whether what lies in its folder is of its kind.
+"""Runs of a comparison: arguments, folders, and checks of existing folders.
 
-A run lies in `<out>/runs/<method>/seed_<n>`, with the settings that it was begun with in `settings.json`.
+A run is stored in `<out>/runs/<method>/seed_<n>`, with its settings in `settings.json`.
 """
 
 import json
@@ -11,46 +11,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireopd.analysis.compare.run_results import has_checkpoint, is_finished, versions
+from fireopd.analysis.compare.run_results import has_checkpoint, is_finished, version_folders
 from fireopd.atomic_files import write_text
 from fireopd.errors import UserError
 
-OF_A_RUN = frozenset({"seed_everything", "trainer.default_root_dir"})
-"""Settings in which the runs of a method differ."""
+__all__ = ["PER_RUN_SETTINGS", "PlannedRun", "fit_arguments", "plan_runs"]
+
+PER_RUN_SETTINGS = frozenset({"seed_everything", "trainer.default_root_dir"})
+"""Settings that differ between the runs of a method."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One method with one seed."""
+    """Run of one method with one seed."""
 
     method: str
     """Name of the method."""
     seed: int
     """Seed of the run."""
     folder: Path
-    """Where it is to lie."""
+    """Output folder."""
     arguments: tuple[str, ...]
-    """What `fireopd fit` is started with."""
+    """Arguments of `fireopd fit`."""
     settings: Mapping[str, Any]
-    """All the settings that these come to, flat, but for those in which the runs of a method differ."""
+    """All resulting settings by dotted key, except those that differ between the runs of a method."""
 
     @property
     def name(self) -> str:
-        """How it is called on the screen."""
+        """Name of the run in the terminal output."""
         return f"{self.method} seed {self.seed}"
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """File of the output."""
         return self.folder / "log.txt"
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to its end."""
+        """True if the run is finished."""
         return is_finished(self.folder)
 
     def check(self) -> None:
-        """Raise `UserError` if the folder holds a run of other settings."""
+        """Raise `UserError` if the folder holds a run with other settings."""
         file = self.folder / "settings.json"
         if not file.exists():
             return
@@ -58,57 +60,57 @@ class PlannedRun:
         for key in sorted(earlier.keys() | self.settings.keys()):
             before, now = earlier.get(key), self.settings.get(key)
             if before != now:
-                problem = f"{self.name} was begun with {key} {_brief(before)}, which is now {_brief(now)}"
-                raise UserError("--out", str(self.folder), problem, "take that back, or give another folder")
+                problem = f"{self.name} was started with {key} {_brief(before)}, which is now {_brief(now)}"
+                raise UserError("--out", str(self.folder), problem, "restore the setting, or use another folder")
 
     def command(self) -> list[str]:
-        """Return the command that begins the run, or has it go on where it was interrupted."""
-        go_on = ["--ckpt_path", "last"] if has_checkpoint(self.folder) else []
-        return [sys.executable, "-m", "fireopd", "fit", *self.arguments, *go_on]
+        """Return the command that starts the run, or resumes it from its last checkpoint."""
+        resume = ["--ckpt_path", "last"] if has_checkpoint(self.folder) else []
+        return [sys.executable, "-m", "fireopd", "fit", *self.arguments, *resume]
 
     def prepare(self) -> None:
-        """Make the folder, write down the settings, and clear away what a run left that cannot go on."""
+        """Create the folder, write the settings, and delete the output of a run that cannot be resumed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
         if not has_checkpoint(self.folder):
-            for part in versions(self.folder):
+            for part in version_folders(self.folder):
                 shutil.rmtree(part)
 
 
 def fit_arguments(base: Sequence[str], overlay: Path, more: Sequence[str]) -> tuple[str, ...]:
-    """Return the arguments of `fireopd fit` for a method: what comes later overrides.
+    """Return the arguments of `fireopd fit` for a method; later arguments take precedence.
 
     Args:
-        base: the configuration that all methods share.
-        overlay: the method.
+        base: arguments for the configuration that all methods share.
+        overlay: file of the method.
         more: further arguments.
     """
     return (*base, "--config", str(overlay), *more)
 
 
-def plan(
+def plan_runs(
     out: Path,
     arguments: Mapping[str, Sequence[str]],
     settings: Mapping[str, Mapping[str, Any]],
     seeds: Sequence[int],
 ) -> list[PlannedRun]:
-    """Return the runs, all methods of the first seed first: a comparison that is stopped is one of pairs all the same.
+    """Return the runs ordered by seed, then by method, so that a stopped comparison still has complete pairs.
 
     Args:
         out: folder of the comparison.
-        arguments: of `fireopd fit`, by method.
-        settings: what these come to, flat, by method.
-        seeds: of the runs of each method.
+        arguments: arguments of `fireopd fit`, by method.
+        settings: resulting settings by dotted key, by method.
+        seeds: seeds of the runs of each method.
 
     Raises:
-        UserError: if the folder holds a run of other settings.
+        UserError: if the folder holds a run with other settings.
     """
     runs = []
     for seed in seeds:
         for method, shared in arguments.items():
             folder = out / "runs" / method / f"seed_{seed}"
             own = ("--seed_everything", str(seed), "--trainer.default_root_dir", str(folder))
-            kept = {key: value for key, value in settings[method].items() if key not in OF_A_RUN}
+            kept = {key: value for key, value in settings[method].items() if key not in PER_RUN_SETTINGS}
             runs.append(PlannedRun(method, seed, folder, (*shared, *own), kept))
     for run in runs:
         run.check()

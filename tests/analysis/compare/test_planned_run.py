@@ -2,7 +2,7 @@
 
 import pytest
 
-from fireopd.analysis.compare.run_plan import PlannedRun, plan
+from fireopd.analysis.compare.planned_run import PlannedRun, plan_runs
 from fireopd.analysis.compare.run_results import has_checkpoint
 from fireopd.errors import UserError
 
@@ -23,15 +23,15 @@ def test_a_run_that_cannot_go_on_is_begun_anew_and_one_that_can_goes_on(tmp_path
 def test_the_plan_takes_all_methods_of_a_seed_before_the_next(tmp_path):
     arguments = {"opd": ["--config", "opd.yaml"], "fire": ["--config", "fire.yaml"]}
     settings = {name: {"seed_everything": 1, "trainer.default_root_dir": "runs", "lr": 1} for name in arguments}
-    runs = plan(tmp_path, arguments, settings, [1, 2])
+    runs = plan_runs(tmp_path, arguments, settings, [1, 2])
     assert [run.name for run in runs] == ["opd seed 1", "fire seed 1", "opd seed 2", "fire seed 2"]
     assert runs[3].arguments[:4] == ("--config", "fire.yaml", "--seed_everything", "2")
     assert runs[3].settings == {"lr": 1}
     runs[2].prepare()
-    plan(tmp_path, arguments, settings, [1, 2, 3])
+    plan_runs(tmp_path, arguments, settings, [1, 2, 3])
     settings["opd"]["lr"] = 2
-    with pytest.raises(UserError, match="opd seed 2 was begun with lr 1, which is now 2"):
-        plan(tmp_path, arguments, settings, [1, 2])
+    with pytest.raises(UserError, match="opd seed 2 was started with lr 1, which is now 2"):
+        plan_runs(tmp_path, arguments, settings, [1, 2])
     del settings["opd"]["lr"]
     with pytest.raises(UserError, match="lr 1, which is now null"):
-        plan(tmp_path, arguments, settings, [2])
+        plan_runs(tmp_path, arguments, settings, [2])
