@@ -1,4 +1,4 @@
-"""The conformance kit on direct objectives: what is wrong with a divergence is found, with its name and a remedy."""
+"""Conformance checks of direct objectives: violations are found and reported with a remedy."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Right(DirectObjective):
 
 @dataclass(frozen=True)
 class MeanOfChunk(Right):
-    """Its scale is that of whatever is in the chunk."""
+    """Its scale depends on the other tokens of the chunk."""
 
     def divergence(self, student, teacher):
         gap = kl(student, teacher)
@@ -39,7 +39,7 @@ class NotSummed(Right):
 
 @dataclass(frozen=True)
 class CrossEntropy(Right):
-    """Is not 0 between equals."""
+    """Is not 0 for equal distributions."""
 
     def divergence(self, student, teacher):
         return -(teacher.exp() * student.clamp(min=-100)).sum(-1)
@@ -81,12 +81,15 @@ def test_a_right_one_passes():
     ("objective", "parts"),
     [
         (MeanOfChunk(), ["MeanOfChunk.divergence gives token", "in another", "take no statistics over dim 0"]),
-        (Detached(), ["Detached.divergence has no gradient: leave out .detach()"]),
+        (Detached(), ["Detached.divergence has no gradient: remove .detach()"]),
         (NotSummed(), ["NotSummed.divergence returns torch.float32 [6, 12] for 6 tokens: return torch.float32 [T]"]),
-        (CrossEntropy(), ["where student and teacher are equal: a divergence is 0 there"]),
-        (NotANumber(), ["not finite on a token that both rule out", "fireopd.reductions.kl"]),
-        (InPlace(), ["modifies the distributions it is given"]),
-        (NegativeCoefficient(), ["NegativeCoefficient.coefficient gives token", "finite and >= 0"]),
+        (CrossEntropy(), ["if student and teacher are equal: a divergence must be 0 then"]),
+        (NotANumber(), ["non-finite value or gradient on a token of probability 0 in both", "fireopd.reductions.kl"]),
+        (InPlace(), ["modifies its input distributions"]),
+        (
+            NegativeCoefficient(),
+            ["NegativeCoefficient.coefficient returns the value -", "for token", "finite values >= 0"],
+        ),
         (UndeclaredInCoefficient(), ["reads 'teacher_entropy' without declaring it"]),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",

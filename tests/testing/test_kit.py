@@ -1,4 +1,4 @@
-"""The conformance kit: what is right passes, and each planted mistake is found, with its name and a remedy."""
+"""Conformance checks: valid strategies pass, and each violation is reported with a remedy."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from fireopd.cli.entry_points import load_plugins
 from fireopd.filters import AllOf, LengthFilter, TeacherLikelihoodFilter, TrajectoryFilter
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.testing import check_filter, check_objective, check_weighter, example_batch, expected_gradient
-from fireopd.testing.example_batches import VOCABULARY, edges, with_garbage, with_padding
+from fireopd.testing.example_batches import VOCABULARY, edge_cases, with_garbage, with_padding
 from fireopd.types.signals import PER_TRAJECTORY, SIGNALS
 from fireopd.weighters import EntropyWeighter, ProductOf, TokenWeighter
 
@@ -23,7 +23,7 @@ EXAMPLES = {
     "AllOf": AllOf([TeacherLikelihoodFilter(0.4, per_teacher=True), LengthFilter(2, 6, only_finished=True)]),
     "ProductOf": ProductOf([EntropyWeighter(2.0, 0.0), EntropyWeighter(0.0, 1.0)]),
 }
-"""Of those that say little without settings."""
+"""Instances of compositions, which do nothing with default settings."""
 
 
 @pytest.mark.parametrize("plugin", BUILT_IN, ids=lambda plugin: plugin.strategy.__name__)
@@ -50,18 +50,18 @@ def test_switches_are_all_tried():
 
 
 def check(strategy):
-    """Examine a strategy of any kind."""
+    """Check a strategy of any kind."""
     kinds = {TrajectoryFilter: check_filter, TokenWeighter: check_weighter, Objective: check_objective}
-    next(examine for kind, examine in kinds.items() if isinstance(strategy, kind))(strategy)
+    next(run for kind, run in kinds.items() if isinstance(strategy, kind))(strategy)
 
 
 @pytest.mark.parametrize(
     ("strategy", "parts"),
     [
-        (wrong.ReadsPadding(), ["reads what is off the response mask: with nan planted there, token", "reductions"]),
-        (wrong.CountsColumns(), ["depends on padding: with 1 more columns", "batch.lengths, never by the width"]),
-        (wrong.LeaksGradient(), ["leaks a gradient", "Leave out torch.enable_grad"]),
-        (wrong.SaysItLooksAtOne(), ["says by_trajectory = True", "other rows of the batch are missing", "Leave"]),
+        (wrong.ReadsPadding(), ["reads values off the response mask: with nan planted there, token", "reductions"]),
+        (wrong.CountsColumns(), ["depends on padding: with 1 additional columns", "batch.lengths, not by the width"]),
+        (wrong.LeaksGradient(), ["leaks a gradient", "Remove torch.enable_grad"]),
+        (wrong.SaysItLooksAtOne(), ["sets by_trajectory = True", "other rows of the batch are missing", "Remove"]),
         (wrong.DependsOnOrder(), ["depends on the order of rows", "trajectory", "batch.groups and batch.teachers"]),
         (
             wrong.ReadsUndeclared(),
@@ -71,27 +71,39 @@ def check(strategy):
             ],
         ),
         (wrong.ReadsUndeclaredLate(), ["'teacher_entropy' without declaring", 'frozenset({"teacher_entropy"})']),
-        (wrong.NegativeWeight(), ["gives token", "the value -", "finite and >= 0"]),
-        (wrong.NanOnOneToken(), ["fails at the edges", "the value nan on one trajectory of one token"]),
-        (wrong.WrongShape(), ["returns shape [13] where the batch has [13, 12]: return [N, L], one number for each"]),
+        (wrong.NegativeWeight(), ["returns the value -", "for token", "finite values >= 0"]),
+        (
+            wrong.NanOnOneToken(),
+            ["fails on edge cases", "the value nan for token", "on one trajectory of one token"],
+        ),
+        (wrong.WrongShape(), ["returns shape [13] for a batch of shape [13, 12]: return [N, L], one value per token"]),
         (wrong.WrongType(), ["returns torch.float32: return torch.bool"]),
-        (wrong.HiddenState(), ["once it has seen others", "it has a hidden state", "state_dict and load_state_dict"]),
-        (wrong.GlobalStatistics(), ["once other instances have seen other batches", "statistics over micro-batches"]),
+        (
+            wrong.HiddenState(),
+            ["after it has seen other batches", "it has a hidden state", "state_dict and load_state_dict"],
+        ),
+        (wrong.GlobalStatistics(), ["after other instances have seen other batches", "statistics over micro-batches"]),
         (wrong.DrawsLots(), ["draws from torch's global generator", "batch.policy_version"]),
-        (wrong.ModifiesItsInput(), ["modifies the batch it is given (student_entropy)", ".clone() first"]),
+        (wrong.ModifiesItsInput(), ["modifies its batch (student_entropy)", ".clone() first"]),
         (wrong.NotPicklable(), ["cannot be pickled", "Define the class at the top of a module"]),
         (
             wrong.MutableDefault(),
             ["has the mutable default scale = tensor(1.)", "scale: Tensor = field(default_factory"],
         ),
-        (wrong.NotFrozen(), ["is no frozen dataclass", "Write @dataclass(frozen=True) above class NotFrozen"]),
-        (wrong.ForgetsItsState(), ["goes on differently after a checkpoint", "take all of it back in load_state_dict"]),
-        (wrong.Misspelt(), ["requires 'teacher_entropi', which is no signal. Did you mean 'teacher_entropy'?"]),
+        (wrong.NotFrozen(), ["is not a frozen dataclass", "Write @dataclass(frozen=True) above class NotFrozen"]),
+        (
+            wrong.ForgetsItsState(),
+            ["returns a different answer after a resume", "restore all of it in load_state_dict"],
+        ),
+        (wrong.Misspelt(), ["requires 'teacher_entropi', which is not a signal. Did you mean 'teacher_entropy'?"]),
         (
             wrong.SettingIsChanged(),
-            ["is another one after it was written in a configuration", "power=2.0", "power=4.0"],
+            ["changes when it is written in a configuration", "power=2.0", "power=4.0"],
         ),
-        (wrong.Overflows(), ["fails at the edges", "the value inf on student log-probabilities of -100 nats", "clamp"]),
+        (
+            wrong.Overflows(),
+            ["fails on edge cases", "the value inf for token", "on student log-probabilities of -100 nats", "clamp"],
+        ),
         (wrong.Crashes(), ["raises AttributeError on an ordinary batch (wrong_strategies.py, line", "'limit'"]),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
@@ -109,7 +121,7 @@ def test_what_is_wrong_is_found_and_named(strategy, parts):
 
 def test_a_mistake_alone_is_reported_alone_and_several_all_at_once():
     for strategy in (wrong.LeaksGradient(), wrong.ReadsUndeclared(), wrong.DependsOnOrder(), wrong.NotFrozen()):
-        with pytest.raises(AssertionError, match="breaks 1 rule of its contract"):
+        with pytest.raises(AssertionError, match="violates 1 rule of its contract"):
             check(strategy)
 
     @dataclass
@@ -124,14 +136,14 @@ def test_a_mistake_alone_is_reported_alone_and_several_all_at_once():
     with pytest.raises(AssertionError) as found:
         check(Hopeless())
     text = " ".join(str(found.value).split())
-    for part in ("no frozen dataclass", "'teacher_entropy' without declaring", "cannot be pickled", "the value -"):
+    for part in ("not a frozen dataclass", "'teacher_entropy' without declaring", "cannot be pickled", "the value -"):
         assert part in text
-    assert "reads what is off the response mask" in text, "the examination goes on with what was not declared"
+    assert "reads values off the response mask" in text, "checks continue with undeclared signals"
 
 
 @dataclass(frozen=True)
 class RunningMean(TokenWeighter):
-    """A strategy with a state, done right."""
+    """A stateful strategy that keeps its contract."""
 
     requires = frozenset({"teacher_entropy"})
     seen: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -156,9 +168,9 @@ def test_a_state_that_is_saved_is_allowed_also_in_a_composition():
 
 
 def test_a_class_or_another_kind_is_refused():
-    with pytest.raises(TypeError, match=r"is no TokenWeighter: give an instance, EntropyWeighter\(...\)"):
+    with pytest.raises(TypeError, match=r"is not a TokenWeighter: pass an instance, EntropyWeighter\(...\)"):
         check_weighter(EntropyWeighter)
-    with pytest.raises(TypeError, match="is no TrajectoryFilter"):
+    with pytest.raises(TypeError, match="is not a TrajectoryFilter"):
         check_filter(EntropyWeighter())
 
 
@@ -195,7 +207,7 @@ def test_garbage_and_padding_leave_the_response_as_it_is():
 
 
 def test_the_edges_are_what_they_are_called():
-    found = edges(0)
+    found = edge_cases(0)
     assert found["one trajectory of one token"].response_mask.sum() == 1
     assert not found["no response token at all"].response_mask.any()
     assert (found["an empty response among others"].lengths == 0).sum() == 1
@@ -232,8 +244,8 @@ class RewardAlone(Objective):
         return batch.rewards[:, None].expand(batch.tokens.shape)
 
 
-def test_the_expected_gradient_takes_what_distributions_do_not_say():
-    with pytest.raises(LookupError, match=r"give rewards=..., float \[V\]"):
+def test_the_expected_gradient_takes_signals_that_distributions_do_not_determine():
+    with pytest.raises(LookupError, match=r"pass rewards=..., float \[V\]"):
         expected_gradient(RewardAlone(), logits(0), logits(1))
     constant = expected_gradient(RewardAlone(), logits(0), logits(1), rewards=torch.ones(7, dtype=torch.float64))
     torch.testing.assert_close(constant, torch.zeros(7, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""For the tests of a strategy's author: one call examines the whole contract and reports all that is broken.
+"""Conformance tests for strategies: one call checks the whole contract and reports all violations.
 
 from fireopd.testing import check_weighter
 

@@ -1,4 +1,7 @@
-"""What a strategy must answer: shape, type, range, no gradient, and the batch left as it was."""
+"""Checks of answers: shape, dtype, range, no gradient, no change of the batch.
+
+Each check is a function of the subject that returns a paragraph for the strategy's author; empty if the check passes.
+"""
 
 from dataclasses import replace
 
@@ -6,75 +9,83 @@ import torch
 from torch import Tensor
 
 from fireopd.filters import TrajectoryFilter
-from fireopd.testing.example_batches import edges, example_batch, with_signals
+from fireopd.testing.example_batches import edge_cases, example_batch, with_signals
 from fireopd.testing.subject import VERSIONS, NoAnswerError, Subject, at, shown
 from fireopd.types import ScoredBatch
 
+__all__ = [
+    "does_not_modify_the_batch",
+    "handles_edge_cases",
+    "has_valid_shape",
+    "returns_no_gradient",
+    "stays_in_range",
+]
 
-def answers(subject: Subject) -> str:
-    """An ordinary batch has an answer of the right shape and type; without it there is nothing to examine further."""
-    subject.answer(subject.quiet)
+
+def has_valid_shape(subject: Subject) -> str:
+    """Check shape and dtype of the answer for an ordinary batch; all other answer checks depend on it."""
+    subject.answer(subject.narrow)
     return ""
 
 
 def stays_in_range(subject: Subject) -> str:
-    """An ordinary batch has an answer in range."""
+    """Check that answers for ordinary batches are in range."""
     for batch in subject.examples:
-        if wrong := out_of_range(subject, subject.answer(batch), batch):
-            return f"{wrong}. {REMEDIES[subject.question.smallest]}"
+        if problem := range_problem(subject, subject.answer(batch), batch):
+            return f"{problem}. {REMEDIES[subject.spec.minimum]}"
     return ""
 
 
 REMEDIES = {
-    0.0: "Return numbers that are finite and >= 0: torch.clamp helps, and a denominator that cannot be 0.",
-    -torch.inf: "Return finite numbers: torch.clamp helps, and a denominator that cannot be 0.",
+    0.0: "Return finite values >= 0: use torch.clamp, and denominators that cannot be 0.",
+    -torch.inf: "Return finite values: use torch.clamp, and denominators that cannot be 0.",
 }
-"""What to do about a number that is not allowed, by the smallest that is."""
+"""Remedy for a value out of range, by the lower bound of the range."""
 
 
-def survives_the_edges(subject: Subject) -> str:
-    """What happens rarely has an answer too."""
-    wrong = [problem for version in VERSIONS for problem in _at_edges(subject, edges(version))]
-    if subject.question.of is TrajectoryFilter:
+def handles_edge_cases(subject: Subject) -> str:
+    """Check that edge cases have valid answers."""
+    problems = [problem for version in VERSIONS for problem in _problems(subject, edge_cases(version))]
+    if subject.spec.base is TrajectoryFilter:
         impossible = with_signals(
             example_batch(), lambda name, v: torch.full_like(v, -torch.inf) if name == "teacher_logprobs" else v
         )
-        wrong += _at_edges(subject, {"teacher log-probabilities of -inf": impossible})
-    if not wrong:
+        problems += _problems(subject, {"teacher log-probabilities of -inf": impossible})
+    if not problems:
         return ""
     return (
-        f"fails at the edges: {'; '.join(dict.fromkeys(wrong))}. Mind denominators of 0, statistics of nothing "
-        f"(fireopd.reductions has some that are 0 then) and exponentials that overflow (clamp what goes in)."
+        f"fails on edge cases: {'; '.join(dict.fromkeys(problems))}. Check denominators of 0, statistics over an empty "
+        f"mask (those of fireopd.reductions are 0 then) and overflow of exponentials (clamp their argument)."
     )
 
 
-def _at_edges(subject: Subject, batches: dict[str, ScoredBatch]) -> list[str]:
-    wrong = []
+def _problems(subject: Subject, batches: dict[str, ScoredBatch]) -> list[str]:
+    problems = []
     for name, batch in batches.items():
         try:
             answer = subject.answer(batch, name)
         except NoAnswerError as error:
-            wrong.append(str(error).rstrip("."))
+            problems.append(str(error).rstrip("."))
             continue
-        problem = out_of_range(subject, answer, batch)
-        wrong += [f"{problem} on {name}"] if problem else []
-    return wrong
+        problem = range_problem(subject, answer, batch)
+        problems += [f"{problem} on {name}"] if problem else []
+    return problems
 
 
-def out_of_range(subject: Subject, answer: Tensor, batch: ScoredBatch) -> str:
-    """Return the first number of an answer that is not allowed, with its place; empty if there is none."""
+def range_problem(subject: Subject, answer: Tensor, batch: ScoredBatch) -> str:
+    """Return the first value of an answer that is out of range, with its index; empty if all are in range."""
     if not answer.is_floating_point():
         return ""
-    wrong = ~(answer.isfinite() & (answer >= subject.question.smallest))
-    wrong &= batch.response_mask if subject.question.per_token else True
+    wrong = ~(answer.isfinite() & (answer >= subject.spec.minimum))
+    wrong &= batch.response_mask if subject.spec.per_token else True
     if not wrong.any():
         return ""
-    place = tuple(wrong.nonzero()[0].tolist())
-    return f"gives {at(place)} the value {shown(answer[place])}"
+    index = tuple(wrong.nonzero()[0].tolist())
+    return f"returns the value {shown(answer[index])} for {at(index)}"
 
 
-def gives_no_gradient(subject: Subject) -> str:
-    """An answer is a constant, even where what it is made from has a gradient."""
+def returns_no_gradient(subject: Subject) -> str:
+    """Check that the answer has no graph, even if the signals require a gradient."""
     batch = example_batch()
     leaves = {name: value.clone().requires_grad_() for name, value in batch.signals.items()}
     answer = subject.answer(replace(batch, signals=leaves))
@@ -82,13 +93,13 @@ def gives_no_gradient(subject: Subject) -> str:
     if answer.grad_fn is None and not reached:
         return ""
     return (
-        "leaks a gradient: its answer hangs on a graph, which would be kept for the whole step. "
-        "Leave out torch.enable_grad, or end with .detach()."
+        "leaks a gradient: its answer is attached to a graph, which would be kept for the whole step. "
+        "Remove torch.enable_grad, or return .detach()."
     )
 
 
-def leaves_the_batch_alone(subject: Subject) -> str:
-    """The other strategies see the same batch."""
+def does_not_modify_the_batch(subject: Subject) -> str:
+    """Check that the batch, which all strategies share, is unchanged."""
     batch = example_batch(seed=6)
     tensors = {"tokens": batch.tokens, "response_mask": batch.response_mask, "groups": batch.groups}
     tensors |= {"finished": batch.finished, **batch.signals}
@@ -98,6 +109,6 @@ def leaves_the_batch_alone(subject: Subject) -> str:
     if not changed:
         return ""
     return (
-        f"modifies the batch it is given ({', '.join(changed)}), which other strategies read too. Avoid operations in "
-        f"place (a name that ends in _, or batch.{changed[0]}[...] = ...), or .clone() first."
+        f"modifies its batch ({', '.join(changed)}), which other strategies also read. Avoid in-place operations "
+        f"(names that end in _, or batch.{changed[0]}[...] = ...), or call .clone() first."
     )

@@ -1,4 +1,4 @@
-"""The three examinations. A property is a function of the subject; the list is the same for all kinds of strategies."""
+"""Conformance checks of filters, weighters and objectives."""
 
 import inspect
 import itertools
@@ -9,124 +9,125 @@ from dataclasses import replace
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
 from fireopd.testing import answer_checks, invariance_checks, settings_checks
-from fireopd.testing.divergence_checks import wrong_divergence
-from fireopd.testing.subject import ADVANTAGE, COEFFICIENT, KEEP, VERSIONS, WEIGHT, NoAnswerError, Question, Subject
+from fireopd.testing.divergence_checks import divergence_violations
+from fireopd.testing.subject import ADVANTAGE, COEFFICIENT, KEEP, VERSIONS, WEIGHT, MethodSpec, NoAnswerError, Subject
 from fireopd.types.strategy import Strategy
 from fireopd.weighters import TokenWeighter
 
-Property = Callable[[Subject], str]
-"""Returns a paragraph on what is wrong, or an empty string."""
+__all__ = ["check_filter", "check_objective", "check_weighter"]
 
-OF_THE_OBJECT: tuple[Property, ...] = (
+Check = Callable[[Subject], str]
+"""Returns a paragraph on the violation; empty if the check passes."""
+
+SETTINGS_CHECKS: tuple[Check, ...] = (
     settings_checks.is_a_frozen_dataclass,
-    settings_checks.declares_signals_that_exist,
-    settings_checks.declares_what_it_reads,
-    settings_checks.shares_nothing_mutable,
-    settings_checks.survives_pickling,
+    settings_checks.declares_known_signals,
+    settings_checks.declares_all_signals_it_reads,
+    settings_checks.has_no_mutable_defaults,
+    settings_checks.can_be_pickled,
     settings_checks.prints_its_settings,
-    settings_checks.comes_back_from_yaml,
+    settings_checks.can_be_written_in_yaml,
 )
-"""Needs no answer."""
-OF_THE_ANSWERS: tuple[Property, ...] = (
-    invariance_checks.remembers_nothing,
+"""Checks that need no answer."""
+ANSWER_CHECKS: tuple[Check, ...] = (
+    invariance_checks.has_no_hidden_state,
     answer_checks.stays_in_range,
-    answer_checks.gives_no_gradient,
-    answer_checks.leaves_the_batch_alone,
-    invariance_checks.ignores_what_is_off_the_mask,
+    answer_checks.returns_no_gradient,
+    answer_checks.does_not_modify_the_batch,
+    invariance_checks.ignores_values_off_the_mask,
     invariance_checks.does_not_depend_on_padding,
-    invariance_checks.follows_the_order_of_rows,
-    invariance_checks.answers_each_trajectory_alone_if_it_says_so,
-    answer_checks.survives_the_edges,
-    settings_checks.takes_its_state_back,
+    invariance_checks.does_not_depend_on_row_order,
+    invariance_checks.does_not_compare_rows_if_by_trajectory,
+    answer_checks.handles_edge_cases,
+    settings_checks.restores_its_state,
 )
-"""Needs answers of the right shape and type. The first has to come before a global variable has seen it all."""
+"""Checks that need answers of valid shape. `has_no_hidden_state` must run before global variables see other batches."""
 
 
 def check_filter(strategy: TrajectoryFilter) -> None:
-    """Examine a trajectory filter.
+    """Check the contract of a trajectory filter.
 
     Args:
         strategy: an instance, with any settings.
 
     Raises:
-        AssertionError: that has a paragraph for each property that the filter lacks: what was seen, and how to mend it.
+        AssertionError: with one paragraph per violation: the observation and the fix.
     """
-    report(examine(strategy, KEEP), strategy)
+    report(violations(strategy, KEEP), strategy)
 
 
 def check_weighter(strategy: TokenWeighter) -> None:
-    """Examine a token weighter.
+    """Check the contract of a token weighter.
 
     Args:
         strategy: an instance, with any settings.
 
     Raises:
-        AssertionError: that has a paragraph for each property that the weighter lacks: what was seen, and how to mend
-            it.
+        AssertionError: with one paragraph per violation: the observation and the fix.
     """
-    report(examine(strategy, WEIGHT), strategy)
+    report(violations(strategy, WEIGHT), strategy)
 
 
 def check_objective(strategy: Objective) -> None:
-    """Examine an objective; what it descends is for `expected_gradient` to say.
+    """Check the contract of an objective; see `expected_gradient` for its gradient.
 
     Args:
         strategy: an instance, with any settings.
 
     Raises:
-        AssertionError: that has a paragraph for each property that the objective lacks: what was seen, and how to mend
-            it.
+        AssertionError: with one paragraph per violation: the observation and the fix.
     """
     if isinstance(strategy, DirectObjective):
-        report(examine(strategy, ADVANTAGE, COEFFICIENT) + wrong_divergence(strategy), strategy)
-    report(examine(strategy, ADVANTAGE), strategy)
+        report(violations(strategy, ADVANTAGE, COEFFICIENT) + divergence_violations(strategy), strategy)
+    report(violations(strategy, ADVANTAGE), strategy)
 
 
-def examine(strategy: Strategy, *questions: Question) -> list[str]:
-    """Return a paragraph for each property that a strategy lacks when it is asked the questions of its kind.
+def violations(strategy: Strategy, *specs: MethodSpec) -> list[str]:
+    """Return one paragraph per violation of the contract of a strategy's methods.
 
     Raises:
-        TypeError: if it is no instance of their class.
+        TypeError: if the strategy is not an instance of their base class.
     """
-    base = questions[0].of
+    base = specs[0].base
     if not isinstance(strategy, base):
-        made = f": give an instance, {strategy.__name__}(...)" if inspect.isclass(strategy) else ""
-        raise TypeError(f"{strategy!r} is no {base.__name__}{made}")
-    undeclared = undeclared_reads([Subject(strategy, question) for question in questions])
-    subjects = [Subject(strategy, question, undeclared) for question in questions]
-    broken = wrong(subjects[0], OF_THE_OBJECT)
+        remedy = f": pass an instance, {strategy.__name__}(...)" if inspect.isclass(strategy) else ""
+        raise TypeError(f"{strategy!r} is not a {base.__name__}{remedy}")
+    undeclared = undeclared_signals([Subject(strategy, spec) for spec in specs])
+    subjects = [Subject(strategy, spec, undeclared) for spec in specs]
+    found = failures(subjects[0], SETTINGS_CHECKS)
     for subject in subjects:
-        broken += wrong(subject, [answer_checks.answers]) or wrong(subject, OF_THE_ANSWERS)
-    return broken
+        found += failures(subject, [answer_checks.has_valid_shape]) or failures(subject, ANSWER_CHECKS)
+    return found
 
 
-def undeclared_reads(subjects: Iterable[Subject]) -> frozenset[str]:
-    """Return the signals that a strategy reads without declaring them, as far as it can be asked at all."""
+def undeclared_signals(subjects: Iterable[Subject]) -> frozenset[str]:
+    """Return the signals that a strategy reads without declaring them, on batches where it raises no error."""
     undeclared: frozenset[str] = frozenset()
     for subject, version in itertools.product(subjects, VERSIONS):
         try:
-            reads = subject.reads(replace(subject.quiet, policy_version=version))
-        except Exception:  # `answers` tells of it
+            names = subject.signals_read(replace(subject.narrow, policy_version=version))
+        except Exception:  # `has_valid_shape` reports it
             continue
-        undeclared |= reads - subject.declared
+        undeclared |= names - subject.declared
     return undeclared
 
 
-def wrong(subject: Subject, properties: Iterable[Property]) -> list[str]:
-    """Return a paragraph for each property that a subject lacks."""
-    broken = []
-    for holds in properties:
+def failures(subject: Subject, checks: Iterable[Check]) -> list[str]:
+    """Return one paragraph per failed check of a subject."""
+    found = []
+    for check in checks:
         try:
-            problem = holds(subject)
+            problem = check(subject)
         except NoAnswerError as error:
             problem = str(error)
-        broken += [f"{subject.title} {problem}"] if problem else []
-    return list(dict.fromkeys(broken))
+        found += [f"{subject.title} {problem}"] if problem else []
+    return list(dict.fromkeys(found))
 
 
-def report(broken: list[str], strategy: Strategy) -> None:
-    """Raise `AssertionError` with all the paragraphs, if there are any."""
-    if broken:
-        heading = f"{strategy!r} breaks {len(broken)} rule{'s' * (len(broken) > 1)} of its contract:"
-        paragraphs = [textwrap.fill(text, 110, initial_indent="- ", subsequent_indent="  ") for text in broken]
+def report(paragraphs: list[str], strategy: Strategy) -> None:
+    """Raise `AssertionError` with all paragraphs, if there are any."""
+    if paragraphs:
+        heading = f"{strategy!r} violates {len(paragraphs)} rule{'s' * (len(paragraphs) > 1)} of its contract:"
+        wrapper = textwrap.TextWrapper(110, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+        paragraphs = [wrapper.fill(text) for text in paragraphs]
         raise AssertionError("\n\n".join([heading, *paragraphs]))

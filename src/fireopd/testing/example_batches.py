@@ -1,6 +1,6 @@
-"""Batches to examine strategies on: every signal that there is, in plausible ranges, and the edges of what can happen.
+"""Test batches for strategies: random batches with all signals in plausible ranges, and edge cases.
 
-Values are multiples of `GRAIN`, so that sums are exact and do not depend on the order of rows or on padding.
+Values are multiples of `GRAIN`, so that sums are exact, whatever the order of rows and the padding.
 """
 
 import math
@@ -13,25 +13,27 @@ from torch import Tensor
 from fireopd.types import ScoredBatch
 from fireopd.types.signals import PER_TRAJECTORY, SIGNALS
 
+__all__ = ["VOCABULARY", "edge_cases", "example_batch", "with_garbage", "with_padding", "with_signals"]
+
 VOCABULARY = 50
-"""Token ids are smaller than this; entropies at most the logarithm of it."""
+"""Size of the vocabulary; entropies are at most its logarithm."""
 GRAIN = 1 / 64
-"""What all values are multiples of."""
+"""Unit of all values."""
 TEACHERS = ("math", "code", "law")
 GROUP_SIZES = (1, 2, 3, 4)
 
 
 def example_batch(
-    rows: int = 13, *, seed: int = 0, policy_version: int = 0, longest: int = 9, loudness: float = 1.0
+    rows: int = 13, *, seed: int = 0, policy_version: int = 0, longest: int = 9, scale: float = 1.0
 ) -> ScoredBatch:
-    """Return a random batch that holds every signal, 0 off the response mask.
+    """Return a random batch with all signals, 0 off the response mask.
 
     Args:
-        rows: trajectories. They come in groups of one to four, each judged by one of three teachers.
-        seed: of everything random.
-        policy_version: optimizer steps that the sampling weights had seen.
-        longest: tokens of the longest response; the shortest has one.
-        loudness: share of its range that a signal takes up, up to 1.
+        rows: number of trajectories, in groups of one to four, each scored by one of three teachers.
+        seed: seed of all random values.
+        policy_version: optimizer steps of the weights that sampled the responses.
+        longest: length of the longest response, tokens; the shortest has one token.
+        scale: factor of the ranges of the signals, in (0, 1].
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = [GROUP_SIZES[i % len(GROUP_SIZES)] for i in range(rows)]
@@ -39,12 +41,12 @@ def example_batch(
     prompts = torch.randint(1, 4, (rows,), generator=generator)
     lengths = torch.randint(1, longest + 1, (rows,), generator=generator)
     lengths[rows // 2] = longest
-    place = torch.arange(longest + 3)
-    mask = (place >= prompts[:, None]) & (place < (prompts + lengths)[:, None])
-    signals = {name: _signal(name, mask, members, loudness, generator) for name in SIGNALS}
+    position = torch.arange(longest + 3)
+    mask = (position >= prompts[:, None]) & (position < (prompts + lengths)[:, None])
+    signals = {name: _signal(name, mask, members, scale, generator) for name in SIGNALS}
     return ScoredBatch(
         tokens=torch.randint(VOCABULARY, mask.shape, generator=generator).where(
-            place < (prompts + lengths)[:, None], 0
+            position < (prompts + lengths)[:, None], 0
         ),
         response_mask=mask,
         groups=torch.tensor([100 - 7 * group for group in members]),
@@ -55,18 +57,18 @@ def example_batch(
     )
 
 
-def _signal(name: str, mask: Tensor, members: list[int], loudness: float, generator: torch.Generator) -> Tensor:
-    """Return random values of a signal; groups of two rows and more have rewards of both kinds."""
+def _signal(name: str, mask: Tensor, members: list[int], scale: float, generator: torch.Generator) -> Tensor:
+    """Return random values of a signal; groups of two or more rows have rewards of 0 and of 1."""
     if name == "rewards":
         return torch.tensor([float(row % 2) for row in range(len(members))])
     low, high = _range(name)
     random = torch.rand(mask.shape[:1] if name in PER_TRAJECTORY else mask.shape, generator=generator)
-    values = ((low + (high - low) * random) * loudness / GRAIN).round() * GRAIN
+    values = ((low + (high - low) * random) * scale / GRAIN).round() * GRAIN
     return values if name in PER_TRAJECTORY else torch.where(mask, values, 0.0)
 
 
 def _range(name: str) -> tuple[float, float]:
-    """Return the smallest and the largest value of a signal: nats, or a share."""
+    """Return the range of a signal: nats, or a fraction."""
     if name.endswith("_logprobs"):
         return -6.0, 0.0
     if name.endswith("_entropy"):
@@ -75,7 +77,7 @@ def _range(name: str) -> tuple[float, float]:
 
 
 def with_padding(batch: ScoredBatch, columns: int) -> ScoredBatch:
-    """Return the batch with more columns of padding on the right."""
+    """Return the batch with additional columns of padding on the right."""
 
     def wider(values: Tensor) -> Tensor:
         return torch.cat([values, values.new_zeros(len(values), columns)], -1)
@@ -86,9 +88,9 @@ def with_padding(batch: ScoredBatch, columns: int) -> ScoredBatch:
 
 
 def with_garbage(batch: ScoredBatch, value: float) -> ScoredBatch:
-    """Return the batch with a value planted off the response mask of every signal, and other tokens in the padding.
+    """Return the batch with `value` off the response mask of every signal, and other tokens in the padding.
 
-    The tokens of the prompt stay: they are there to be read.
+    Prompt tokens are unchanged, since strategies may read them.
     """
     mask = batch.response_mask
     padding = (mask.flip(-1).cumsum(-1).flip(-1) == 0) & mask.any(-1, keepdim=True)
@@ -109,10 +111,10 @@ def with_signals(batch: ScoredBatch, change: Callable[[str, Tensor], Tensor]) ->
     return replace(batch, signals=on_mask)
 
 
-def edges(policy_version: int) -> dict[str, ScoredBatch]:
-    """Return what happens rarely, by what it is called; every strategy has an answer to it."""
+def edge_cases(policy_version: int) -> dict[str, ScoredBatch]:
+    """Return edge cases by description; every strategy must have a valid answer for each."""
     batch = example_batch(seed=2, policy_version=policy_version)
-    nothing = torch.zeros_like(batch.response_mask)
+    empty = torch.zeros_like(batch.response_mask)
     one_empty = torch.where(torch.arange(len(batch.finished))[:, None] == 1, False, batch.response_mask)
 
     def masked(mask: Tensor) -> ScoredBatch:
@@ -135,12 +137,12 @@ def edges(policy_version: int) -> dict[str, ScoredBatch]:
         "rewards that are all 0": constant("rewards", 0.0),
         "rewards that are all 1": constant("rewards", 1.0),
         "an empty response among others": masked(one_empty),
-        "no response token at all": masked(nothing),
+        "no response token at all": masked(empty),
     }
 
 
 def _of_equals(batch: ScoredBatch, name: str, value: Tensor) -> Tensor:
-    """Return what a signal is where student, teacher and base model are one model."""
+    """Return the values of a signal if student, teacher and base model are the same model."""
     own = f"student_{name.partition('_')[2]}"
     if name.partition("_")[0] in ("teacher", "base", "sampling") and own in batch.signals:
         return batch.signals[own]

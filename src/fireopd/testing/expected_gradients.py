@@ -1,4 +1,4 @@
-"""What an objective descends, exactly, at one state of a small vocabulary."""
+"""Exact expected gradient of an objective at one state of a small vocabulary."""
 
 import torch
 from torch import Tensor
@@ -7,35 +7,37 @@ from fireopd.objectives import DirectObjective, Objective
 from fireopd.types import ScoredBatch
 from fireopd.types.signals import SIGNALS
 
+__all__ = ["derived_signals", "expected_gradient"]
+
 
 def expected_gradient(
     objective: Objective, student_logits: Tensor, teacher_logits: Tensor, **signals: Tensor
 ) -> Tensor:
-    """Return the gradient that gradient descent follows on average, with respect to the student's logits.
+    """Return the expected gradient of the loss with respect to the student's logits.
 
-    It is the exact sum over the vocabulary of -p_v A(v) grad log p_v: p is the student's distribution, and A(v) the
-    advantage of a response that is the one token v, in a batch of its own. For `ReverseKL` it is the gradient of
-    KL(student || teacher). The divergence of a direct objective is added, times the mean of its coefficients. An
-    objective that compares trajectories with one another has another gradient.
+    The exact sum over the vocabulary of -p_v A(v) grad log p_v, where p is the student's distribution and A(v) the
+    advantage of a one-token response v in a batch of one row. For `ReverseKL` it is the gradient of
+    KL(student || teacher). A direct objective adds the gradient of its divergence, times the mean of its coefficients.
+    The result does not apply to objectives that compare trajectories.
 
     Args:
-        objective: gives the advantages.
-        student_logits: float [V]. The student at the state.
-        teacher_logits: float [V]. The teacher at the state.
-        signals: float [V]. For each token, what does not follow from the two distributions (`rewards`,
-            `base_logprobs`), or is to be otherwise.
+        objective: objective under test.
+        student_logits: float [V]. Logits of the student at the state.
+        teacher_logits: float [V]. Logits of the teacher at the state.
+        signals: float [V]. Values per token of signals that the two distributions do not determine (`rewards`,
+            `base_logprobs`), or that override the determined ones.
 
     Returns:
-        float [V]. Nats for each unit of a logit.
+        float [V]. Gradient, nats per unit of a logit.
 
     Raises:
-        LookupError: if the objective requires a signal that is not known here.
+        LookupError: if the objective requires a signal that is neither given nor determined.
     """
     logits = student_logits.detach().clone().requires_grad_()
     student, teacher = logits.log_softmax(-1), teacher_logits.detach().log_softmax(-1)
     known = derived_signals(student.detach(), teacher) | signals
     for name in sorted(objective.requires - known.keys()):
-        raise LookupError(f"give {name}=..., float [V]: {SIGNALS[name]}; it does not follow from the distributions")
+        raise LookupError(f"pass {name}=..., float [V]: {SIGNALS[name]}; the distributions do not determine it")
     batches = [_batch_of(known, token).view_for(objective) for token in range(len(logits))]
     mass = student.detach().exp()
     with torch.no_grad():
@@ -49,7 +51,7 @@ def expected_gradient(
 
 
 def derived_signals(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-    """Return the signals that two log-distributions, float [V], determine for each token, each float [V]."""
+    """Return the signals, each float [V], that are determined by two log-distributions, float [V]."""
     entropies = {
         "student_entropy": -(student.exp() * student).sum(),
         "teacher_entropy": -(teacher.exp() * teacher).sum(),
@@ -60,7 +62,7 @@ def derived_signals(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
 
 
 def _batch_of(known: dict[str, Tensor], token: int) -> ScoredBatch:
-    """Return a batch of a response of one token."""
+    """Return a batch of one response of one token."""
     per_token = {name: torch.stack([torch.zeros_like(v[token]), v[token]])[None] for name, v in known.items()}
     signals = per_token | ({"rewards": known["rewards"][token][None]} if "rewards" in known else {})
     return ScoredBatch(

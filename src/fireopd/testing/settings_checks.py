@@ -1,6 +1,6 @@
-"""What a strategy must be as an object: settings that are frozen, declared, shared with nobody, and that travel.
+"""Checks of a strategy's class: frozen settings, declared signals, pickling, YAML and saved state.
 
-A property is a function of the subject that returns a paragraph for the strategy's author, or an empty string.
+Each check is a function of the subject that returns a paragraph for the strategy's author; empty if the check passes.
 """
 
 import dataclasses
@@ -19,29 +19,37 @@ from fireopd.types.signals import SIGNALS
 from fireopd.types.strategy import Strategy
 from fireopd.types.strategy_state import Stateful
 
+__all__ = [
+    "can_be_pickled",
+    "can_be_written_in_yaml",
+    "declares_all_signals_it_reads",
+    "declares_known_signals",
+    "has_no_mutable_defaults",
+    "is_a_frozen_dataclass",
+    "prints_its_settings",
+    "restores_its_state",
+]
+
 MUTABLE = (list, dict, set, bytearray, torch.Tensor)
-"""Types whose objects can be changed."""
+"""Mutable types."""
 
 
 def is_a_frozen_dataclass(subject: Subject) -> str:
-    """Settings are fields that nobody can change."""
+    """Check that the class is a frozen dataclass whose `requires` is not a setting."""
     kind: Any = type(subject.strategy)
     parameters: Any = vars(kind).get("__dataclass_params__")
     if parameters is None or not parameters.frozen:
         return (
-            f"is no frozen dataclass, so that it has no settings in YAML or can be changed in mid-run. "
+            f"is not a frozen dataclass, so it has no settings in YAML or can change during a run. "
             f"Write @dataclass(frozen=True) above class {subject.name}."
         )
     if "requires" in {field.name for field in dataclasses.fields(kind)}:
-        return (
-            "has 'requires' as a setting, which anybody could change. "
-            "Write it without a type: requires = frozenset({...})."
-        )
+        return "has 'requires' as a setting. Write it without a type annotation: requires = frozenset({...})."
     return ""
 
 
-def declares_signals_that_exist(subject: Subject) -> str:
-    """`requires` is a frozenset of names of signals."""
+def declares_known_signals(subject: Subject) -> str:
+    """Check that `requires` is a frozenset of signal names."""
     requires: Any = subject.strategy.requires
     if not isinstance(requires, frozenset):
         return f"has 'requires' as a {type(requires).__name__}. Write requires = frozenset({{...}})."
@@ -50,82 +58,82 @@ def declares_signals_that_exist(subject: Subject) -> str:
         return ""
     close = get_close_matches(unknown[0], SIGNALS, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"The signals are {', '.join(SIGNALS)}."
-    return f"requires {unknown[0]!r}, which is no signal. {hint}"
+    return f"requires {unknown[0]!r}, which is not a signal. {hint}"
 
 
-def declares_what_it_reads(subject: Subject) -> str:
-    """Nothing is read that is not in `requires`."""
+def declares_all_signals_it_reads(subject: Subject) -> str:
+    """Check that all signals that the strategy reads are in `requires`."""
     if not subject.undeclared:
         return ""
     names = ", ".join(repr(name) for name in sorted(subject.undeclared))
     line = ", ".join(f'"{name}"' for name in sorted(subject.declared | subject.undeclared))
     return (
-        f"reads {names} without declaring it, and would be refused in a run. "
+        f"reads {names} without declaring it, which is an error in a run. "
         f"Write in the class: requires = frozenset({{{line}}})."
     )
 
 
-def shares_nothing_mutable(subject: Subject) -> str:
-    """No class attribute, and no default of a setting, is an object that all instances would share and could change."""
+def has_no_mutable_defaults(subject: Subject) -> str:
+    """Check that no class attribute and no default of a setting is a mutable object, shared by all instances."""
     for kind in type(subject.strategy).__mro__:
         for name, value in vars(kind).items():
             if isinstance(value, MUTABLE) and not name.startswith("__") and name != "requires":
                 return (
-                    f"has the mutable default {name} = {value!r}, which all its instances share and can change. Write "
+                    f"has the mutable default {name} = {value!r}, which all instances share. Write "
                     f"a tuple or a number, or {name}: {type(value).__name__} = field(default_factory=...)."
                 )
     return ""
 
 
-def survives_pickling(subject: Subject) -> str:
-    """It goes from process to process."""
+def can_be_pickled(subject: Subject) -> str:
+    """Check that the strategy is equal to its pickled copy."""
     try:
         copied = pickle.loads(pickle.dumps(subject.strategy))
     except Exception as error:  # pickle raises anything
         return (
-            f"cannot be pickled ({error}), so it cannot go to other processes. Define the class at the top of a "
-            f"module, and keep settings plain: numbers, text, lists and other strategies."
+            f"cannot be pickled ({error}), so it cannot be sent to other processes. Define the class at the top of a "
+            f"module, and use plain settings: numbers, text, lists and other strategies."
         )
     if copied == subject.strategy:
         return ""
     return (
         f"is not equal to itself after pickling: {subject.strategy!r} becomes {copied!r}. Leave __eq__ to @dataclass, "
-        f"and keep settings plain: numbers, text, lists and other strategies."
+        f"and use plain settings: numbers, text, lists and other strategies."
     )
 
 
 def prints_its_settings(subject: Subject) -> str:
-    """Its repr, which goes to logs, tells settings and nothing of the process."""
+    """Check that the repr, which appears in logs, shows the settings and no memory address."""
     text = repr(subject.strategy)
     if text.startswith(subject.name) and " at 0x" not in text:
         return ""
-    return f"prints as {text}, which does not tell its settings. Leave __repr__ to @dataclass, and keep settings plain."
+    return f"prints as {text}, which does not show its settings. Leave __repr__ to @dataclass, and use plain settings."
 
 
-def comes_back_from_yaml(subject: Subject) -> str:
-    """It can be written in a configuration, by its bare class name."""
+def can_be_written_in_yaml(subject: Subject) -> str:
+    """Check that the strategy can be written in a YAML configuration, by its class name, and read back."""
     if not dataclasses.is_dataclass(subject.strategy):
         return ""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--strategy", type=subject.question.of)
+    parser.add_argument("--strategy", type=subject.spec.base)
     try:
         text = yaml.safe_dump({"strategy": described(subject.strategy)}, sort_keys=False)
-        made = parser.instantiate(parser.parse_string(text)).strategy
-    except Exception as error:  # whatever stands in the way, the author is to know of it
+        parsed = parser.instantiate(parser.parse_string(text)).strategy
+    except Exception as error:  # reported to the author, whatever it is
         return (
             f"cannot be written in a configuration ({' '.join(str(error).split())}). Give every setting a type and a "
-            f"value that YAML has: numbers, text, lists, and strategies."
+            f"value that YAML supports: numbers, text, lists, and strategies."
         )
-    if made == subject.strategy:
+    if parsed == subject.strategy:
         return ""
     return (
-        f"is another one after it was written in a configuration and read: {subject.strategy!r} becomes {made!r}. "
+        f"changes when it is written in a configuration and read back: {subject.strategy!r} becomes {parsed!r}. "
         f"Give every setting the type of its value, and change no setting in __post_init__."
     )
 
 
 def described(value: Any) -> Any:
-    """Return what a setting looks like in YAML."""
+    """Return the YAML form of a setting."""
     if isinstance(value, Strategy) and dataclasses.is_dataclass(value):
         settings = {f.name: described(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return {"class_path": type(value).__name__, "init_args": settings}
@@ -134,12 +142,12 @@ def described(value: Any) -> Any:
     return {key: described(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 
-def takes_its_state_back(subject: Subject) -> str:
-    """A strategy with a state goes on from a checkpoint as if nothing had happened."""
+def restores_its_state(subject: Subject) -> str:
+    """Check that a stateful strategy resumes from a checkpoint with equal answers."""
     used, restored = subject.copied(), subject.copied()
     if not (isinstance(used, Stateful) and isinstance(restored, Stateful)):
         one = {"state_dict", "load_state_dict"} & set(dir(used))
-        return f"has {one.pop()} alone. Write both state_dict and load_state_dict, or neither." if one else ""
+        return f"has only {one.pop()}. Implement both state_dict and load_state_dict, or neither." if one else ""
     for seed in (3, 4):
         subject.answer(example_batch(seed=seed), of=used)
     file = io.BytesIO()
@@ -149,7 +157,7 @@ def takes_its_state_back(subject: Subject) -> str:
         restored.load_state_dict(torch.load(file, weights_only=True))
     except pickle.UnpicklingError as error:
         return (
-            f"has a state that a checkpoint cannot hold ({str(error).splitlines()[0]}). Keep to numbers, strings, "
+            f"has a state that a checkpoint cannot store ({str(error).splitlines()[0]}). Use numbers, strings, "
             f"tensors, and dicts and lists of them."
         )
     batch = example_batch(seed=5, policy_version=VERSIONS[-1])
@@ -157,6 +165,6 @@ def takes_its_state_back(subject: Subject) -> str:
     if not changed:
         return ""
     return (
-        f"goes on differently after a checkpoint: {changed}. Put everything that it keeps between calls into "
-        f"state_dict, and take all of it back in load_state_dict."
+        f"returns a different answer after a resume: {changed}. Return everything that it keeps between calls from "
+        f"state_dict, and restore all of it in load_state_dict."
     )

@@ -1,4 +1,4 @@
-"""A strategy under examination, asked as the loop asks it."""
+"""Strategy under test, called as the training step calls it."""
 
 import copy
 import inspect
@@ -19,176 +19,191 @@ from fireopd.types.signals import SIGNALS
 from fireopd.types.strategy import Strategy
 from fireopd.weighters import TokenWeighter
 
+__all__ = [
+    "ADVANTAGE",
+    "COEFFICIENT",
+    "KEEP",
+    "VERSIONS",
+    "WEIGHT",
+    "MethodSpec",
+    "NoAnswerError",
+    "SignalRecorder",
+    "Subject",
+    "at",
+    "difference",
+    "shown",
+]
+
 VERSIONS = (0, 100)
-"""The policy versions at which strategies are asked: schedules move in between."""
+"""Policy versions of the test batches, far enough apart for schedules to change."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of strategies of one kind, and what they have to answer."""
+class MethodSpec:
+    """A method of one kind of strategy, and the contract of its answer."""
 
-    of: type[Strategy]
-    """The class that such strategies extend."""
-    ask: Callable[[Any, ScoredBatch], Tensor]
-    """Asks it."""
+    base: type[Strategy]
+    """Base class of such strategies."""
+    call: Callable[[Any, ScoredBatch], Tensor]
+    """Calls the method on a batch."""
     dtype: torch.dtype
-    """Type of the answer."""
+    """Dtype of the answer."""
     per_token: bool
-    """Whether the answer is [N, L], one number for each token, rather than [N]."""
-    smallest: float
-    """The smallest value that an answer may hold."""
-    method: str = ""
-    """The method that is asked, for messages, where there are several."""
+    """True for answers of shape [N, L], False for [N]."""
+    minimum: float
+    """Lower bound of the answer's values."""
+    name: str = ""
+    """Name of the method in messages; empty if the strategy has one method only."""
 
-    def misshapen(self, answer: object, batch: ScoredBatch) -> str:
-        """Return what is wrong with shape or type of an answer; empty if nothing is."""
+    def shape_problem(self, answer: object, batch: ScoredBatch) -> str:
+        """Return the problem of the answer's type, shape or dtype; empty if it has none."""
         shape = list(batch.tokens.shape if self.per_token else batch.finished.shape)
-        meaning = "[N, L], one number for each token" if self.per_token else "[N], one for each trajectory"
+        meaning = "[N, L], one value per token" if self.per_token else "[N], one value per trajectory"
         if not isinstance(answer, Tensor):
             return f"returns a {type(answer).__name__}: return a tensor {meaning}"
         if list(answer.shape) != shape:
-            return f"returns shape {list(answer.shape)} where the batch has {shape}: return {meaning}"
+            return f"returns shape {list(answer.shape)} for a batch of shape {shape}: return {meaning}"
         return f"returns {answer.dtype}: return {self.dtype}" if answer.dtype != self.dtype else ""
 
 
-KEEP = Question(TrajectoryFilter, lambda f, batch: f(batch), torch.bool, per_token=False, smallest=0.0)
-WEIGHT = Question(TokenWeighter, lambda w, batch: w(batch), torch.float32, per_token=True, smallest=0.0)
-ADVANTAGE = Question(Objective, lambda o, batch: o.advantage(batch), torch.float32, per_token=True, smallest=-torch.inf)
-COEFFICIENT = Question(
+KEEP = MethodSpec(TrajectoryFilter, lambda f, b: f(b), torch.bool, per_token=False, minimum=0.0)
+WEIGHT = MethodSpec(TokenWeighter, lambda w, b: w(b), torch.float32, per_token=True, minimum=0.0)
+ADVANTAGE = MethodSpec(Objective, lambda o, b: o.advantage(b), torch.float32, per_token=True, minimum=-torch.inf)
+COEFFICIENT = MethodSpec(
     DirectObjective,
-    lambda o, batch: o.coefficient(batch),
+    lambda o, b: o.coefficient(b),
     torch.float32,
     per_token=True,
-    smallest=0.0,
-    method="coefficient",
+    minimum=0.0,
+    name="coefficient",
 )
 
 
 class NoAnswerError(Exception):
-    """A strategy raises an error instead of answering."""
+    """A strategy raises an error, or returns an answer of the wrong shape or dtype."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A strategy under examination."""
+    """A strategy under test, with one of its methods."""
 
     strategy: Strategy
     """The strategy."""
-    question: Question
-    """What it is asked."""
+    spec: MethodSpec
+    """The method under test."""
     undeclared: frozenset[str] = frozenset()
-    """Signals that it reads beside those that it declares; it is given them, so that the examination can go on."""
+    """Signals that it reads without declaring them; its batches include them, so that the other checks can run."""
 
     @property
     def name(self) -> str:
-        """The strategy's class."""
+        """Name of the strategy's class."""
         return type(self.strategy).__name__
 
     @property
     def title(self) -> str:
-        """What paragraphs begin with: the class, and the method that was asked if there are several."""
-        return f"{self.name}.{self.question.method}" if self.question.method else self.name
+        """Start of each report paragraph: the class, and the method if there are several."""
+        return f"{self.name}.{self.spec.name}" if self.spec.name else self.name
 
     @property
     def declared(self) -> frozenset[str]:
-        """The signals that it declares, as far as there are such."""
+        """The declared signals that exist."""
         return frozenset(self.strategy.requires) & SIGNALS.keys()
 
     @property
     def examples(self) -> list[ScoredBatch]:
-        """Ordinary batches."""
+        """Ordinary batches, one per policy version."""
         return [example_batch(seed=seed, policy_version=version) for seed, version in enumerate(VERSIONS)]
 
     @property
-    def quiet(self) -> ScoredBatch:
-        """An ordinary batch whose values take up a quarter of their ranges: it is to be met before the examples."""
-        return example_batch(seed=7, loudness=0.25)
+    def narrow(self) -> ScoredBatch:
+        """An ordinary batch whose values cover a quarter of their ranges; used before the examples to detect state."""
+        return example_batch(seed=7, scale=0.25)
 
     def copied(self) -> Strategy:
-        """Return a copy of the strategy, as it was when the examination began."""
+        """Return a copy of the strategy in its initial state."""
         return copy.deepcopy(self.strategy)
 
-    def answer(self, batch: ScoredBatch, place: str = "an ordinary batch", of: Strategy | None = None) -> Tensor:
-        """Return the answer to a batch.
+    def answer(self, batch: ScoredBatch, context: str = "an ordinary batch", of: Strategy | None = None) -> Tensor:
+        """Return the answer for a batch.
 
         Args:
-            batch: holds every signal.
-            place: what the batch is called in messages.
-            of: is asked, and keeps what it will; a new copy of the strategy if it is not given.
+            batch: a batch with all signals.
+            context: description of the batch in messages.
+            of: strategy to call, whose state may change; a new copy if None.
 
         Raises:
-            NoAnswerError: if the strategy raises, or answers something of another shape or type; says on what.
+            NoAnswerError: if the strategy raises an error, or the answer has the wrong shape or dtype.
         """
         strategy = self.copied() if of is None else of
         allowed = self.declared | self.undeclared
         view = replace(batch, signals={name: batch.signals[name] for name in allowed}, strategy=strategy)
         try:
             with torch.no_grad():
-                answer = self.question.ask(strategy, view)
+                answer = self.spec.call(strategy, view)
         except Exception as error:  # a strategy can raise anything
-            raise NoAnswerError(f"raises {type(error).__name__} on {place}{self._line(error)}: {error}.") from error
-        if wrong := self.question.misshapen(answer, batch):
-            raise NoAnswerError(f"{wrong}, on {place}.")
+            raise NoAnswerError(f"raises {type(error).__name__} on {context}{self._line(error)}: {error}.") from error
+        if problem := self.spec.shape_problem(answer, batch):
+            raise NoAnswerError(f"{problem}, on {context}.")
         return answer
 
     def _line(self, error: Exception) -> str:
-        """Return the line of the strategy that an error came from, in brackets; empty if it came from elsewhere."""
+        """Return file and line of the strategy that raised an error, in brackets; empty if it was raised elsewhere."""
         module = inspect.getfile(type(self.strategy))
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module]
         return f" ({Path(module).name}, line {lines[-1]})" if lines else ""
 
-    def reads(self, batch: ScoredBatch) -> frozenset[str]:
-        """Return the signals that it reads of a batch, declared or not."""
-        recorder = Recorder(batch.signals)
+    def signals_read(self, batch: ScoredBatch) -> frozenset[str]:
+        """Return the signals of a batch that the strategy reads, declared or not."""
+        recorder = SignalRecorder(batch.signals)
         with torch.no_grad():
-            self.question.ask(self.copied(), replace(batch, signals=recorder))
-        return frozenset(recorder.read)
+            self.spec.call(self.copied(), replace(batch, signals=recorder))
+        return frozenset(recorder.names)
 
 
-class Recorder(Mapping[str, Tensor]):
-    """Signals that write down which of them are read."""
+class SignalRecorder(Mapping[str, Tensor]):
+    """Mapping of signals that records the names of the signals read."""
 
     def __init__(self, signals: Mapping[str, Tensor]) -> None:
-        """Wrap some signals."""
+        """Wrap signals."""
         self.signals = signals
-        self.read: set[str] = set()
+        self.names: set[str] = set()
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a signal, and remember that."""
+        """Return a signal and record its name."""
         value = self.signals[name]
-        self.read.add(name)
+        self.names.add(name)
         return value
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the names."""
+        """Iterate over the names of all signals."""
         return iter(self.signals)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of signals."""
         return len(self.signals)
 
 
 def difference(first: Tensor, second: Tensor, mask: Tensor) -> str:
-    """Return where two answers to the same trajectories differ by more than rounding, in words; empty if nowhere.
+    """Return a description of the first difference of two answers beyond rounding; empty if they agree.
 
     Args:
         first: [N] or [N, L].
-        second: the same.
-        mask: bool [N, L]. Tokens that count, where answers are about tokens.
+        second: the same shape.
+        mask: bool [N, L]. Tokens to compare, for answers of shape [N, L].
     """
     same = torch.isclose(first.double(), second.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
-    wrong = ~same & mask if first.dim() == 2 else ~same
-    if not wrong.any():
+    differs = ~same & mask if first.dim() == 2 else ~same
+    if not differs.any():
         return ""
-    place = tuple(wrong.nonzero()[0].tolist())
-    return f"{at(place)}: {shown(first[place])} becomes {shown(second[place])}"
+    index = tuple(differs.nonzero()[0].tolist())
+    return f"{at(index)}: {shown(first[index])} becomes {shown(second[index])}"
 
 
-def at(place: tuple[int, ...]) -> str:
-    """Return an index of [N] or [N, L] in words."""
-    return f"token {place[1]} of trajectory {place[0]}" if len(place) == 2 else f"trajectory {place[0]}"
+def at(index: tuple[int, ...]) -> str:
+    """Return the description of an index of [N] or [N, L]."""
+    return f"token {index[1]} of trajectory {index[0]}" if len(index) == 2 else f"trajectory {index[0]}"
 
 
 def shown(number: Tensor) -> str:
-    """Return a scalar as it is written in a message."""
+    """Return a scalar as text for messages."""
     return str(number.item()) if number.dtype == torch.bool else f"{number.item():.6g}"
