@@ -8,7 +8,7 @@ import pytest
 
 from fireopd.cli.commands.serve import vllm_command
 from fireopd.engines.vllm import worker
-from fireopd.engines.vllm.client import WORKER_EXTENSION
+from fireopd.engines.vllm.worker import WORKER_EXTENSION
 from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 

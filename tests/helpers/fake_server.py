@@ -8,8 +8,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from fireopd.engines.vllm.client import WORKER_EXTENSION
-from fireopd.engines.vllm.worker import read_snapshot
+from fireopd.engines.vllm.worker import WORKER_EXTENSION, read_snapshot
 
 SETTINGS = {
     "model_config": {"logprobs_mode": "processed_logprobs"},

@@ -1,4 +1,4 @@
-"""Rollout engines: sample responses from their own copy of the student. Entry-point group: `fireopd.engines`."""
+"""Rollout engines, which sample responses from their own copy of the student. Entry-point group: `fireopd.engines`."""
 
 from fireopd.engines.base import NO_WEIGHTS, RolloutEngine
 from fireopd.engines.hf.engine import HFEngine

@@ -1,8 +1,8 @@
-"""What every rollout engine is and does.
+"""Rollout engine interface. Entry-point group: `fireopd.engines`.
 
-An engine speaks lists of numbers, not tensors, and knows nothing of training. Its weights have a version, which goes
-into every batch, so that a batch from old weights can be refused; and after new weights were sent, the engine is asked
-for the log-probabilities of a probe, since engines have been seen to report success and go on with the old weights.
+An engine exchanges Python lists, not tensors, and is independent of the training code. Its weights have a version that
+is stored in each batch, so that a batch from stale weights can be rejected. After each weight sync, the trainer and the
+engine score a probe sequence and compare: some engines report success but keep the old weights.
 """
 
 from abc import ABC, abstractmethod
@@ -16,27 +16,29 @@ from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 from fireopd.types import Prompt, Response, Sampling
 
+__all__ = ["NO_WEIGHTS", "RolloutEngine"]
+
 NO_WEIGHTS = -1
-"""The version of an engine whose weights were not set by a trainer."""
+"""Policy version of an engine that has not received weights from a trainer."""
 
 
 @dataclass
 class RolloutEngine(ABC):
-    """Samples responses."""
+    """Sampler of responses."""
 
     max_response_length: int = 128
-    """Longest response, tokens; longer ones are cut and marked as unfinished."""
+    """Maximum response length, tokens; longer responses are cut and marked as unfinished."""
     temperature: float = 1.0
-    """Divides the logits before sampling; 0 takes the likeliest token, which no training can learn from."""
+    """Divisor of the logits; 0 selects the most likely token, from which training gets no signal."""
     top_p: float = 1.0
-    """Draw from the smallest set of likeliest tokens with this much probability; below 1 needs importance_cap: null."""
+    """Nucleus sampling: smallest set of tokens with this total probability; below 1 requires importance_cap: null."""
     top_k: int = 0
-    """Draw from this many likeliest tokens, 0 for all; above 0 needs importance_cap: null."""
+    """Number of most likely tokens to sample from, 0 for all; above 0 requires importance_cap: null."""
     max_probe_gap: float = 1e-3
-    """Largest difference of a probe's log-probabilities between engine and trainer after new weights were sent, nats;
-    an engine in bfloat16 needs some 0.5."""
+    """Maximum difference, in nats, between engine and trainer in the log-probabilities of a probe after a weight sync;
+    an engine in bfloat16 needs about 0.5."""
     policy_version: int = field(default=NO_WEIGHTS, init=False, compare=False, repr=False)
-    """Optimizer steps that the engine's weights have seen."""
+    """Number of optimizer steps behind the engine's weights."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -47,75 +49,76 @@ class RolloutEngine(ABC):
         if self.top_k < 0:
             raise ValueError(f"top_k must be at least 0, got {self.top_k}; 0 for all tokens")
         if not self.temperature >= 0:
-            raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 for the likeliest token")
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}; 0 for the most likely token")
         if not self.max_probe_gap > 0:
             raise ValueError(f"max_probe_gap must be greater than 0, got {self.max_probe_gap}")
 
     @property
     def sampling(self) -> Sampling:
-        """The distribution that responses are drawn from."""
+        """Sampling distribution of the responses."""
         return Sampling(self.temperature, self.top_p, self.top_k)
 
     @property
     def longest_trajectory(self) -> int | None:
-        """The most tokens that prompt and response can have together; None for the context of the model."""
+        """Maximum number of tokens of prompt and response together; None for the context of the model."""
         return None
 
     def check(self, key: str, student: str) -> None:
-        """Raise `UserError` if it can be known that the engine will not start. Loads nothing.
+        """Raise `UserError` if the engine cannot start with this model. Loads nothing.
 
         Args:
-            key: the setting that the engine comes from, for example `data.engine`.
-            student: the model that it will be set up with.
+            key: setting that holds the engine, for example `data.engine`.
+            student: model that the engine will be set up with.
         """
         resolve(student, "model.student")
 
     def refusal_of_overlap(self) -> UserError | None:
-        """Return why the engine cannot sample while the trainer computes; None if it can."""
+        """Return the reason why the engine cannot sample while the trainer computes, or None if it can."""
         return None
 
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
-        """Return what the engine will hold in the memory of this process: bytes, and what they are made of, by part.
+        """Return the expected memory of the engine in this process, by part: bytes, and how they are computed.
 
         Args:
-            parameters: of the student.
-            cache_per_token: numbers that attention keeps for a token.
-            rows: responses that this process will ask for at once.
-            tokens: of the longest trajectory.
+            parameters: number of parameters of the student.
+            cache_per_token: number of key and value elements per token.
+            rows: number of concurrent responses of this process.
+            tokens: length of the longest trajectory.
         """
         return {}
 
     @abstractmethod
     def setup(self, model: str, device: torch.device) -> None:
-        """Load a model by its name. The constructor only stores settings. Every process must call."""
+        """Load a model by name; the constructor only stores settings. Every process must call."""
 
     @abstractmethod
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
-        """Return one response for each prompt, in order; what a row gets depends on its prompt and seed alone.
+        """Return one response per prompt, in order. A response depends only on its prompt and seed.
 
-        Every process must call, with prompts of its own, or none; an error is raised by the process that has it. It may
-        be called in another thread, never beside another call: processes do not talk in it by the trainer's group.
+        Every process must call with its own prompts, possibly none. Only the failing process raises an error. The call
+        may come from another thread, but never concurrently with another call; it must not use the process group of
+        the trainer.
         """
 
     @abstractmethod
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
-        """Replace the weights by (name, tensor) pairs named as in the Hugging Face model, and take their version.
+        """Replace the weights with (name, tensor) pairs in Hugging Face naming, and store their version.
 
-        Every process must call and take every pair, since gathering a sharded tensor needs them all.
+        Every process must call and consume all pairs, since gathering a sharded tensor is a collective operation.
         """
 
     @abstractmethod
     def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
-        """Return log-probabilities, nats at temperature 1, of a sequence's tokens from the second on.
+        """Return log-probabilities, in nats at temperature 1, of the second and later tokens of a sequence.
 
-        One list for each copy of the weights that the engine samples from, by a name that a person can find it by.
-        Every process must call with the same tokens.
+        The result has one list per copy of the weights, by a name that identifies the copy in messages. Every process
+        must call with the same tokens.
         """
 
     def for_another_model(self) -> "RolloutEngine":
-        """Return an engine of the same settings that has loaded nothing, to sample from another model."""
+        """Return a new engine with the same settings for another model, without loading anything."""
         return replace(self)
 
     def close(self) -> None:
-        """Give memory back; the engine has to be set up anew."""
+        """Release memory. The engine needs another `setup` before its next use."""
         self.policy_version = NO_WEIGHTS

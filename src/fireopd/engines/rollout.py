@@ -1,4 +1,4 @@
-"""One rollout: prompts go to the engine, responses come back, and both become a `RolloutBatch`."""
+"""Rollouts: sampling of responses with an engine, and their collation to a `RolloutBatch`."""
 
 import hashlib
 import time
@@ -6,38 +6,40 @@ from collections.abc import Sequence
 
 import torch
 
-from fireopd.engines import RolloutEngine
+from fireopd.engines.base import RolloutEngine
 from fireopd.types import Prompt, Response, RolloutBatch, Sampling
+
+__all__ = ["collate", "roll_out", "row_seed"]
 
 
 def roll_out(
     engine: RolloutEngine, prompts: Sequence[Prompt], *, responses: int, seed: int, step: int, first_group: int = 0
 ) -> tuple[RolloutBatch, list[Prompt], list[Response]]:
-    """Sample responses to each prompt.
+    """Sample several responses per prompt.
 
     Args:
-        engine: samples.
+        engine: rollout engine.
         prompts: P prompts.
-        responses: responses a prompt.
-        seed: of the run.
-        step: number of the batch; with the seed and the prompt it decides what a row gets.
-        first_group: number of the first prompt's group.
+        responses: number of responses per prompt.
+        seed: seed of the run.
+        step: index of the batch. Together with the run seed, the prompt id and the response index, it seeds each row.
+        first_group: group number of the first prompt.
 
     Returns:
-        The batch of P x responses rows, with the prompt and the response of each row.
+        A batch of P x `responses` rows, the prompt of each row, and the response of each row.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     rows = [prompt for prompt in prompts for _ in range(responses)]
     seeds = [row_seed(seed, step, prompt.id, index) for prompt in prompts for index in range(responses)]
-    answers = engine.generate(rows, seeds)
+    sampled = engine.generate(rows, seeds)
     groups = [first_group + i for i in range(len(prompts)) for _ in range(responses)]
-    seconds = time.perf_counter() - began
-    batch = collate(rows, answers, groups, engine.sampling, engine.policy_version, seconds)
-    return batch, rows, answers
+    seconds = time.perf_counter() - start
+    batch = collate(rows, sampled, groups, engine.sampling, engine.policy_version, seconds)
+    return batch, rows, sampled
 
 
 def row_seed(seed: int, step: int, prompt: str, index: int) -> int:
-    """Return the seed of one response, 63 bits, the same on every machine."""
+    """Return the 63-bit seed of one response, identical on all machines."""
     digest = hashlib.blake2b(f"{seed}/{step}/{index}/{prompt}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -50,7 +52,7 @@ def collate(
     policy_version: int,
     seconds: float = 0.0,
 ) -> RolloutBatch:
-    """Put B prompts and their responses side by side, padded on the right."""
+    """Concatenate B prompts with their responses and pad on the right."""
     lengths = [(len(p.tokens), len(r.tokens)) for p, r in zip(prompts, responses, strict=True)]
     width = max((prompt + response for prompt, response in lengths), default=1)
     tokens = torch.zeros(len(prompts), width, dtype=torch.int64)

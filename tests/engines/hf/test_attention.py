@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
-from fireopd.engines.hf.attention import NAME, share_heads, shared_heads_attention
+from fireopd.engines.hf.attention import ATTENTION_NAME, grouped_query_attention, use_grouped_query_attention
 
 
 def naive(query, key, value, mask, scaling):
@@ -32,19 +32,19 @@ def test_every_head_attends_as_if_it_had_keys_and_values_of_its_own(queries, hea
     mask = None
     if masked:
         mask = (torch.arange(9) >= torch.tensor([0, 3, 8])[:, None])[:, None, None].expand(3, 1, queries, 9)
-    attended, _ = shared_heads_attention(module, query, key, value, mask, scaling=0.3)
+    attended, _ = grouped_query_attention(module, query, key, value, mask, scaling=0.3)
     torch.testing.assert_close(attended, naive(query, key, value, mask, 0.3), atol=1e-6, rtol=1e-5)
 
 
 def test_only_a_model_with_the_attention_of_pytorch_is_changed():
     small = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
-    for kind, expected in (("sdpa", NAME), ("eager", "eager")):
+    for kind, expected in (("sdpa", ATTENTION_NAME), ("eager", "eager")):
         model = Qwen3ForCausalLM._from_config(Qwen3Config(**small), attn_implementation=kind)
-        share_heads(model)
+        use_grouped_query_attention(model)
         assert model.config._attn_implementation == expected
     model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2)).eval()
     tokens = torch.tensor([[1, 2, 3]])
     before = model(tokens).logits
-    share_heads(model)
+    use_grouped_query_attention(model)
     torch.testing.assert_close(model(tokens).logits, before)

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, MistralConfig, Qwen3Config
 
 from fireopd.engines.hf import decoder
-from fireopd.engines.hf.attention import share_heads
+from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.hf.sampling import sample
 from fireopd.engines.rollout import collate
@@ -33,7 +33,7 @@ def make_model(name, attention="sdpa"):
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.mul_(6)
-    share_heads(model)
+    use_grouped_query_attention(model)
     return model
 
 
@@ -161,7 +161,7 @@ def test_sequences_follow_the_model():
     model = AutoModelForCausalLM.from_config(Qwen3Config(**(SIZES | {"vocab_size": 4}))).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.mul_(3)
-    share_heads(model)
+    use_grouped_query_attention(model)
     count, counts = 8000, {}
     prompts = [Prompt((0, 1), "t", "t", None, "")] * count
     for response in decode(model, prompts, range(count), slots=900, max_length=2, stops=frozenset({3})):

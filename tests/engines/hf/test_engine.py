@@ -72,10 +72,10 @@ def test_nothing_is_sampled_where_nothing_is_asked(engine):
 
 def test_a_model_that_keeps_more_than_keys_and_values_is_refused(tmp_path):
     MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path)
-    message = "data.engine: 'HFEngine': .* keeps more of earlier tokens than their keys and values. Choose VLLMEngine"
+    message = "data.engine: 'HFEngine': .* caches more than keys and values. Use VLLMEngine"
     with pytest.raises(UserError, match=message):
         HFEngine().check("data.engine", str(tmp_path))
-    with pytest.raises(UserError, match="keeps more of earlier tokens"):
+    with pytest.raises(UserError, match="caches more than keys and values"):
         HFEngine().setup(str(tmp_path), CPU)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fireopd.engines.hf.sampling import BLOCK, first_beyond, sample, truncate
+from fireopd.engines.hf.sampling import BLOCK_SIZE, inverse_cdf, sample, truncate
 from fireopd.types import Sampling
 
 
@@ -16,7 +16,7 @@ def test_frequencies_of_sampled_tokens_are_the_probabilities():
     torch.testing.assert_close(logprobs, logits.log_softmax(-1)[chosen])
 
 
-@pytest.mark.parametrize("vocabulary", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+@pytest.mark.parametrize("vocabulary", [1, 2, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE + 7])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7), Sampling(1.0, 0.9, 50)])
 def test_the_token_is_where_the_cumulative_distribution_passes_the_uniform(vocabulary, sampling):
     torch.manual_seed(vocabulary)
@@ -68,9 +68,11 @@ def test_truncation_keeps_the_likeliest_tokens_and_tells_their_new_probabilities
     assert (logprobs > -torch.inf).all()
 
 
-@pytest.mark.parametrize("possible", [(1, 2), (0,), (3 * BLOCK,), (2, BLOCK + 3), (BLOCK - 1, BLOCK)])
+@pytest.mark.parametrize(
+    "possible", [(1, 2), (0,), (3 * BLOCK_SIZE,), (2, BLOCK_SIZE + 3), (BLOCK_SIZE - 1, BLOCK_SIZE)]
+)
 def test_extremes_of_the_uniform_never_give_an_impossible_token(possible):
-    logits = torch.full((1, 3 * BLOCK + 1), -torch.inf)
+    logits = torch.full((1, 3 * BLOCK_SIZE + 1), -torch.inf)
     logits[0, list(possible)] = torch.linspace(0.3, -17.0, len(possible))
     for uniform in (0.0, 1e-30, 0.5, 1 - 2**-24):
         chosen, logprobs = sample(logits, Sampling(), torch.tensor([uniform]))
@@ -88,7 +90,7 @@ def test_a_value_that_rounding_made_too_large_falls_to_the_last_token_with_a_pro
         ([1.0, 0.5], [2, 1]),
         ([1.1, 9.0], [2, 1]),
     ):
-        assert first_beyond(cumulative, torch.tensor(values, dtype=torch.float64)).tolist() == expected
+        assert inverse_cdf(cumulative, torch.tensor(values, dtype=torch.float64)).tolist() == expected
 
 
 def test_what_is_not_finite_gives_a_token_of_the_vocabulary_and_spoils_no_other_row():

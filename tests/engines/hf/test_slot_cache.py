@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, DynamicCache
 
-from fireopd.engines.hf.slot_cache import LEAST_ROOM, SlotCache, keeps_more
+from fireopd.engines.hf.slot_cache import MIN_SPARE_COLUMNS, SlotCache, has_non_kv_state
 
 HEADS, WIDTH, LAYERS = 2, 3, 2
 
@@ -61,24 +61,24 @@ def test_rows_that_come_and_go_stay_apart(seed):
     torch.manual_seed(seed)
     chance, cache, apart, most = random.Random(seed), SlotCache(), Apart(), 6
     steps = 0
-    while steps < 3 * LEAST_ROOM:
+    while steps < 3 * MIN_SPARE_COLUMNS:
         free = most - len(apart.rows)
         if not apart.rows or (free and chance.random() < 0.3):
             longest = max((len(row) for row in apart.rows), default=9)
             given, rows = prefill([chance.randint(1, longest) for _ in range(chance.randint(1, free))])
             sources = torch.tensor([chance.randrange(len(rows)) for _ in range(free)])
-            cache.add(given, sources, most)
+            cache.append(given, sources, most)
             apart.rows += [list(rows[source]) for source in sources]
             cache.trim(max(len(row) for row in apart.rows))
-        cache.make_room(most)
+        cache.reserve_column(most)
         assert cache.get_seq_length() == max(len(row) for row in apart.rows)
         assert cache.get_mask_sizes(1, 0) == (cache.get_seq_length() + 1, 0)
         apart.compare(apart.column(cache))
-        cache.wrote()
+        cache.advance()
         steps += 1
-        going_on = torch.tensor([chance.random() < 0.93 for _ in apart.rows])
-        order = cache.keep(going_on)
-        assert sorted(order.tolist()) == going_on.nonzero()[:, 0].tolist()
+        active = torch.tensor([chance.random() < 0.93 for _ in apart.rows])
+        order = cache.compact(active)
+        assert sorted(order.tolist()) == active.nonzero()[:, 0].tolist()
         apart.rows = [apart.rows[row] for row in order]
         if apart.rows:
             cache.trim(max(len(row) for row in apart.rows))
@@ -89,10 +89,10 @@ def test_what_an_earlier_row_left_reaches_no_other():
     for layer in given.layers:
         layer.keys[1] = torch.nan
         layer.values[1] = torch.inf
-    cache.add(given, torch.tensor([0, 1]), 2)
-    assert cache.keep(torch.tensor([True, False])).tolist() == [0]
-    cache.add(prefill([2])[0], torch.tensor([0]), 2)
-    cache.make_room(2)
+    cache.append(given, torch.tensor([0, 1]), 2)
+    assert cache.compact(torch.tensor([True, False])).tolist() == [0]
+    cache.append(prefill([2])[0], torch.tensor([0]), 2)
+    cache.reserve_column(2)
     for layer in range(LAYERS):
         for part in cache.update(*states(layer, 2, 1), layer):
             assert part.isfinite().all()
@@ -100,13 +100,13 @@ def test_what_an_earlier_row_left_reaches_no_other():
 
 def test_memory_is_set_aside_by_the_half_of_what_is_in_use():
     cache, (given, _) = SlotCache(), prefill([3, 2])
-    cache.add(given, torch.tensor([0, 1]), 2)
+    cache.append(given, torch.tensor([0, 1]), 2)
     sizes = set()
-    for _ in range(6 * LEAST_ROOM):
-        cache.make_room(2)
+    for _ in range(6 * MIN_SPARE_COLUMNS):
+        cache.reserve_column(2)
         for layer in range(LAYERS):
             cache.update(*states(layer, 2, 1), layer)
-        cache.wrote()
+        cache.advance()
         sizes.add(cache.columns)
     assert len(sizes) < 6
     assert max(sizes) < 1.6 * cache.get_seq_length()
@@ -118,4 +118,4 @@ def test_memory_is_set_aside_by_the_half_of_what_is_in_use():
      ("qwen3_next", True), ("jamba", True), ("falcon_h1", True), ("deepseek_v32", True), ("deepseek_v4", True)],
 )  # fmt: skip
 def test_models_that_keep_more_than_keys_and_values_are_told_apart(name, more):
-    assert keeps_more(AutoConfig.for_model(name)) is more
+    assert has_non_kv_state(AutoConfig.for_model(name)) is more

@@ -3,7 +3,7 @@
 import pytest
 from helpers.fake_server import FakeServer
 
-from fireopd.engines.vllm.client import RefusedError, Server, ServerError, flaw
+from fireopd.engines.vllm.client import RefusedError, ServerClient, ServerError, response_problem
 from fireopd.types import Response, Sampling
 
 STOPS = frozenset({1})
@@ -11,7 +11,7 @@ STOPS = frozenset({1})
 
 def ask(fake, timeout=10.0, **settings):
     defaults = {"seed": 3, "max_length": 8, "stops": STOPS, "version": "default"}
-    return Server(fake.url, timeout).generate([5, 6], Sampling(0.7, 0.9, 40), **(defaults | settings))
+    return ServerClient(fake.url, timeout).generate([5, 6], Sampling(0.7, 0.9, 40), **(defaults | settings))
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def test_a_response_comes_with_its_log_probabilities(serve):
     ("fault", "message"),
     [
         ("die", "Error"),
-        ("hang", "did not answer in time"),
+        ("hang", "timed out"),
         ("500", "500 for /inference/v1/generate: no"),
         ("no json", "JSONDecodeError"),
-        ("no choices", "something else than a response"),
-        ("no logprobs", "something else than a response"),
-        ("too few logprobs", "with 3 log-probabilities for 4 tokens"),
-        ("nan", "whose log-probabilities are none"),
-        ("no token", "of 0 tokens, where 1 to 8 were asked for"),
-        ("too long", "of 99 tokens"),
-        ("words", "whose tokens are no ids"),
-        ("unstopped", "said to be finished with 7 as its last token"),
+        ("no choices", "did not return a response"),
+        ("no logprobs", "did not return a response"),
+        ("too few logprobs", "3 log-probabilities for 4 tokens"),
+        ("nan", "positive or not finite"),
+        ("no token", "0 tokens instead of 1 to 8"),
+        ("too long", "99 tokens instead of 1 to 8"),
+        ("words", "tokens that are not token ids"),
+        ("unstopped", "marked as finished, but its last token is 7"),
     ],
 )
 def test_a_fault_is_an_error_that_says_which(serve, fault, message):
@@ -60,7 +60,7 @@ def test_a_fault_is_an_error_that_says_which(serve, fault, message):
 
 
 def test_a_response_from_other_weights_is_an_error(serve):
-    with pytest.raises(ServerError, match="answered from weights default instead of 4"):
+    with pytest.raises(ServerError, match="sampled from weights default instead of 4"):
         ask(serve(), version="4")
 
 
@@ -72,20 +72,22 @@ def test_a_refusal_is_no_fault_of_the_server(serve):
 def test_nobody_there():
     fake = FakeServer()
     fake.stop()
-    assert not Server(fake.url, 1.0).healthy()
+    assert not ServerClient(fake.url, 1.0).is_healthy()
     with pytest.raises(ServerError, match="Connect"):
         ask(fake)
 
 
 def test_log_probabilities_of_given_tokens(serve):
-    assert Server(serve().url, 5.0).logprobs([5, 6, 9]) == [-6.0, -9.0]
+    assert ServerClient(serve().url, 5.0).logprobs([5, 6, 9]) == [-6.0, -9.0]
 
 
 def test_a_response_that_was_cut_does_not_end_with_a_stop_token():
-    assert flaw(Response((4, 5), (-1.0, -1.0), finished=False), 2, STOPS) is None
-    assert "cut with 1 as its last token" in flaw(Response((4, 1), (-1.0, -1.0), finished=False), 2, STOPS)
+    assert response_problem(Response((4, 5), (-1.0, -1.0), finished=False), 2, STOPS) is None
+    assert "marked as cut, but its last token is 1" in response_problem(
+        Response((4, 1), (-1.0, -1.0), finished=False), 2, STOPS
+    )
 
 
 def test_a_response_that_was_cut_too_early_is_no_response():
-    problem = flaw(Response((4, 5), (-1.0, -1.0), finished=False), 9, STOPS)
-    assert "cut after 2 tokens of 9: is its --max-model-len too small?" in problem
+    problem = response_problem(Response((4, 5), (-1.0, -1.0), finished=False), 9, STOPS)
+    assert "cut after 2 of 9 tokens; its --max-model-len may be too small" in problem

@@ -222,7 +222,7 @@ def test_two_processes_with_an_engine_each_or_one_for_both(tmp_path, tensor_para
 def test_another_release_of_vllm_is_refused(monkeypatch):
     VLLMEngine().check("data.engine", "tiny/student")
     monkeypatch.setattr(sys.modules["vllm"], "__version__", "0.99.1")
-    with pytest.raises(UserError, match=r"vllm 0.99.1 is installed, but 0.32.\* is needed.*install_vllm_cpu.sh"):
+    with pytest.raises(UserError, match=r"vllm 0.99.1 is installed, but 0.32.\* is required.*install_vllm_cpu.sh"):
         VLLMEngine().check("data.engine", "tiny/student")
 
 

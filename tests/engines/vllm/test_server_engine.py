@@ -71,8 +71,8 @@ def test_what_a_failed_server_owes_is_asked_of_the_other(engine_of, model, fault
     engine = engine_of(bad, good, concurrency=4, timeout=0.7 if fault == "hang" else 20.0)
     engine.load_weights(WeightStream(model), 0)
     assert answered(engine)
-    assert f"{bad.url} is left out until it takes new weights" in caplog.text
-    assert list(engine.problems) == [bad.url]
+    assert f"{bad.url} is excluded until the next weight sync" in caplog.text
+    assert list(engine.excluded) == [bad.url]
     asked = len(bad.asked)
     assert answered(engine)
     assert len(bad.asked) == asked, "a server that failed is not asked before it has new weights"
@@ -84,10 +84,10 @@ def test_a_server_that_is_back_takes_part_after_it_took_weights(engine_of, model
     engine.load_weights(WeightStream(model), 0)
     one.stop()
     assert answered(engine)
-    assert one.url in engine.problems
+    assert one.url in engine.excluded
     back = FakeServer(port=one.port)
     engine.load_weights(WeightStream(model), 1)
-    assert not engine.problems
+    assert not engine.excluded
     assert answered(engine)
     assert back.version == "1"
     assert len(back.asked) > 5
@@ -106,9 +106,9 @@ def test_when_none_is_left_the_error_names_each_and_the_remedy(engine_of, model)
 def test_a_refused_prompt_is_named_and_costs_no_server(engine_of, model):
     engine = engine_of(FakeServer("400"))
     engine.load_weights(WeightStream(model), 0)
-    with pytest.raises(UserError, match="data.prompts: 'p0': http.* refuses it"):
+    with pytest.raises(UserError, match="data.prompts: 'p0': http.* rejects it"):
         engine.generate(prompts(1), [0])
-    assert not engine.problems
+    assert not engine.excluded
 
 
 def test_all_servers_get_all_tensors_and_the_version(engine_of, model):
@@ -138,11 +138,11 @@ def test_servers_that_were_started_otherwise_are_refused(engine_of):
     plain = SETTINGS | {"parallel_config": {"worker_extension_cls": ""}}
     engine_of(FakeServer()).check("data.engine", "tiny/student")
     engine_of(FakeServer(settings=raw)).check("data.engine", "tiny/student")
-    with pytest.raises(UserError, match="raw_logprobs, which does not describe"):
+    with pytest.raises(UserError, match="raw_logprobs, which does not match"):
         engine_of(FakeServer(settings=raw), temperature=0.7).check("data.engine", "tiny/student")
     with pytest.raises(UserError, match="its worker extension is ''. Start it: fireopd serve tiny/student --port"):
         engine_of(FakeServer(settings=plain)).check("data.engine", "tiny/student")
-    with pytest.raises(UserError, match="does not say how vLLM was started"):
+    with pytest.raises(UserError, match="does not report its vLLM settings"):
         engine_of(FakeServer(settings={"other": 1})).check("data.engine", "tiny/student")
     with pytest.raises(UserError, match="its weight transfer is None"):
         engine_of(FakeServer(), transfer=NCCLTransfer()).check("data.engine", "tiny/student")
@@ -243,7 +243,7 @@ def test_real_servers_are_killed_one_by_one_and_the_run_goes_on_after_a_restart(
         servers[1].kill()
         output, _ = run.communicate(timeout=120)
         assert run.returncode == 2, output[-3000:]
-        assert f"http://127.0.0.1:{servers[0].port} is left out" in output
+        assert f"http://127.0.0.1:{servers[0].port} is excluded" in output
         assert "no server is left" in output
         assert "Traceback" not in output
         checkpoint = folder / "version_0" / "checkpoints" / "last.ckpt"

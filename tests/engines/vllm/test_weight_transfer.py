@@ -1,12 +1,14 @@
-"""WeightStream on their way to servers: every tensor arrives, in files of bounded size, and nothing is left behind."""
+"""Weight transfer to servers: all tensors arrive, in files of bounded size, and temporary files are removed."""
+
+from pkgutil import resolve_name
 
 import pytest
 import torch
 from helpers.fake_server import FakeServer
 
-from fireopd.engines.vllm.client import Server, ServerError
-from fireopd.engines.vllm.weight_transfer import Fleet, NCCLTransfer, SnapshotTransfer, write_snapshot
-from fireopd.engines.vllm.worker import read_snapshot
+from fireopd.engines.vllm.client import ServerClient, ServerError
+from fireopd.engines.vllm.weight_transfer import BroadcastClient, NCCLTransfer, SnapshotTransfer, write_snapshot
+from fireopd.engines.vllm.worker import WORKER_EXTENSION, SnapshotLoader, read_snapshot
 from fireopd.models.weight_stream import WeightStream
 
 
@@ -33,39 +35,44 @@ def test_a_snapshot_reads_as_it_was_written(tmp_path, model, file_bytes):
     assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
 
 
+def test_the_class_path_of_the_worker_extension_is_importable():
+    assert WORKER_EXTENSION == "fireopd.engines.vllm.worker.SnapshotLoader"
+    assert resolve_name(WORKER_EXTENSION) is SnapshotLoader
+
+
 def test_a_folder_without_a_snapshot_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a folder that trainer and server share"):
+    with pytest.raises(FileNotFoundError, match="trainer and server must share this folder"):
         next(read_snapshot(tmp_path))
 
 
 def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers):
     transfer = SnapshotTransfer(folder=tmp_path / "shared")
-    assert not transfer.send([Server(fake.url, 5.0) for fake in servers], WeightStream(model), "3")
+    assert not transfer.send([ServerClient(fake.url, 5.0) for fake in servers], WeightStream(model), "3")
     assert all(fake.loaded.keys() == model.state_dict().keys() for fake in servers)
     assert not list((tmp_path / "shared").iterdir())
 
 
 def test_a_server_that_does_not_take_the_weights_is_told_of(tmp_path, model, servers):
     servers[1].stop()
-    listed = [Server(fake.url, 5.0) for fake in servers]
+    listed = [ServerClient(fake.url, 5.0) for fake in servers]
     failed = SnapshotTransfer(folder=tmp_path).send(listed, WeightStream(model), "3")
     assert list(failed) == [listed[1]]
     assert servers[0].version == servers[2].version == "3"
 
 
 def test_nccl_ranks_of_servers_do_not_overlap(servers):
-    fleet = Fleet([Server(fake.url, 5.0) for fake in servers])
-    fleet.init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
+    client = BroadcastClient([ServerClient(fake.url, 5.0) for fake in servers])
+    client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
     offsets = [fake.requests[0][1]["init_info"]["rank_offset"] for fake in servers]
     assert offsets == [1, 3, 5], "each fake has two workers, the trainer is number 0"
-    fleet.start_weight_update()
-    fleet.update_weights({"names": ["a"]})
-    fleet.finish_weight_update()
+    client.start_weight_update()
+    client.update_weights({"names": ["a"]})
+    client.finish_weight_update()
     paths = ["/init_weight_transfer_engine", "/start_weight_update", "/update_weights", "/finish_weight_update"]
     assert all([path for path, _ in fake.requests] == paths for fake in servers)
     servers[2].stop()
     with pytest.raises(ServerError, match=servers[2].url):
-        fleet.start_weight_update()
+        client.start_weight_update()
 
 
 def test_nccl_sends_then_names_the_version(model, servers, monkeypatch):
@@ -76,17 +83,17 @@ def test_nccl_sends_then_names_the_version(model, servers, monkeypatch):
             sent.append("weights")
 
     transfer = NCCLTransfer()
-    monkeypatch.setattr(NCCLTransfer, "_open", lambda self, fleet, weights: Group())
-    listed = [Server(fake.url, 5.0) for fake in servers]
+    monkeypatch.setattr(NCCLTransfer, "_create_group", lambda self, client, weights: Group())
+    listed = [ServerClient(fake.url, 5.0) for fake in servers]
     for version in ("1", "2"):
         assert not transfer.send(listed, WeightStream(model), version)
     assert sent == ["weights", "weights"]
     assert [fake.version for fake in servers] == ["2"] * 3
     servers[1].version = "default"
     failed = transfer.send(listed, WeightStream(model), "3")
-    assert list(failed) == listed, "a broadcast without the one that was started anew would wait for ever"
-    assert all("was started anew" in str(error) for error in failed.values())
-    assert "the NCCL group is" in str(transfer.send(listed[:2], WeightStream(model), "3")[listed[0]])
+    assert list(failed) == listed, "a broadcast without the one that was restarted would wait for ever"
+    assert all("was restarted" in str(error) for error in failed.values())
+    assert "the NCCL group consists of" in str(transfer.send(listed[:2], WeightStream(model), "3")[listed[0]])
     assert sent == ["weights", "weights"]
 
 
@@ -103,7 +110,7 @@ def test_a_snapshot_that_cannot_be_written_is_every_server_s_problem(model, serv
         raise OSError("No space left on device")
 
     monkeypatch.setattr("fireopd.engines.vllm.weight_transfer.save_file", full)
-    listed = [Server(fake.url, 5.0) for fake in servers]
+    listed = [ServerClient(fake.url, 5.0) for fake in servers]
     failed = SnapshotTransfer(folder=tmp_path, file_gib=1e-7).send(listed, Counted(), "3")
     assert list(failed) == listed
     assert all("No space left on device" in str(error) for error in failed.values())

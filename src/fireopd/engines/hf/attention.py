@@ -1,4 +1,4 @@
-"""Attention of one new token a row, where several heads of queries share keys and values."""
+"""Grouped-query attention for one new token per row, without copies of keys and values."""
 
 from typing import Any
 
@@ -9,17 +9,21 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import PreTrainedModel
 
-NAME = "fireopd_shared_heads"
-"""What transformers knows it by."""
+from fireopd import private_apis
+
+__all__ = ["ATTENTION_NAME", "grouped_query_attention", "use_grouped_query_attention"]
+
+ATTENTION_NAME = "fireopd_grouped_query"
+"""Name of the attention implementation in transformers."""
 
 
-def share_heads(model: PreTrainedModel) -> None:
-    """Have a model whose attention is PyTorch's decode without a copy of its keys and values for every head."""
-    if model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(NAME)
+def use_grouped_query_attention(model: PreTrainedModel) -> None:
+    """Switch a model from PyTorch's attention to `grouped_query_attention`; other implementations stay unchanged."""
+    if private_apis.attention_implementation(model.config) == "sdpa":
+        model.set_attn_implementation(ATTENTION_NAME)
 
 
-def shared_heads_attention(
+def grouped_query_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -29,27 +33,27 @@ def shared_heads_attention(
     position_bias: Tensor | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers does with PyTorch's attention.
+    """Compute the same attention as the SDPA implementation of transformers.
 
-    The heads that share keys and values are several queries to one head: a single new token sees all that went before,
-    so that no order among queries is lost.
+    For a single new token, the query heads of a group are folded into the query dimension of their shared key-value
+    head. This is exact, as a single new token attends to all earlier tokens and the queries need no causal order.
 
     Args:
-        module: a layer's attention.
+        module: attention layer.
         query: float [B, H, Q, d].
-        key: float [B, G, K, d]; heads n * H / G to (n + 1) * H / G - 1 share number n.
+        key: float [B, G, K, d]. Query heads n * H / G to (n + 1) * H / G - 1 share key-value head n.
         value: float [B, G, K, d].
-        attention_mask: bool [B, 1, Q, K], True where a token is seen; None for all.
-        scaling: of the scores.
-        position_bias: added to the scores.
-        settings: passed on.
+        attention_mask: bool [B, 1, Q, K], True for visible tokens; None if all are visible.
+        scaling: factor of the attention scores.
+        position_bias: bias of the attention scores.
+        settings: further arguments of the SDPA implementation.
 
     Returns:
-        float [B, Q, H, d].
+        float [B, Q, H, d], and None in place of attention weights.
     """
     rows, heads, queries, width = query.shape
-    per_head = attention_mask is not None and attention_mask.shape[1] > 1
-    if queries > 1 or heads == key.shape[1] or per_head or position_bias is not None:
+    per_head_mask = attention_mask is not None and attention_mask.shape[1] > 1
+    if queries > 1 or heads == key.shape[1] or per_head_mask or position_bias is not None:
         settings |= {"scaling": scaling, "position_bias": position_bias}
         attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return attended, None
@@ -58,5 +62,5 @@ def shared_heads_attention(
     return attended.reshape(rows, 1, heads, -1), None
 
 
-AttentionInterface.register(NAME, shared_heads_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, grouped_query_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

@@ -1,4 +1,4 @@
-"""Decoding with a Hugging Face model: as many rows together as there are slots, a waiting prompt for each that ends."""
+"""Continuous batching with a Hugging Face model: a waiting prompt takes the slot of each finished row."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,18 @@ from fireopd.engines.hf.slot_cache import SlotCache
 from fireopd.progress import report
 from fireopd.types import Prompt, Response, Sampling
 
+__all__ = ["Decoder"]
+
 PREFILL_TOKENS = 16384
-"""Tokens of prompts that are read together, padding included."""
-FEWEST = 8
-"""Prompts wait until one of so many slots is free, so that they are read together."""
+"""Prompt tokens per prefill, padding included."""
+REFILL_FRACTION = 8
+"""Waiting prompts are prefilled together once one in this many slots is free."""
 
 
 class Decoder:
-    """Decodes some prompts, once.
+    """Single-use decoder of a list of prompts.
 
-    Longer prompts come first: one that takes the place of another is then never longer than the rows that go on.
+    Longer prompts come first, so that a new row is never longer than the running rows.
     """
 
     def __init__(
@@ -35,16 +37,16 @@ class Decoder:
         max_length: int,
         slots: int,
     ) -> None:
-        """Take the prompts.
+        """Allocate the outputs and queue the prompts.
 
         Args:
-            model: keeps keys and values and nothing else of earlier tokens.
-            prompts: one for each row.
-            seeds: with its prompt and the model, what a row gets depends on its seed alone.
-            sampling: the distribution that tokens are drawn from.
+            model: model that caches nothing but keys and values.
+            prompts: one prompt per row.
+            seeds: one seed per row. A response depends only on the model, its prompt and its seed.
+            sampling: sampling distribution.
             stops: tokens that end a response.
-            max_length: tokens of a response, at most.
-            slots: rows that are decoded together, at most.
+            max_length: maximum response length, tokens.
+            slots: maximum number of rows that are decoded together.
         """
         device = model.device
         self.model, self.prompts, self.sampling, self.slots = model, prompts, sampling, slots
@@ -63,28 +65,28 @@ class Decoder:
 
     @torch.inference_mode()
     def decode(self) -> list[Response]:
-        """Return one response for each prompt, in order."""
+        """Return one response per prompt, in order."""
         report("rollout", 0, len(self.prompts))
         while self.waiting or len(self.running):
             free = self.slots - len(self.running)
-            if self.waiting and free >= min(len(self.waiting), -(-self.slots // FEWEST)):
-                self._begin(free)
+            if self.waiting and free >= min(len(self.waiting), -(-self.slots // REFILL_FRACTION)):
+                self._prefill(free)
             else:
-                self._go_on()
+                self._decode_step()
             report("rollout", len(self.prompts) - len(self.waiting) - len(self.running), len(self.prompts))
-        told = zip(
+        rows = zip(
             self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.finished.tolist(), strict=True
         )
-        return [Response(tuple(tokens[:n]), tuple(logprobs[:n]), finished) for tokens, logprobs, n, finished in told]
+        return [Response(tuple(tokens[:n]), tuple(logprobs[:n]), finished) for tokens, logprobs, n, finished in rows]
 
-    def _begin(self, free: int) -> None:
-        """Read prompts that wait, equal ones once, and give those that do not end at once a slot."""
-        together = max(1, PREFILL_TOKENS // len(self.prompts[self.waiting[0]].tokens))
-        rows, self.waiting = self.waiting[: min(free, together)], self.waiting[min(free, together) :]
-        texts = list(dict.fromkeys(self.prompts[row].tokens for row in rows))
-        numbers = {text: number for number, text in enumerate(texts)}
-        sources = self.lengths.new_tensor([numbers[self.prompts[row].tokens] for row in rows])
-        tokens, mask = (part.to(self.lengths.device) for part in _pad_left(texts))
+    def _prefill(self, free: int) -> None:
+        """Prefill waiting prompts, identical ones once; rows that do not stop at the first token get a slot."""
+        count = min(free, max(1, PREFILL_TOKENS // len(self.prompts[self.waiting[0]].tokens)))
+        rows, self.waiting = self.waiting[:count], self.waiting[count:]
+        unique = list(dict.fromkeys(self.prompts[row].tokens for row in rows))
+        indices = {prompt: index for index, prompt in enumerate(unique)}
+        sources = self.lengths.new_tensor([indices[self.prompts[row].tokens] for row in rows])
+        tokens, mask = (part.to(self.lengths.device) for part in _pad_left(unique))
         prefilled = DynamicCache()
         output = self.model(
             input_ids=tokens,
@@ -94,53 +96,53 @@ class Decoder:
             use_cache=True,
             logits_to_keep=1,
         )
-        begun = self.lengths.new_tensor(rows)
-        going_on = self._write(begun, output.logits[:, -1].float()[sources])
-        if going_on.any():
+        prefilled_rows = self.lengths.new_tensor(rows)
+        active = self._sample(prefilled_rows, output.logits[:, -1].float()[sources])
+        if active.any():
             slots = min(self.slots, len(self.running) + len(rows) + len(self.waiting))
-            self.cache.add(prefilled, sources[going_on], slots)
-            self._run(torch.cat([self.running, begun[going_on]]))
+            self.cache.append(prefilled, sources[active], slots)
+            self._set_running(torch.cat([self.running, prefilled_rows[active]]))
 
-    def _go_on(self) -> None:
-        """Write one token more in each slot."""
-        self.cache.make_room(min(self.slots, len(self.running) + len(self.waiting)))
-        read = self._read(self.running)
+    def _decode_step(self) -> None:
+        """Sample one more token in each slot."""
+        self.cache.reserve_column(min(self.slots, len(self.running) + len(self.waiting)))
+        lengths = self._cached_lengths(self.running)
         width, mask = self.cache.get_seq_length() + 1, None
         if self.padded:
-            mask = torch.arange(width, device=read.device) >= width - 1 - read[:, None]
+            mask = torch.arange(width, device=lengths.device) >= width - 1 - lengths[:, None]
         output = self.model(
             input_ids=self.tokens[self.running, self.counts[self.running] - 1][:, None],
             attention_mask=mask,
-            position_ids=read[:, None],
+            position_ids=lengths[:, None],
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        self.cache.wrote()
-        going_on = self._write(self.running, output.logits[:, -1].float())
-        if not going_on.all():
-            self._run(self.running[self.cache.keep(going_on)])
+        self.cache.advance()
+        active = self._sample(self.running, output.logits[:, -1].float())
+        if not active.all():
+            self._set_running(self.running[self.cache.compact(active)])
 
-    def _run(self, rows: Tensor) -> None:
-        """Take note of which row is in each slot."""
+    def _set_running(self, rows: Tensor) -> None:
+        """Store the row of each slot."""
         self.running = rows
         if len(rows):
-            read = self._read(rows)
-            longest = int(read.max())
-            self.padded = longest > int(read.min())
+            lengths = self._cached_lengths(rows)
+            longest = int(lengths.max())
+            self.padded = longest > int(lengths.min())
             self.cache.trim(longest)
 
-    def _read(self, rows: Tensor) -> Tensor:
-        """Return how many tokens of each row the model has read: all but the last one that was written."""
+    def _cached_lengths(self, rows: Tensor) -> Tensor:
+        """Return the number of cached tokens of each row: all but the last sampled one."""
         return self.lengths[rows] + self.counts[rows] - 1
 
-    def _write(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """Draw a token for each row; return which rows go on, bool [rows]."""
+    def _sample(self, rows: Tensor, logits: Tensor) -> Tensor:
+        """Sample one token per row and return which rows are still active, bool [rows]."""
         counts = self.counts[rows]
-        chosen, logprobs = sample(logits, self.sampling, self.uniforms[rows, counts])
-        self.tokens[rows, counts], self.logprobs[rows, counts] = chosen, logprobs
+        token_ids, logprobs = sample(logits, self.sampling, self.uniforms[rows, counts])
+        self.tokens[rows, counts], self.logprobs[rows, counts] = token_ids, logprobs
         self.counts[rows] = counts + 1
-        stopped = torch.isin(chosen, self.stops)
+        stopped = torch.isin(token_ids, self.stops)
         self.finished[rows] = stopped
         return ~stopped & (counts + 1 < self.max_length)
 

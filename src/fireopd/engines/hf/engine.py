@@ -1,4 +1,4 @@
-"""Sampling with the Hugging Face model itself: batched, with a key-value cache, on any device."""
+"""Rollout engine that runs a Hugging Face model in this process."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,26 +7,29 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
+from fireopd import private_apis
 from fireopd.engines.base import RolloutEngine
-from fireopd.engines.hf.attention import share_heads
+from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
-from fireopd.engines.hf.slot_cache import keeps_more, room_beyond
+from fireopd.engines.hf.slot_cache import has_non_kv_state, spare_columns
 from fireopd.errors import UserError
 from fireopd.models.loading import Dtype, load_causal_lm, load_config, load_tokenizer, stop_tokens
 from fireopd.models.scorer import CausalScorer
 from fireopd.types import Prompt, Response
 
+__all__ = ["HFEngine"]
+
 
 @dataclass
 class HFEngine(RolloutEngine):
-    """Samples with the Hugging Face model itself: batched, with a key-value cache, on any device."""
+    """Sampler on a Hugging Face model: continuous batching with a key-value cache, on any device."""
 
     batch_size: int = 256
-    """Rows that are decoded together."""
+    """Maximum number of rows that are decoded together."""
     dtype: Dtype = "float32"
-    """Type of the parameters of the engine's copy."""
+    """Dtype of the parameters of the engine's copy."""
     model: PreTrainedModel | None = field(default=None, init=False, compare=False, repr=False)
-    """The engine's copy, once it is loaded."""
+    """The engine's copy of the model, after `setup`."""
     stops: frozenset[int] = field(default=frozenset(), init=False, compare=False, repr=False)
     """Token ids that end a response."""
 
@@ -37,55 +40,55 @@ class HFEngine(RolloutEngine):
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def check(self, key: str, student: str) -> None:
-        """Raise `UserError` for a model that this engine cannot decode."""
+        """Raise `UserError` if the model caches more than keys and values."""
         super().check(key, student)
-        if keeps_more(load_config(student, "model.student")):
+        if has_non_kv_state(load_config(student, "model.student")):
             raise self._cannot_decode(key, student)
 
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
-        """Return the bytes of the engine's own copy of the student and of its cache."""
-        width, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
-        columns = tokens + room_beyond(tokens)
-        cache = rows * columns * cache_per_token * width
+        """Return the bytes of the engine's copy of the student and of its key-value cache."""
+        itemsize, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
+        columns = tokens + spare_columns(tokens)
+        cache = rows * columns * cache_per_token * itemsize
         return {
-            "weights": (parameters * width, f"{parameters / 1e6:.1f} M parameters x {width} B"),
-            "KV cache": (cache, f"{rows} rows x {columns} tokens x {cache_per_token} x {width} B"),
+            "weights": (parameters * itemsize, f"{parameters / 1e6:.1f} M parameters x {itemsize} B"),
+            "KV cache": (cache, f"{rows} rows x {columns} tokens x {cache_per_token} x {itemsize} B"),
         }
 
     def setup(self, model: str, device: torch.device) -> None:
         """Load the model and its stop tokens."""
         self.check("engine", model)
         self.model = load_causal_lm(model, "engine", self.dtype, device).eval().requires_grad_(False)
-        if self.model._is_stateful:
+        if private_apis.is_stateful(self.model):
             raise self._cannot_decode("engine", model)
-        share_heads(self.model)
+        use_grouped_query_attention(self.model)
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
 
     @torch.no_grad()
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Copy tensors into the model."""
-        assert self.model is not None, "setup() comes first"
-        own = self.model.state_dict(keep_vars=True)
+        assert self.model is not None, "call setup() first"
+        state = self.model.state_dict(keep_vars=True)
         for name, tensor in weights:
-            own[name].copy_(tensor)
+            state[name].copy_(tensor)
         self.policy_version = policy_version
 
     @torch.no_grad()
     def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
-        """Return what the engine's copy says."""
-        assert self.model is not None, "setup() comes first"
+        """Return the log-probabilities of the engine's copy."""
+        assert self.model is not None, "call setup() first"
         sequence = torch.tensor([list(tokens)], device=self.model.device)
         scores = CausalScorer(self.model)(sequence, torch.ones_like(sequence, dtype=torch.bool))
         return {"HFEngine": scores.logprobs[0, 1:].tolist()}
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         super().close()
         self.model = None
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
-        """Sample one response for each prompt."""
-        assert self.model is not None, "setup() comes first"
+        """Sample one response per prompt."""
+        assert self.model is not None, "call setup() first"
         if not prompts:
             return []
         decoder = Decoder(
@@ -100,5 +103,5 @@ class HFEngine(RolloutEngine):
         return decoder.decode()
 
     def _cannot_decode(self, key: str, model: str) -> UserError:
-        problem = f"{model} keeps more of earlier tokens than their keys and values"
-        return UserError(key, "HFEngine", problem, "choose VLLMEngine or VLLMServerEngine")
+        problem = f"{model} caches more than keys and values"
+        return UserError(key, "HFEngine", problem, "use VLLMEngine or VLLMServerEngine")

@@ -1,8 +1,8 @@
-"""The key-value cache of rows that are decoded together: a row that ends leaves its slot to another.
+"""Key-value cache with a slot per row, for continuous batching: a finished row frees its slot for a waiting prompt.
 
-All rows end in the same column, so that a step writes one column; a shorter row begins further to the right. Memory is
-set aside for more columns than are in use, so that a token costs no copy of those before it; and a row that ends costs
-the copy of one other row, the last one, into its slot.
+All rows end in the same column, so that a decoding step writes a single column; shorter rows start further to the
+right. The cache allocates more columns than it uses, so that most steps copy nothing; when a row finishes, only the
+last row is copied into its slot.
 """
 
 from dataclasses import dataclass
@@ -13,131 +13,140 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-LEAST_ROOM = 64
-"""Columns that are set aside beyond those in use, at least."""
+__all__ = ["MIN_SPARE_COLUMNS", "Extent", "SlotCache", "SlotLayer", "has_non_kv_state", "spare_columns"]
+
+MIN_SPARE_COLUMNS = 64
+"""Minimum number of unused columns in an allocation."""
 
 
-def room_beyond(columns: int) -> int:
-    """Return how many columns are set aside beyond those in use: half as many, lest memory be moved too often."""
-    return max(LEAST_ROOM, columns // 2)
+def spare_columns(columns: int) -> int:
+    """Return the number of unused columns to allocate: half of the used ones, which bounds the number of copies."""
+    return max(MIN_SPARE_COLUMNS, columns // 2)
 
 
-def keeps_more(config: PreTrainedConfig) -> bool:
-    """Return whether models of a configuration keep more of earlier tokens than their keys and values."""
+def has_non_kv_state(config: PreTrainedConfig) -> bool:
+    """Return whether models of a configuration cache more than the keys and values of earlier tokens."""
     try:
         layers = DynamicCache(config=config).layers
-    except KeyError:  # a kind of layer that comes with the model
+    except KeyError:  # model-specific layer type
         return True
     return not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 
 
 @dataclass
 class Extent:
-    """The part of the memory that is in use."""
+    """Used part of the allocated memory."""
 
     rows: int = 0
-    """Slots in use: the first ones."""
+    """Number of used slots; these are the first ones."""
     start: int = 0
-    """Column in which the longest row begins."""
+    """First column of the longest row."""
     end: int = 0
-    """Column after the last token of every row."""
+    """Column after the last token of all rows."""
 
 
 class SlotLayer(DynamicLayer):
-    """The keys and values of one layer, [slots, heads, columns, d] each.
+    """Keys and values of one layer, [slots, heads, columns, d] each.
 
-    A layer with a sliding window keeps all columns too, and is masked like any other cache without such layers.
+    A sliding-window layer also stores all columns and relies on the attention mask.
     """
 
     def __init__(self, extent: Extent, states: tuple[Tensor, Tensor]) -> None:
-        """Begin without memory.
+        """Create a layer without memory.
 
         Args:
-            extent: shared with the other layers.
-            states: keys and values of the shape and type to come, but for the numbers of rows and columns.
+            extent: used part, shared with the other layers.
+            states: keys and values that define dtype, device, and shape except for rows and columns.
         """
         super().__init__()
         self.extent = extent
-        self.held = states[0][:0], states[1][:0]
+        self.buffers = states[0][:0], states[1][:0]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write a column, [rows, heads, 1, d], and return all that are in use."""
+        """Write one column, [rows, heads, 1, d], and return the used keys and values."""
         rows, start, end = self.extent.rows, self.extent.start, self.extent.end
-        for held, states in zip(self.held, (key_states, value_states), strict=True):
-            held[:rows, :, end] = states[:, :, 0]
-        keys, values = (held[:rows, :, start : end + 1] for held in self.held)
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:rows, :, end] = states[:, :, 0]
+        keys, values = (buffer[:rows, :, start : end + 1] for buffer in self.buffers)
         return keys, values
 
     def get_seq_length(self) -> int:
-        """Return the number of columns in use."""
+        """Return the number of used columns."""
         return self.extent.end - self.extent.start
 
-    def set_aside(self, slots: int, columns: int) -> None:
-        """Bring what is in use to the beginning of new memory, which is 0: what is masked has to be finite."""
+    def reallocate(self, slots: int, columns: int) -> None:
+        """Copy the used part to the start of new memory, filled with 0 since masked entries must be finite."""
         rows, start, end = self.extent.rows, self.extent.start, self.extent.end
-        made = [held.new_zeros(slots, held.shape[1], columns, held.shape[3]) for held in self.held]
-        for held, new in zip(self.held, made, strict=True):
-            new[:rows, :, : end - start] = held[:rows, :, start:end]
-        self.held = made[0], made[1]
+        keys, values = (buffer.new_zeros(slots, buffer.shape[1], columns, buffer.shape[3]) for buffer in self.buffers)
+        for old, new in zip(self.buffers, (keys, values), strict=True):
+            new[:rows, :, : end - start] = old[:rows, :, start:end]
+        self.buffers = keys, values
 
-    def add(self, states: tuple[Tensor, Tensor], rows: Tensor) -> None:
-        """Put some rows of other keys and values, no longer than the longest here, into the next slots."""
+    def append(self, states: tuple[Tensor, Tensor], rows: Tensor) -> None:
+        """Copy rows of other keys and values, no longer than the longest row here, into the next slots."""
         slots, end = slice(self.extent.rows, self.extent.rows + len(rows)), self.extent.end
-        for held, new in zip(self.held, states, strict=True):
-            held[slots, :, : end - new.shape[2]] = 0  # an earlier row may have left what is not finite
-            held[slots, :, end - new.shape[2] : end] = new[rows]
+        for buffer, new in zip(self.buffers, states, strict=True):
+            buffer[slots, :, : end - new.shape[2]] = 0  # an earlier row may have left values that are not finite
+            buffer[slots, :, end - new.shape[2] : end] = new[rows]
 
     def move(self, rows: Tensor, slots: Tensor) -> None:
         """Copy rows into other slots."""
-        for held in self.held:
-            used = held[:, :, self.extent.start : self.extent.end]
+        for buffer in self.buffers:
+            used = buffer[:, :, self.extent.start : self.extent.end]
             used[slots] = used[rows]
 
 
 class SlotCache(DynamicCache):
-    """The keys and values of all layers."""
+    """Keys and values of all layers."""
 
     def __init__(self) -> None:
-        """Begin without memory."""
+        """Create a cache without memory."""
         super().__init__()
         self.extent = Extent()
         self.slots = self.columns = 0
 
-    def make_room(self, slots: int) -> None:
-        """Set memory aside for so many rows, if there is no column left to write."""
+    def reserve_column(self, slots: int) -> None:
+        """Allocate memory for a number of rows if no unused column is left."""
         if self.extent.end == self.columns:
-            self._set_aside(slots)
+            self._reallocate(slots)
 
-    def add(self, prefilled: DynamicCache, rows: Tensor, slots: int) -> None:
-        """Put rows of a cache, padded on the left and no longer than the longest here, into the next slots.
+    def append(self, prefilled: DynamicCache, rows: Tensor, slots: int) -> None:
+        """Copy rows of a left-padded cache, no longer than the longest row here, into the next slots.
 
         Args:
-            prefilled: the other cache.
-            rows: int64 [K]. Its rows; one that comes several times fills as many slots.
-            slots: rows to set memory aside for, where there is not enough.
+            prefilled: source cache.
+            rows: int64 [K]. Source rows; a repeated row fills several slots.
+            slots: number of slots to allocate if the memory does not suffice.
         """
         states = [
             (cast(Tensor, layer.keys), cast(Tensor, layer.values))
             for layer in cast(list[DynamicLayer], prefilled.layers)
         ]
         if self.extent.rows == 0:
-            self.layers = [SlotLayer(self.extent, own) for own in states]
+            self.layers = [SlotLayer(self.extent, layer_states) for layer_states in states]
             self.extent.start, self.extent.end, self.slots = 0, states[0][0].shape[2], 0
         if self.extent.rows + len(rows) > self.slots:
-            self._set_aside(slots)
-        for layer, own in zip(self.layers, states, strict=True):
-            cast(SlotLayer, layer).add(own, rows)
+            self._reallocate(slots)
+        for layer, layer_states in zip(self.layers, states, strict=True):
+            cast(SlotLayer, layer).append(layer_states, rows)
         self.extent.rows += len(rows)
 
-    def wrote(self) -> None:
-        """Count a column that the layers have written."""
+    def advance(self) -> None:
+        """Include the column that the layers have just written."""
         self.extent.end += 1
 
-    def keep(self, going_on: Tensor) -> Tensor:
-        """Let go of rows, bool [rows]; return int64 [rows that go on], which row now stands in each slot."""
-        order = torch.arange(len(going_on), device=going_on.device)
-        number = int(going_on.sum())
-        slots, rows = order[:number][~going_on[:number]], order[number:][going_on[number:]]
+    def compact(self, active: Tensor) -> Tensor:
+        """Drop finished rows and move active ones into their slots.
+
+        Args:
+            active: bool [rows]. False for finished rows.
+
+        Returns:
+            int64 [active rows]. Previous index of the row in each slot.
+        """
+        order = torch.arange(len(active), device=active.device)
+        number = int(active.sum())
+        slots, rows = order[:number][~active[:number]], order[number:][active[number:]]
         if len(rows):
             for layer in self.layers:
                 cast(SlotLayer, layer).move(rows, slots)
@@ -146,12 +155,12 @@ class SlotCache(DynamicCache):
         return order[:number]
 
     def trim(self, longest: int) -> None:
-        """Leave out the columns before the longest row, which has so many tokens."""
+        """Exclude the columns before the longest row, which has the given number of tokens."""
         self.extent.start = self.extent.end - longest
 
-    def _set_aside(self, slots: int) -> None:
+    def _reallocate(self, slots: int) -> None:
         width = self.extent.end - self.extent.start
-        self.slots, self.columns = slots, width + room_beyond(width)
+        self.slots, self.columns = slots, width + spare_columns(width)
         for layer in self.layers:
-            cast(SlotLayer, layer).set_aside(self.slots, self.columns)
+            cast(SlotLayer, layer).reallocate(self.slots, self.columns)
         self.extent.start, self.extent.end = 0, width

@@ -1,4 +1,4 @@
-"""One vLLM server, started with `fireopd serve`, as the trainer sees it."""
+"""HTTP client of one vLLM server that was started with `fireopd serve`."""
 
 import math
 from collections.abc import Sequence
@@ -8,56 +8,55 @@ import httpx
 
 from fireopd.types import Response, Sampling
 
-WORKER_EXTENSION = "fireopd.engines.vllm.worker.SnapshotLoader"
-"""What a server's workers are extended by, so that they can load a snapshot."""
+__all__ = ["RefusedError", "ServerClient", "ServerError", "response_problem"]
 
 
 class ServerError(Exception):
-    """A server died, timed out or answered garbage. Another one may do better."""
+    """Failure of a server: it died, timed out or returned an invalid response. Another server may succeed."""
 
 
 class RefusedError(Exception):
-    """A server says that what it was asked is wrong. Any other one would say the same."""
+    """Rejection of a request as invalid. Any other server would reject it as well."""
 
 
-class Server:
-    """Sends requests to one server, from any number of threads."""
+class ServerClient:
+    """Client of one server. Thread-safe."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        """Store the address; nothing is sent.
+        """Store the address without sending a request.
 
         Args:
-            url: for example http://127.0.0.1:8001.
-            timeout: seconds that an answer may take.
+            url: address, for example http://127.0.0.1:8001.
+            timeout: timeout of a response in seconds.
         """
         self.url = url.rstrip("/")
-        patience = httpx.Timeout(timeout, connect=min(5.0, timeout))
+        timeouts = httpx.Timeout(timeout, connect=min(5.0, timeout))
         limits = httpx.Limits(max_connections=None)
-        # Servers stand on this machine or a private network: a proxy is never in between.
-        self.client = httpx.Client(base_url=self.url, timeout=patience, limits=limits, trust_env=False)
+        # Servers run on this machine or in a private network: ignore the proxy settings of the environment.
+        self.client = httpx.Client(base_url=self.url, timeout=timeouts, limits=limits, trust_env=False)
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
 
-    def version(self) -> str:
-        """Return the name of the weights that the server has."""
-        return str(self._ask("GET", "/weight_info")["weight_version"])
+    def weight_version(self) -> str:
+        """Return the version of the server's weights."""
+        return str(self._request("GET", "/weight_info")["weight_version"])
 
-    def healthy(self) -> bool:
-        """Return whether the server answers, and soon."""
+    def is_healthy(self) -> bool:
+        """Return whether the server passes its health check within five seconds."""
         try:
             return self.client.get("/health", timeout=5.0).is_success
         except httpx.HTTPError:
             return False
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that vLLM was started with."""
-        return dict(self._ask("GET", "/server_info", params={"config_format": "json"})["vllm_config"])
+        """Return the settings with which vLLM was started."""
+        return dict(self._request("GET", "/server_info", params={"config_format": "json"})["vllm_config"])
 
-    def workers(self) -> int:
-        """Return the number of processes that hold a part of the model."""
-        return int(self._ask("GET", "/get_world_size")["world_size"])
+    def num_workers(self) -> int:
+        """Return the number of worker processes that share the model."""
+        return int(self._request("GET", "/get_world_size")["world_size"])
 
     def generate(
         self,
@@ -72,10 +71,10 @@ class Server:
         """Return one response.
 
         Raises:
-            ServerError: if there is none, it makes no sense, or it came from other weights than those of the version.
-            RefusedError: if the server refuses the request.
+            ServerError: if the request fails, or the response is invalid or from weights of another version.
+            RefusedError: if the server rejects the request.
         """
-        wanted = {
+        parameters = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
@@ -87,55 +86,58 @@ class Server:
             "detokenize": False,
             "stop_token_ids": sorted(stops),
         }
-        answer = self._ask(
-            "POST", "/inference/v1/generate", json={"token_ids": list(tokens), "sampling_params": wanted}
-        )
+        body = {"token_ids": list(tokens), "sampling_params": parameters}
+        answer = self.post("/inference/v1/generate", body)
         try:
             [choice] = answer["choices"]
             versions = {span["version"] for span in choice["weight_versions"]}
             logprobs = tuple(float(entry["logprob"]) for entry in choice["logprobs"]["content"])
             response = Response(tuple(choice["token_ids"]), logprobs, finished=choice["finish_reason"] == "stop")
         except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"answered something else than a response ({type(error).__name__}: {error})") from error
+            raise ServerError(f"did not return a response ({type(error).__name__}: {error})") from error
         if versions != {version}:
-            raise ServerError(f"answered from weights {', '.join(sorted(versions))} instead of {version}")
-        problem = flaw(response, max_length, stops)
+            raise ServerError(f"sampled from weights {', '.join(sorted(versions))} instead of {version}")
+        problem = response_problem(response, max_length, stops)
         if problem:
-            raise ServerError(f"answered a response {problem}")
+            raise ServerError(f"returned an invalid response: {problem}")
         return response
 
     def logprobs(self, tokens: Sequence[int]) -> list[float]:
-        """Return log-probabilities, nats at temperature 1, of a sequence's tokens from the second on."""
-        wanted = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
-        answer = self._ask(
-            "POST", "/inference/v1/generate", json={"token_ids": list(tokens), "sampling_params": wanted}
-        )
+        """Return log-probabilities, in nats at temperature 1, of the second and later tokens of a sequence."""
+        parameters = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
+        body = {"token_ids": list(tokens), "sampling_params": parameters}
+        answer = self.post("/inference/v1/generate", body)
         try:
-            told = zip(tokens[1:], answer["prompt_logprobs"][1:], strict=True)
-            return [float(logprobs[str(token)]["logprob"]) for token, logprobs in told]
+            pairs = zip(tokens[1:], answer["prompt_logprobs"][1:], strict=True)
+            return [float(logprobs[str(token)]["logprob"]) for token, logprobs in pairs]
         except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"answered something else than log-probabilities ({error})") from error
+            raise ServerError(f"did not return log-probabilities ({error})") from error
 
     def load_snapshot(self, folder: str) -> None:
-        """Have the workers load a folder of safetensors files."""
+        """Load a folder of safetensors files in all workers."""
         self.post("/collective_rpc", {"method": "load_snapshot", "kwargs": {"folder": folder}})
 
-    def take_version(self, version: str) -> None:
-        """Forget what was cached under older weights, and name the new ones; every response will state the name."""
+    def set_weight_version(self, version: str) -> None:
+        """Reset the prefix cache, which holds states of older weights, and set the version that responses report."""
         if not self.post("/reset_prefix_cache")["success"]:
-            raise ServerError("could not reset its prefix cache: is it at work for somebody else?")
+            raise ServerError("could not reset its prefix cache; it may be serving other clients")
         self.post("/update_weight_version", {"new_version": version})
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request that changes the server."""
-        return self._ask("POST", path, json=body)
+        """Send a POST request and return the JSON object of the response.
 
-    def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        Raises:
+            ServerError: if the server fails or times out.
+            RefusedError: if the server rejects the request.
+        """
+        return self._request("POST", path, json=body)
+
+    def _request(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         try:
             answer = self.client.request(method, path, **request)
             body = answer.json() if answer.content else {}
         except httpx.TimeoutException as error:
-            raise ServerError(f"did not answer in time ({type(error).__name__})") from error
+            raise ServerError(f"timed out ({type(error).__name__})") from error
         except (httpx.HTTPError, ValueError) as error:
             raise ServerError(f"{type(error).__name__}: {error}") from error
         if answer.is_client_error:
@@ -145,20 +147,20 @@ class Server:
         return body
 
 
-def flaw(response: Response, max_length: int, stops: frozenset[int]) -> str | None:
-    """Return what is wrong with a response that was sent, if something is."""
+def response_problem(response: Response, max_length: int, stops: frozenset[int]) -> str | None:
+    """Return the reason why a response is invalid, or None if it is valid."""
     if not 1 <= len(response.tokens) <= max_length:
-        return f"of {len(response.tokens)} tokens, where 1 to {max_length} were asked for"
+        return f"{len(response.tokens)} tokens instead of 1 to {max_length}"
     if len(response.logprobs) != len(response.tokens):
-        return f"with {len(response.logprobs)} log-probabilities for {len(response.tokens)} tokens"
+        return f"{len(response.logprobs)} log-probabilities for {len(response.tokens)} tokens"
     if not all(isinstance(token, int) and token >= 0 for token in response.tokens):
-        return "whose tokens are no ids"
+        return "tokens that are not token ids"
     if not all(math.isfinite(logprob) and logprob <= 1e-6 for logprob in response.logprobs):
-        return "whose log-probabilities are none"
+        return "log-probabilities that are positive or not finite"
     if response.finished != (response.tokens[-1] in stops):
-        return f"said to be {'finished' if response.finished else 'cut'} with {response.tokens[-1]} as its last token"
+        return f"marked as {'finished' if response.finished else 'cut'}, but its last token is {response.tokens[-1]}"
     if not response.finished and len(response.tokens) < max_length:
-        return f"cut after {len(response.tokens)} tokens of {max_length}: is its --max-model-len too small?"
+        return f"cut after {len(response.tokens)} of {max_length} tokens; its --max-model-len may be too small"
     return None
 
 

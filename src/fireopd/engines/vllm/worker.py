@@ -1,4 +1,4 @@
-"""What runs inside vLLM's workers: in the trainer's process for `VLLMEngine`, in a server for `VLLMServerEngine`."""
+"""Code that runs in vLLM workers: in the training process for `VLLMEngine`, on a server for `VLLMServerEngine`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +7,14 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
+__all__ = ["WORKER_EXTENSION", "SnapshotLoader", "read_snapshot", "repack_head"]
+
 
 def repack_head(model: nn.Module) -> None:
-    """Give the output head of a CPU model the weights that were loaded last.
+    """Repack the output head of a CPU model after its weights have changed.
 
-    On a CPU vLLM keeps a packed copy of the head. Where the head is tied to the embeddings, loading new weights leaves
-    the packed copy as it was, and the model goes on sampling from the old head.
+    On a CPU, vLLM keeps a packed copy of the head. If the head is tied to the embeddings, loading new weights does not
+    update this copy, and the model still samples with the old head.
     """
     from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
     from vllm.platforms import current_platform
@@ -22,26 +24,30 @@ def repack_head(model: nn.Module) -> None:
 
 
 class SnapshotLoader:
-    """An extension of vLLM's worker that loads a snapshot of the student. `fireopd serve` starts vLLM with it."""
+    """Worker extension that loads a snapshot of the student. `fireopd serve` starts vLLM with it."""
 
     model_runner: Any
-    """vLLM's, of the worker that this class is mixed into."""
+    """vLLM's model runner, an attribute of the worker that this class is mixed into."""
 
     def load_snapshot(self, folder: str) -> None:
-        """Replace the weights by those of a folder's safetensors files."""
+        """Replace the weights with those in a folder's safetensors files."""
         self.model_runner.reload_weights(weights_iterator=read_snapshot(Path(folder)))
         repack_head(self.model_runner.get_model())
 
 
+WORKER_EXTENSION = f"{SnapshotLoader.__module__}.{SnapshotLoader.__qualname__}"
+"""Class path of the worker extension, the value of vLLM's --worker-extension-cls."""
+
+
 def read_snapshot(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the named tensors of a folder's safetensors files, one at a time.
+    """Yield the named tensors of a folder's safetensors files one at a time.
 
     Raises:
-        FileNotFoundError: if there are none.
+        FileNotFoundError: if there are no such files.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"no snapshot in {folder}: is it a folder that trainer and server share?")
+        raise FileNotFoundError(f"no snapshot in {folder}: trainer and server must share this folder")
     for path in files:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
