@@ -77,7 +77,7 @@ def test_the_tutorial_runs_from_idea_to_replay(shell):
     row = next(line for line in printed.splitlines() if "MyWeighter" in line)
     assert "my-package" in row
     assert "student_entropy" in row
-    assert "More weight where the student is unsure." in row
+    assert "Larger weights where the student is uncertain." in row
     printed = shell(run.replace("multi_teacher.yaml", f"multi_teacher.yaml {SHORT}"))
     assert json.loads(printed[printed.rindex("\n{") :])["trajectories"] == 8
     (saved,) = module.parents[3].glob("checkout/runs/mine/version_0/config.yaml")
