@@ -1,4 +1,4 @@
-"""Callbacks: what goes along with a training run without being part of its mathematics."""
+"""Callbacks of a training run: curves, checkpoints, recordings, warnings and summaries."""
 
 from fireopd.callbacks.curves import Curves
 from fireopd.callbacks.health_watch import HealthWatch

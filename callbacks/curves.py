@@ -1,4 +1,4 @@
-"""TensorBoard beyond scalars: histograms of weights and entropies, and a page with the answers at a glance."""
+"""TensorBoard histograms of weights and entropies, and the layout of the custom-scalars page."""
 
 import re
 from collections.abc import Set
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from fireopd.types import ScoredBatch
     from fireopd.types.targets import Targets
 
+__all__ = ["Curves", "distributions", "exact_patterns", "page", "tensorboard_loggers"]
+
 
 class Curves(Callback):
-    """Draws histograms every so many batches, and lays out the custom-scalars page."""
+    """Callback that draws histograms at regular steps, and lays out the custom-scalars page."""
 
     def __init__(self, every_n_steps: int = 10) -> None:
         """Store the settings.
 
         Args:
-            every_n_steps: batches between two histograms.
+            every_n_steps: batches from one histogram to the next.
         """
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
@@ -33,7 +35,7 @@ class Curves(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Lay out the custom-scalars page."""
         layout = page(list(pl_module.teachers), pl_module.data.tasks, pl_module.requires)
-        for logger in tensorboards(trainer):
+        for logger in tensorboard_loggers(trainer):
             logger.experiment.add_custom_scalars(layout)
 
     def on_train_batch_end(
@@ -41,20 +43,20 @@ class Curves(Callback):
     ) -> None:
         """Draw the histograms."""
         if batch_idx % self.every_n_steps == 0:
-            for logger in tensorboards(trainer):
+            for logger in tensorboard_loggers(trainer):
                 for tag, values in distributions(outputs["batch"], outputs["targets"]).items():
                     logger.experiment.add_histogram(tag, values, trainer.global_step)
 
 
-def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
-    """Return the TensorBoard loggers of a run, on the process that writes."""
+def tensorboard_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Return the TensorBoard loggers of a run on rank 0; none on other ranks."""
     return [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)] if trainer.is_global_zero else []
 
 
 def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
-    """Return, by tag, the values that are worth a histogram: those of response tokens, and of trajectories.
+    """Return the values of the histograms by tag: one per response token, or one per trajectory.
 
-    The tags are not those of scalars: TensorBoard shows only one of two things that share a tag.
+    The tags differ from those of scalars, since TensorBoard shows only one of two entries with the same tag.
     """
     shown = {"tokens/weight": targets.weight[targets.mask], "tokens/advantage": targets.advantage[targets.mask]}
     for name, mask in (("student_entropy", batch.student_mask), ("teacher_entropy", batch.response_mask)):
@@ -66,12 +68,12 @@ def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
 
 
 def page(teachers: list[str], tasks: list[str], signals: Set[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the layout of the custom-scalars page: one chapter for each question.
+    """Return the layout of the custom-scalars page, one chapter per question.
 
     Args:
-        teachers: by name.
-        tasks: of the held-out prompts.
-        signals: those that the run computes; no chart is left empty for want of others.
+        teachers: names of the teachers.
+        tasks: tasks of the held-out prompts.
+        signals: computed signals; charts of other signals are left out.
     """
 
     def by_teacher(tag: str) -> list[str]:
@@ -115,11 +117,11 @@ def page(teachers: list[str], tasks: list[str], signals: Set[str]) -> dict[str, 
         },
     }
     return {
-        title: {name: ["Multiline", exactly(tags)] for name, tags in charts.items() if tags}
+        title: {name: ["Multiline", exact_patterns(tags)] for name, tags in charts.items() if tags}
         for title, charts in chapters.items()
     }
 
 
-def exactly(tags: list[str]) -> list[str]:
-    """Return patterns of these tags alone: TensorBoard takes a tag that a pattern begins like for one that it means."""
+def exact_patterns(tags: list[str]) -> list[str]:
+    """Return patterns that match these tags only, since TensorBoard also matches tags that start with a pattern."""
     return [f"^{re.escape(tag)}$" for tag in tags]

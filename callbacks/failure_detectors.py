@@ -1,25 +1,27 @@
-"""What a run looks like when it goes wrong: each symptom reads the course of one number of the training steps."""
+"""Detectors for failing runs: each watches the history of one metric of the training steps."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+__all__ = ["AboveLimit", "Constant", "Drop", "FailureDetector", "Increase", "MetricHistory", "RelativeDrop"]
+
 
 @dataclass
-class Course:
-    """A number over the steps: how it began, how it is now, how low it has been."""
+class MetricHistory:
+    """First, last and lowest values of a metric over the steps."""
 
     window: int
-    """Steps that are averaged, so that one odd batch is not taken for a change."""
+    """Steps that are averaged, so that a single step does not trigger a warning."""
     first: list[float] = field(default_factory=list)
     """The first `window` values."""
     last: list[float] = field(default_factory=list)
     """The last `window` values."""
     lowest: float = math.inf
-    """The smallest mean of `window` values in a row."""
+    """Smallest mean over `window` consecutive values."""
 
     def add(self, value: float) -> None:
-        """Take in the value of a step; one that is not finite is left to the step's guard."""
+        """Add the value of a step; ignore a value that is not finite, which skips the step anyway."""
         if not math.isfinite(value):
             return
         if len(self.first) < self.window:
@@ -30,7 +32,7 @@ class Course:
 
     @property
     def complete(self) -> bool:
-        """Whether there are enough values to judge."""
+        """True if there are `window` values."""
         return len(self.last) == self.window
 
     @property
@@ -45,89 +47,89 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Symptom(ABC):
-    """Something that can be seen in the course of one number."""
+class FailureDetector(ABC):
+    """Detector of one kind of failure in the history of one metric."""
 
     tag: str
-    """The number, by its TensorBoard tag."""
+    """TensorBoard tag of the metric."""
     meaning: str
-    """What it is a sign of, and what to look at."""
+    """Likely cause, and advice."""
 
     @abstractmethod
-    def shows(self, course: Course) -> str | None:
-        """Return what is seen in a complete course, in numbers; none if all is well."""
+    def detect(self, history: MetricHistory) -> str | None:
+        """Return the finding in a complete history, with its numbers; None without a finding."""
 
-    def describe(self, course: Course) -> str | None:
-        """Return the warning; none if all is well, or if it is too early to tell."""
-        seen = self.shows(course) if course.complete else None
-        return seen and f"{self.tag} {seen}: {self.meaning}"
+    def describe(self, history: MetricHistory) -> str | None:
+        """Return the warning; None without a finding, or if the history is incomplete."""
+        finding = self.detect(history) if history.complete else None
+        return finding and f"{self.tag} {finding}: {self.meaning}"
 
 
 @dataclass(frozen=True)
-class Fall(Symptom):
-    """The number has fallen, against its own beginning, by more than an amount."""
+class Drop(FailureDetector):
+    """Drop below the beginning by more than an amount."""
 
     amount: float
-    """In the unit of the number."""
+    """Largest drop, in the unit of the metric."""
 
-    def shows(self, course: Course) -> str | None:
+    def detect(self, history: MetricHistory) -> str | None:
         """Compare with the beginning."""
-        if course.now < course.beginning - self.amount:
-            return f"fell from {course.beginning:.3g} to {course.now:.3g}"
+        if history.now < history.beginning - self.amount:
+            return f"fell from {history.beginning:.3g} to {history.now:.3g}"
         return None
 
 
 @dataclass(frozen=True)
-class Vanishing(Symptom):
-    """Less than a share is left of what the number was at its beginning."""
+class RelativeDrop(FailureDetector):
+    """Drop below a fraction of the beginning."""
 
-    share: float
-    """Of the beginning."""
+    fraction: float
+    """Smallest fraction of the beginning."""
 
-    def shows(self, course: Course) -> str | None:
+    def detect(self, history: MetricHistory) -> str | None:
         """Compare with the beginning."""
-        if course.now < self.share * course.beginning:
-            return f"shrank from {course.beginning:.3g} to {course.now:.3g}"
+        if history.now < self.fraction * history.beginning:
+            return f"shrank from {history.beginning:.3g} to {history.now:.3g}"
         return None
 
 
 @dataclass(frozen=True)
-class Rise(Symptom):
-    """The number is several times as large as it has been at its lowest, by at least an amount."""
+class Increase(FailureDetector):
+    """Increase to several times the lowest value, by at least an amount."""
 
     factor: float
-    """Times the lowest."""
+    """Largest multiple of the lowest value."""
     amount: float
-    """What it has to rise by at least, in its unit: several times next to nothing is still nothing."""
+    """Smallest increase, in the unit of the metric; a multiple of almost 0 is still small."""
 
-    def shows(self, course: Course) -> str | None:
-        """Compare with the lowest."""
-        if course.now > max(self.factor * course.lowest, course.lowest + self.amount):
-            return f"rose from {course.lowest:.3g} to {course.now:.3g}"
+    def detect(self, history: MetricHistory) -> str | None:
+        """Compare with the lowest value."""
+        if history.now > max(self.factor * history.lowest, history.lowest + self.amount):
+            return f"rose from {history.lowest:.3g} to {history.now:.3g}"
         return None
 
 
 @dataclass(frozen=True)
-class Above(Symptom):
-    """The number is above a limit."""
+class AboveLimit(FailureDetector):
+    """Metric above a limit."""
 
     limit: float
-    """In its unit."""
+    """Limit, in the unit of the metric."""
 
-    def shows(self, course: Course) -> str | None:
+    def detect(self, history: MetricHistory) -> str | None:
         """Compare with the limit."""
-        return f"is {course.now:.4g}, above {self.limit:.4g}" if course.now > self.limit else None
+        return f"is {history.now:.4g}, above {self.limit:.4g}" if history.now > self.limit else None
 
 
 @dataclass(frozen=True)
-class Stuck(Symptom):
-    """The number has been at one of some values, exactly, for a whole window."""
+class Constant(FailureDetector):
+    """Metric at exactly one of some values for a whole window."""
 
     values: tuple[float, ...]
-    """Those that it should not stay at."""
+    """Values that the metric should not stay at."""
 
-    def shows(self, course: Course) -> str | None:
-        """Look at each of the last values."""
-        if course.last[0] in self.values and len(set(course.last)) == 1:
-            return f"was {course.now:g} for {course.window} steps"
+    def detect(self, history: MetricHistory) -> str | None:
+        """Compare the last values with each other."""
+        if history.last[0] in self.values and len(set(history.last)) == 1:
+            return f"was {history.now:g} for {history.window} steps"
         return None

@@ -1,4 +1,4 @@
-"""Says when a run shows the signs of a collapse: once when one begins, in the log and in TensorBoard's texts."""
+"""Warnings about failing runs, in the log and in TensorBoard's texts."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -7,19 +7,29 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from fireopd.callbacks.curves import tensorboards
-from fireopd.callbacks.failure_detectors import Above, Course, Fall, Rise, Stuck, Symptom, Vanishing
+from fireopd.callbacks.curves import tensorboard_loggers
+from fireopd.callbacks.failure_detectors import (
+    AboveLimit,
+    Constant,
+    Drop,
+    FailureDetector,
+    Increase,
+    MetricHistory,
+    RelativeDrop,
+)
 from fireopd.filters import KeepAll
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["HealthWatch"]
+
 
 class HealthWatch(Callback):
-    """Watches the numbers of the steps, changes nothing, and says each symptom once until it has gone.
+    """Callback that warns once when a metric of the training steps indicates a failing run.
 
-    A symptom has gone when it has not shown for a whole window. Numbers are compared with the run's own beginning,
-    which checkpoints keep.
+    It warns again only after the metric was inconspicuous for a whole window. Metrics are compared with the beginning
+    of the run, which is part of the checkpoint.
     """
 
     def __init__(
@@ -35,13 +45,13 @@ class HealthWatch(Callback):
         """Store the settings.
 
         Args:
-            window: steps that are averaged; with ten batches of 64, chance moves a finish rate by some 0.02.
-            finished_fall: how far the share of responses that end may fall; 0.2 is ten times what chance does.
-            entropy_share: share of the student's first entropy that has to be left; learning may well halve it.
-            length_share: share of the length limit that responses may reach on average: close to it, most are cut.
-            kl_factor: how many times its lowest value reverse KL may become, if that is 0.05 nats a token more.
-            gap_factor: likewise the largest gap between sampler and student, if that is 0.05 nats more.
-            ess_share: share of the first effective share of the weights that has to be left.
+            window: steps that are averaged; over ten batches of 64, a finish rate has a standard error of about 0.02.
+            finished_fall: largest drop of the share of finished responses; 0.2 is ten standard errors.
+            entropy_share: smallest fraction of the student's first entropy; learning alone may halve the entropy.
+            length_share: largest mean length as a fraction of the length limit.
+            kl_factor: largest reverse KL as a multiple of its lowest value, if at least 0.05 nats per token larger.
+            gap_factor: the same for the largest gap between sampler and student, if at least 0.05 nats larger.
+            ess_share: smallest fraction of the first effective share of the weights.
         """
         shares = {"finished_fall": finished_fall, "entropy_share": entropy_share}
         shares |= {"length_share": length_share, "ess_share": ess_share}
@@ -54,61 +64,63 @@ class HealthWatch(Callback):
         if window < 2:
             raise ValueError(f"window must be at least 2, got {window}")
         self.window, self.length_share = window, length_share
-        self.general: list[Symptom] = [
-            Fall("rollout/finished", "fewer responses come to an end, so look at their texts", finished_fall),
-            Vanishing("entropy/student", "the student says one thing only, so look at pass@k", entropy_share),
-            Rise("train/reverse_kl", "the student moves away from its teachers; try a lower rate", kl_factor, 0.05),
-            Rise("rollout/sampler_gap", "the engine samples from another student than is trained", gap_factor, 0.05),
-            Vanishing("fire/weight_ess", "a few tokens have most of the weight, so look at tokens/weight", ess_share),
+        self.general: list[FailureDetector] = [
+            Drop("rollout/finished", "fewer responses finish; inspect their texts", finished_fall),
+            RelativeDrop("entropy/student", "the student loses diversity; compare pass@k", entropy_share),
+            Increase("train/reverse_kl", "the student moves away from its teachers; try a lower rate", kl_factor, 0.05),
+            Increase("rollout/sampler_gap", "the engine samples from other weights than are trained", gap_factor, 0.05),
+            RelativeDrop("fire/weight_ess", "few tokens have most of the weight; inspect tokens/weight", ess_share),
         ]
-        self.symptoms = self.general
-        self.courses: dict[str, Course] = {}
-        self.calm: dict[str, int] = {}
+        self.detectors = self.general
+        self.histories: dict[str, MetricHistory] = {}
+        self.quiet_steps: dict[str, int] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Add what depends on the run: its length limit, and whether its filter should drop."""
+        """Add the detectors that depend on the run: its length limit, and its filter."""
         limit = self.length_share * pl_module.data.engine.max_response_length
-        self.symptoms = [*self.general, Above("rollout/length", "most responses are cut at the length limit", limit)]
-        judge = pl_module.method.trajectory_filter
-        if not isinstance(judge, KeepAll):
-            meaning = f"{type(judge).__name__} tells no trajectories apart"
-            self.symptoms.append(Stuck("fire/keep_ratio", meaning, (0.0, 1.0)))
+        meaning = "most responses are cut at the length limit"
+        self.detectors = [*self.general, AboveLimit("rollout/length", meaning, limit)]
+        trajectory_filter = pl_module.method.trajectory_filter
+        if not isinstance(trajectory_filter, KeepAll):
+            meaning = f"{type(trajectory_filter).__name__} keeps all trajectories or none"
+            self.detectors.append(Constant("fire/keep_ratio", meaning, (0.0, 1.0)))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the numbers of the step."""
-        numbers = {tag: float(value) for tag, value in trainer.callback_metrics.items()}
-        for warning in self.look(numbers):
+        """Log the new warnings of the step."""
+        metrics = {tag: float(value) for tag, value in trainer.callback_metrics.items()}
+        for warning in self.update(metrics):
             rank_zero_info(f"Step {trainer.global_step}: {warning}.")
-            for logger in tensorboards(trainer):
+            for logger in tensorboard_loggers(trainer):
                 logger.experiment.add_text("health", warning, trainer.global_step)
 
-    def look(self, numbers: dict[str, float]) -> list[str]:
-        """Take in the numbers of a step by tag, and return the warnings that are new."""
+    def update(self, metrics: dict[str, float]) -> list[str]:
+        """Add the metrics of a step, by tag, and return the new warnings."""
         new = []
-        for symptom in self.symptoms:
-            if symptom.tag not in numbers:
+        for detector in self.detectors:
+            if detector.tag not in metrics:
                 continue
-            course = self.courses.setdefault(symptom.tag, Course(self.window))
-            course.add(numbers[symptom.tag])
-            warning = symptom.describe(course)
+            history = self.histories.setdefault(detector.tag, MetricHistory(self.window))
+            history.add(metrics[detector.tag])
+            warning = detector.describe(history)
             if warning is not None:
-                new += [warning] if symptom.tag not in self.calm else []
-                self.calm[symptom.tag] = 0
-            elif symptom.tag in self.calm:
-                self.calm[symptom.tag] += 1
-                if self.calm[symptom.tag] >= self.window:
-                    del self.calm[symptom.tag]
+                new += [warning] if detector.tag not in self.quiet_steps else []
+                self.quiet_steps[detector.tag] = 0
+            elif detector.tag in self.quiet_steps:
+                self.quiet_steps[detector.tag] += 1
+                if self.quiet_steps[detector.tag] >= self.window:
+                    del self.quiet_steps[detector.tag]
         return new
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the courses, and which symptoms show."""
-        return {"courses": {tag: asdict(course) for tag, course in self.courses.items()}, "calm": dict(self.calm)}
+        """Return the histories, and the warnings in effect, under the keys of earlier checkpoints."""
+        courses = {tag: asdict(history) for tag, history in self.histories.items()}
+        return {"courses": courses, "calm": dict(self.quiet_steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on watching."""
-        self.courses = {
-            tag: Course(**course | {"window": self.window}) for tag, course in state_dict["courses"].items()
+        """Restore histories and warnings; the window is a setting of this run."""
+        self.histories = {
+            tag: MetricHistory(**history | {"window": self.window}) for tag, history in state_dict["courses"].items()
         }
-        self.calm = dict(state_dict["calm"])
+        self.quiet_steps = dict(state_dict["calm"])

@@ -1,4 +1,4 @@
-"""The progress bars of a run: loss, reverse KL, keep ratio and speed; below them, what a step is busy with."""
+"""Progress bars of a run: loss, reverse KL, keep ratio and speed, and the current part of a step."""
 
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +12,8 @@ from fireopd.progress import set_listener
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["Progress"]
+
 SHOWN = {
     "train/loss": "loss",
     "train/reverse_kl": "kl",
@@ -19,42 +21,42 @@ SHOWN = {
     "train/tokens_per_s": "tokens/s",
     "val/avg_at_k": "avg@k",
 }
-"""What is shown, and how it is called in the bar."""
+"""Short names of the metrics in the bar."""
 LONG = 2.0
-"""Seconds after which a rollout, a scoring or an update gets a bar of its own: shorter ones would only flicker."""
+"""Seconds after which a part of a step gets a separate bar; shorter parts would flicker."""
 PAUSE = 0.1
-"""Seconds between two looks at it."""
+"""Seconds between two updates of the bar."""
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich progress bar with names that fit on one line, and a bar for what a step is busy with."""
+    """Lightning's rich progress bar with short names, and a second bar for the current part of a step."""
 
     def __init__(self) -> None:
-        """Start with nothing under way."""
+        """Create without a part in progress."""
         self.part: TaskID | None = None
-        self.began = self.told = 0.0
+        self.began = self.updated = 0.0
         super().__init__()
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Listen to those who count."""
+        """Start listening to progress reports."""
         super().setup(trainer, pl_module, stage)
         if self.is_enabled:
             set_listener(self.note)
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Listen no more."""
+        """Stop listening to progress reports."""
         set_listener(None)
         super().teardown(trainer, pl_module, stage)
 
     def note(self, what: str, finished: int, total: int) -> None:
-        """Take in how far a part of a step is."""
+        """Show the progress of a part of a step."""
         now = time.monotonic()
         if finished == 0:
             self.began = now
         over = finished >= total
-        if self.progress is None or self._progress_stopped or (now - self.told < PAUSE and not over):
+        if self.progress is None or self._progress_stopped or (now - self.updated < PAUSE and not over):
             return
-        self.told = now
+        self.updated = now
         visible = now - self.began > LONG and not over
         if self.part is None and visible:
             self.part = self._add_task(total, what)
@@ -62,7 +64,7 @@ class Progress(RichProgressBar):
             self.progress.update(self.part, description=what, completed=finished, total=total, visible=visible)
 
     def get_metrics(self, trainer: Trainer, pl_module: "FiReOPDModule") -> dict[str, int | str | float]:
-        """Return the latest values by their short names."""
+        """Return the latest values by short name."""
         latest = trainer.callback_metrics
         return {short: f"{latest[name].item():.3g}" for name, short in SHOWN.items() if name in latest}
 

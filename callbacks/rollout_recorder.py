@@ -1,4 +1,4 @@
-"""Records the scored rollouts of a run in files that `fireopd replay` reads."""
+"""Recordings of scored rollouts, which `fireopd replay` reads."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +12,24 @@ from fireopd.types.signals import ENTROPIES
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["RolloutRecorder"]
+
 
 class RolloutRecorder(Callback):
-    """Writes `rollouts/step_000010.safetensors`, sampled after ten optimizer steps, and the like."""
+    """Callback that writes `rollouts/step_<n>.safetensors`, sampled after n optimizer steps."""
 
     def __init__(self, every_n_steps: int = 10) -> None:
         """Store the settings.
 
         Args:
-            every_n_steps: batches between two files.
+            every_n_steps: batches from one file to the next.
         """
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Have all the signals computed that a recording holds."""
+        """Add the signals of a recording to those that the run computes."""
         pl_module.extra_signals |= ENTROPIES | {"teacher_logprobs"}
 
     def on_train_batch_end(

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the last one and the best one, neither ever half-written."""
+"""Checkpoints of a run: the last and the best one, written atomically."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +15,25 @@ from fireopd.training import checkpoints
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["RunCheckpoint"]
+
 PATIENCE = 30.0
-"""Seconds that a process which has to stop waits for the others, to write a checkpoint together."""
+"""Seconds that a stopping process waits for the other processes to write a checkpoint together."""
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes `last.ckpt` and, at the validation with the best value so far, `best.ckpt`.
+    """Callback that writes `last.ckpt`, and `best.ckpt` at the validation with the best value so far.
 
-    The last is written at each validation or every so many steps, when the run ends, and when it is stopped.
+    `last.ckpt` is written at each validation or every n steps, at the end of an epoch or of the run, and when the run
+    is stopped.
     """
 
     def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val/avg_at_k") -> None:
         """Store the settings.
 
         Args:
-            every_n_train_steps: optimizer steps between two checkpoints; null for one at each validation.
-            monitor: the number of validation of which the greatest is the best.
+            every_n_train_steps: optimizer steps from one checkpoint to the next; null for one at each validation.
+            monitor: validation metric; the largest value is the best.
         """
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}; null for none")
@@ -41,22 +44,22 @@ class RunCheckpoint(Checkpoint):
         self.best: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was best so far: `value`, `step`, and `path` of the checkpoint."""
+        """Return `value`, `step` and `path` of the best checkpoint."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what was best."""
+        """Restore the best checkpoint."""
         self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Find the folder."""
+        """Set the folder of the checkpoints."""
         self.folder = run_folder(trainer) / "checkpoints"
         self.started, self.saved_step = True, trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, and after the last step, while the epoch is open, so that a longer run can go on."""
+        """Save every n steps, and after the last step while the epoch is open, so that a longer run can resume."""
         every = self.every_n_train_steps
         due = every is not None and trainer.global_step // every > self.saved_step // every
         enough = 0 < trainer.max_steps <= trainer.global_step
@@ -64,12 +67,12 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Save what is best, and, where no number of steps is set, what is last."""
+        """Save the best checkpoint, and the last one unless it is saved every n steps."""
         if not self.started or trainer.sanity_checking:
             return
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
-            raise UserError("RunCheckpoint.monitor", self.monitor, "no such number of validation", f"choose of {known}")
+            raise UserError("RunCheckpoint.monitor", self.monitor, "no such validation metric", f"choose from {known}")
         value = float(trainer.callback_metrics[self.monitor])
         if not self.best or value > self.best["value"]:
             path = self.folder / checkpoints.BEST
@@ -79,22 +82,22 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
-        """Save what there is, if every process has come here, and say how to go on."""
+        """Save the last checkpoint if all processes stopped, and log how to resume."""
         if not self.started:
             return
         last = self.folder / checkpoints.LAST
         if not collectives.all_ranks_arrive("exception", PATIENCE):
-            rank_zero_warn(f"The processes stopped at different places: {last} stays as it was")
+            rank_zero_warn(f"The processes stopped at different places: {last} is unchanged")
         else:
             try:
                 self._save(trainer)
             except UserError as error:
                 rank_zero_warn(str(error))
         if checkpoints.standing(last).exists():
-            rank_zero_info(f"Stopped after step {trainer.global_step}. Go on with --ckpt_path {last}")
+            rank_zero_info(f"Stopped after step {trainer.global_step}. Resume with --ckpt_path {last}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Say what was best."""
+        """Log the best value."""
         if self.best:
             value, step, path = (self.best[name] for name in ("value", "step", "path"))
             rank_zero_info(f"Best {self.monitor}: {value:.3f}, step {step}: {path}")

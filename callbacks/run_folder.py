@@ -1,4 +1,4 @@
-"""The folder that a run writes into, and that no other run may write into at the same time."""
+"""Folder of a run, locked against other runs."""
 
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -13,27 +13,29 @@ from fireopd.errors import UserError
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["RunLock", "run_folder"]
+
 CONFIG = "config.yaml"
-"""The settings of the run, as the command line writes them."""
+"""File of the run's settings, which the command line writes."""
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """Return the folder that a run writes into. Every process must call."""
+    """Return the folder that a run writes to. Every process must call."""
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 class RunLock(Callback):
-    """Keeps other runs out of the run's folder. `fireopd fit` adds it to every run."""
+    """Callback that locks the folder of the run. `fireopd fit` adds it to every run."""
 
     def __init__(self) -> None:
-        """Start without the lock."""
+        """Create without the lock."""
         self.file: IO[str] | None = None
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
-            UserError: if another run has it, or had it.
+            UserError: if another run holds the lock, or if the folder holds an earlier run.
         """
         folder, key = run_folder(trainer), "trainer.default_root_dir"
         error = None
@@ -46,15 +48,15 @@ class RunLock(Callback):
             else:
                 if (folder / CONFIG).exists():
                     problem = "it holds an earlier run"
-                    error = UserError(key, str(folder), problem, "give each run a folder of its own")
+                    error = UserError(key, str(folder), problem, "give each run a separate folder")
         collectives.raise_on_all_ranks(error)
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._release()
 
     def _release(self) -> None:

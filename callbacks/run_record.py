@@ -1,4 +1,4 @@
-"""Writes down what a run was computed with, beside its settings."""
+"""Record of versions, machine, revision and seeds of a run."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,11 @@ from fireopd.training.rollout_loader import VALIDATION_SEED
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["RunRecord"]
+
 
 class RunRecord(Callback):
-    """Writes `environment.json`: versions, machine, revision, seeds. `fireopd fit` adds it to every run."""
+    """Callback that writes `environment.json`. `fireopd fit` adds it to every run."""
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Write the file."""

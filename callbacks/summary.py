@@ -1,4 +1,4 @@
-"""What a person wants to know at the end: student before, student after and teachers, for each task."""
+"""Summary of a run: student before and after training, and teachers, for each task."""
 
 import json
 import time
@@ -22,15 +22,17 @@ from fireopd.types import Prompt
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["Summary", "table"]
+
 
 class Summary(Callback):
-    """Measures avg@k of the student before and after and of the teachers; prints a table, writes `summary.json`."""
+    """Callback that measures avg@k before and after training, prints a table and writes `summary.json`."""
 
     def __init__(self, teachers: bool = True) -> None:
         """Store the settings.
 
         Args:
-            teachers: measure the teachers too; each is loaded into an engine of its own for it.
+            teachers: measure the teachers too, each in a separate engine.
         """
         self.teachers = teachers
         self.console = Console()
@@ -76,12 +78,12 @@ class Summary(Callback):
             self.console.print(f"tensorboard --logdir {self.folder}", highlight=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured, so that a resumed run compares with where the first one started."""
+        """Return the measurements before training, with which a resumed run compares."""
         seconds = time.perf_counter() - self.began
         return {"before": self.before, "of_teachers": self.of_teachers, "seconds": self.earlier + seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take back what was measured."""
+        """Restore the measurements before training."""
         self.before, self.of_teachers = state_dict["before"], state_dict["of_teachers"]
         self.earlier = state_dict["seconds"]
 
@@ -98,13 +100,15 @@ class Summary(Callback):
         }
 
     def _measure_teachers(self, pl_module: "FiReOPDModule") -> dict[str, float]:
-        """Return what the teacher of each task reaches on it."""
+        """Return the metrics of each teacher on its tasks."""
         results: dict[str, float] = {}
         data = pl_module.data
         for name, teacher in pl_module.teachers.items():
             if not isinstance(teacher, HFTeacher):
                 continue
-            prompts = [replace(p, tokens=teacher.prompt_tokens(p)) for p in data.validation_prompts if p.teacher == name]
+            prompts = [
+                replace(p, tokens=teacher.prompt_tokens(p)) for p in data.validation_prompts if p.teacher == name
+            ]
             if prompts:
                 engine = data.engine.for_another_model()
                 engine.setup(teacher.path, pl_module.device)
@@ -113,17 +117,17 @@ class Summary(Callback):
         return results
 
     def _measure(
-        self, pl_module: "FiReOPDModule", engine: RolloutEngine, who: str, prompts: list[Prompt] | None = None
+        self, pl_module: "FiReOPDModule", engine: RolloutEngine, model: str, prompts: list[Prompt] | None = None
     ) -> dict[str, float]:
         loader = pl_module.data.validation_loader(engine, prompts)
         metrics = ValidationMetrics(prompt.task for prompt in loader.prompts)
-        for batch in track(loader, f"Validating {who}", console=self.console, transient=True):
+        for batch in track(loader, f"Validating {model}", console=self.console, transient=True):
             metrics.update(batch)
         return metrics.to(pl_module.device).compute()
 
 
 def table(tasks: dict[str, dict[str, Any]], title: str) -> Table:
-    """Return the table of all tasks, with the share of the gap to the teacher that was closed."""
+    """Return the table of all tasks, with the fraction of the gap to the teacher that training closed."""
     result = Table(title=title)
     for column in ("task", "student before", "student after", "teacher", "gap closed"):
         result.add_column(column, justify="left" if column == "task" else "right")

@@ -1,4 +1,4 @@
-"""Shows trajectories while a student learns: a few as text in TensorBoard, more on pages in the run folder."""
+"""Trajectories during training: a few as text in TensorBoard, more on pages in the run folder."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,31 +7,33 @@ from lightning.pytorch.callbacks import Callback
 
 from fireopd.analysis.view import Page, View, spread
 from fireopd.analysis.view.token_texts import pieces
-from fireopd.callbacks.curves import tensorboards
+from fireopd.callbacks.curves import tensorboard_loggers
 from fireopd.callbacks.run_folder import run_folder
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
 
+__all__ = ["Trajectories", "bar", "text", "trajectory"]
+
 BARS = "▁▂▃▄▅▆▇█"
-"""From the smallest weight in a text to the largest."""
+"""Bars from the smallest to the largest weight of a text."""
 FOLDER = "trajectories"
-"""Where in the run folder the pages lie."""
+"""Folder of the pages in the run folder."""
 
 
 class Trajectories(Callback):
-    """Writes texts with a bar for each weight, and pages like those of `fireopd view`, from best score to worst.
+    """Callback that writes texts with a bar for each weight, and pages like those of `fireopd view`.
 
-    A page is `trajectories/step_000100.html`: what was sampled after a hundred optimizer steps.
+    The page `trajectories/step_<n>.html` shows trajectories sampled after n optimizer steps, best score first.
     """
 
     def __init__(self, every_n_steps: int = 25, number: int = 6, page: bool = True) -> None:
         """Store the settings.
 
         Args:
-            every_n_steps: batches between two texts, and two pages.
-            number: trajectories in a text; a page has as many as fit into some megabytes.
-            page: write pages.
+            every_n_steps: batches from one text and page to the next.
+            number: trajectories of a text; a page holds as many as fit into a few megabytes.
+            page: write pages in addition to texts.
         """
         if every_n_steps < 1 or number < 1:
             raise ValueError(f"every_n_steps and number must be at least 1, got {every_n_steps} and {number}")
@@ -40,17 +42,17 @@ class Trajectories(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write text and page."""
+        """Write text and page of the batch."""
         if batch_idx % self.every_n_steps:
             return
         folder = run_folder(trainer) / FOLDER
         if trainer.is_global_zero:
             scored, targets, method = outputs["batch"], outputs["targets"], pl_module.method
             view, tokenizer = View(scored, targets, method.reasons(scored)), pl_module.data.tokenizer
-            for logger in tensorboards(trainer):
+            for logger in tensorboard_loggers(trainer):
                 logger.experiment.add_text("trajectories", text(view, tokenizer, self.number), trainer.global_step)
             if self.page:
-                title = f"Step {scored.policy_version}: what the method makes of each token"
+                title = f"Step {scored.policy_version}: filter, weights and advantages of each token"
                 strategies = " · ".join(map(str, method.strategies.values()))
                 facts = {"run": str(folder.parent), "student": pl_module.student_name, "method": strategies}
                 folder.mkdir(parents=True, exist_ok=True)
@@ -59,20 +61,20 @@ class Trajectories(Callback):
 
 
 def text(view: View, tokenizer: Any, number: int) -> str:
-    """Return Markdown: trajectories evenly spread over the ranks of the scores, the best first."""
+    """Return trajectories as Markdown, evenly spaced in the ranking by score, best first."""
     weights = view.targets.weight[view.targets.mask]
     low, high = (weights.min().item(), weights.max().item()) if len(weights) else (0.0, 0.0)
     blocks = [f"Weights from {low:.2f} ({BARS[0]}) to {high:.2f} ({BARS[-1]}).\n"]
     for row in spread(view, number):
-        verdict = "kept" if view.targets.keep[row] else "DROPPED"
+        status = "kept" if view.targets.keep[row] else "DROPPED"
         reason = view.reasons[row] or f"{view.judge}'s mean log-prob {view.scores[row]:.3g}"
         block = trajectory(view, row, tokenizer, low, high)
-        blocks.append(f"**{verdict}** · {reason} · teacher {view.batch.teachers[row]}\n\n{block}\n")
+        blocks.append(f"**{status}** · {reason} · teacher {view.batch.teachers[row]}\n\n{block}\n")
     return "\n".join(blocks)
 
 
 def trajectory(view: View, row: int, tokenizer: Any, low: float, high: float) -> str:
-    """Return prompt, response and weights of a row, one under the other, as a Markdown block of code."""
+    """Return prompt, response and weights of a row, aligned in a Markdown code block."""
     mask, tokens = view.batch.response_mask[row], view.batch.tokens[row]
     start = int(mask.int().argmax())
     words = [piece.replace("\n", "⏎") for piece in pieces(tokenizer, tokens[mask].tolist())]
@@ -84,6 +86,6 @@ def trajectory(view: View, row: int, tokenizer: Any, low: float, high: float) ->
 
 
 def bar(weight: float, low: float, high: float) -> str:
-    """Return the bar of a weight between the smallest and the largest."""
+    """Return the bar of a weight between the smallest and the largest weight."""
     place = (weight - low) / (high - low) if high > low else 0.5
     return BARS[min(len(BARS) - 1, max(0, int(place * len(BARS))))]

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.callbacks import HealthWatch
-from fireopd.callbacks.failure_detectors import Course
+from fireopd.callbacks.failure_detectors import MetricHistory
 from fireopd.filters import KeepAll, TeacherLikelihoodFilter
 
 FILTER = TeacherLikelihoodFilter()
@@ -43,7 +43,7 @@ def run(watch, steps, seed=0, **courses):
         numbers = {tag: m + s * torch.randn((), generator=generator).item() for tag, (m, s) in HEALTHY.items()}
         for tag, course in courses.items():
             numbers[tag.replace("__", "/")] = course(step)
-        said += [(step, warning) for warning in watch.look(numbers)]
+        said += [(step, warning) for warning in watch.update(numbers)]
     return said
 
 
@@ -76,7 +76,7 @@ def test_silent_while_a_student_learns():
         (
             "fire__keep_ratio",
             after(30, 0.8, 1.0),
-            "fire/keep_ratio was 1 for 10 steps: TeacherLikelihoodFilter tells no",
+            "fire/keep_ratio was 1 for 10 steps: TeacherLikelihoodFilter keeps all",
         ),
         ("fire__keep_ratio", after(30, 0.8, 0.0), "fire/keep_ratio was 0 for 10 steps"),
     ],
@@ -113,7 +113,7 @@ def test_a_warning_is_one_line_of_the_log_and_a_text_in_tensorboard(tmp_path, ca
             trainer.callback_metrics = {"rollout/finished": share, "val/avg_at_k": torch.tensor(0.5)}
             watch.on_train_batch_end(trainer, None, None, None, trainer.global_step - 1)
     (line,) = caplog.messages
-    assert line.startswith("Step 5: rollout/finished fell from 0.9 to 0.5: fewer responses come to an end")
+    assert line.startswith("Step 5: rollout/finished fell from 0.9 to 0.5: fewer responses finish")
     logger.finalize("success")
     events = EventAccumulator(str(tmp_path / "version_0"))
     events.Reload()
@@ -161,7 +161,7 @@ def watched_healthy():
 
 def test_a_course_against_a_list():
     values = torch.rand(40, generator=torch.Generator().manual_seed(3)).tolist()
-    course = Course(7)
+    course = MetricHistory(7)
     for value in values:
         course.add(value)
     means = [sum(values[i : i + 7]) / 7 for i in range(34)]

@@ -114,7 +114,7 @@ def test_another_program_s_checkpoint_is_refused(tmp_path):
 
 
 def test_the_last_checkpoint_is_that_of_the_run_that_wrote_last(tmp_path):
-    with pytest.raises(UserError, match="no run in .* has left a checkpoint. Leave it out to start anew"):
+    with pytest.raises(UserError, match="no run in .* has written a checkpoint. Omit it to start a new run"):
         last_checkpoint(tmp_path)
     for number, age in ((0, 10), (1, 30), (10, 20)):
         path = tmp_path / f"version_{number}" / "checkpoints" / "last.ckpt"
@@ -130,7 +130,7 @@ def test_ckpt_path_last_goes_on_from_the_last_run(tmp_path, capsys):
     arguments += ["--trainer.callbacks=[RunCheckpoint]"]
     with pytest.raises(SystemExit):
         main([*arguments, "--ckpt_path=last"])
-    assert f"--ckpt_path: 'last': no run in {tmp_path} has left a checkpoint" in capsys.readouterr().err
+    assert f"--ckpt_path: 'last': no run in {tmp_path} has written a checkpoint" in capsys.readouterr().err
     main([*arguments, "--trainer.max_steps=2"])
     main([*arguments, "--ckpt_path=last"])
     steps = [torch.load(path, weights_only=True)["global_step"] for path in sorted(tmp_path.rglob("last.ckpt"))]

@@ -208,7 +208,7 @@ def test_what_it_was_computed_with_is_written_down_and_said(run_folder):
 def test_the_first_rollouts_are_on_a_page(run_folder):
     folder, _ = run_folder
     page = (folder / "trajectories" / "step_000000.html").read_text()
-    assert "<title>Step 0: what the method makes of each token</title>" in page
+    assert "<title>Step 0: filter, weights and advantages of each token</title>" in page
     rows = json.loads(re.search(r'type="application/json">(.*?)</script>', page, re.S)[1])["rows"]
     assert len(rows) == 8
     assert {row["task"] for row in rows} == {"math", "code"}
@@ -266,7 +266,7 @@ def test_a_terminated_run_saves_says_how_to_go_on_and_is_no_success(tmp_path):
         run.terminate()
         assert run.wait(timeout=60) == 128 + signal.SIGTERM
     (last,) = tmp_path.rglob("last.ckpt")
-    assert f"Go on with --ckpt_path {last}" in (tmp_path / "log").read_text()
+    assert f"Resume with --ckpt_path {last}" in (tmp_path / "log").read_text()
     assert torch.load(last, weights_only=True)["fireopd"]["policy_version"] > 0
 
 

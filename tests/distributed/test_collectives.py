@@ -55,7 +55,7 @@ def loss_and_gradient(local):
         old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
         moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
         made = targets.select(micro.rows, tokens.shape[1])
-        part = fire_loss(old_logprobs + moved, old_logprobs, made, micro.shares, 0.2)
+        part = fire_loss(old_logprobs + moved, old_logprobs, made, micro.fractions, 0.2)
         part.backward()
         loss, passes = loss + part.detach(), passes + 1
     return batch, collectives.all_reduce_sum(loss), collectives.all_reduce_sum(table.grad), passes

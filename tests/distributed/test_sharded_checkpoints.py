@@ -132,5 +132,5 @@ def test_a_folder_takes_the_place_of_a_folder_and_a_file_that_of_a_file(tmp_path
 
 
 def test_a_run_without_sharding_says_what_to_do_with_a_sharded_checkpoint(folder):
-    with pytest.raises(UserError, match="it is that of a run with sharded models"):
+    with pytest.raises(UserError, match="it is the checkpoint of a run with sharded models"):
         checkpoints.check(folder, sharded=False)

@@ -75,7 +75,7 @@ def test_sigterm_saves_and_exits(tmp_path, whole):
     assert run.until(lambda: any(step_of(path) >= 3 for path in run.checkpoints()))
     run.send(signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGTERM
-    assert "Go on with --ckpt_path" in run.said
+    assert "Resume with --ckpt_path" in run.said
     assert "Traceback" not in run.said
     again = Run(tmp_path, *EVERY_STEP, "--ckpt_path=last")
     assert again.wait() == 0, again.said

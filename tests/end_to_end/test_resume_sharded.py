@@ -33,7 +33,7 @@ def folders(tmp_path_factory):
     stopped.until_step(5)
     os.kill(stopped.process.pid, signal.SIGTERM)
     assert stopped.wait() == 128 + signal.SIGTERM, stopped.log.read_text()
-    assert "Go on with --ckpt_path" in stopped.log.read_text()
+    assert "Resume with --ckpt_path" in stopped.log.read_text()
 
     killed = Pair(broken, "--ckpt_path=last")
     killed.until_step(8)

@@ -22,7 +22,7 @@ from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.filters import KeepAll
 from fireopd.training import checkpoints
-from fireopd.training.background_rollout import Overlap, from_state, state_of
+from fireopd.training.background_rollout import BackgroundRollout, rollout_from_state, rollout_state
 from fireopd.training.checks import check_overlap
 from fireopd.training.module import FiReOPDModule
 from fireopd.weighters import TokenWeighter
@@ -258,30 +258,30 @@ def test_two_processes_go_on_to_the_same_student(tmp_path):
 @pytest.mark.parametrize(
     ("engine", "cap", "message"),
     [
-        (VLLMEngine(sleep=True), 5.0, "data.engine.sleep lends the GPU's memory"),
+        (VLLMEngine(sleep=True), 5.0, "with data.engine.sleep, engine and trainer"),
         (VLLMEngine(tensor_parallel_size=2), 5.0, "talk in two threads at once"),
-        (HFEngine(), None, "no importance weights make up for it"),
+        (HFEngine(), None, "no importance weights correct for it"),
     ],
 )
 def test_what_cannot_overlap_is_refused(engine, cap, message):
-    check_overlap(make_data(engine=engine), cap)
+    check_overlap(False, engine, cap)
     with pytest.raises(UserError, match=f"data.overlap: True: .*{message}"):
-        check_overlap(make_data(engine=engine, overlap=True), cap)
-    check_overlap(make_data(engine=HFEngine(), overlap=True), 5.0)
+        check_overlap(True, engine, cap)
+    check_overlap(True, HFEngine(), 5.0)
 
 
 def test_a_rollout_comes_back_from_a_checkpoint_on_its_own_prompts_alone(tmp_path):
     data = make_data(16, engine=ScriptedEngine(), responses_per_prompt=2)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    torch.save(state_of(batch), tmp_path / "state")
+    torch.save(rollout_state(batch), tmp_path / "state")
     state = torch.load(tmp_path / "state", weights_only=True)
-    again = from_state(state, batch.prompts)
+    again = rollout_from_state(state, batch.prompts)
     for f in fields(batch):
         one, other = getattr(again, f.name), getattr(batch, f.name)
         assert torch.equal(one, other) if isinstance(other, torch.Tensor) else one == other, f.name
-    assert from_state(state, batch.prompts[:-1]) is None
-    assert from_state(state, batch.prompts[::-1]) is None
+    assert rollout_from_state(state, batch.prompts[:-1]) is None
+    assert rollout_from_state(state, batch.prompts[::-1]) is None
 
 
 def test_a_run_that_is_stopped_before_its_first_step_loses_no_rollout():
@@ -289,20 +289,22 @@ def test_a_run_that_is_stopped_before_its_first_step_loses_no_rollout():
     data.setup("fit")
     first, second = data.train_dataloader(), data.train_dataloader()
     batch = next(iter(first))
-    kept = {"position": 0, "next": [state_of(batch)]}
+    kept = {"position": 0, "next": [rollout_state(batch)]}
     second.load_state_dict(kept)
     assert second.state_dict() == kept
     again = next(iter(second))
     assert again.tokens is kept["next"][0]["tokens"]
+    assert second.state_dict()["next"][0]["tokens"] is again.tokens, "no step has learned from it"
+    second.mark_learned(again.number)
     assert second.state_dict()["next"][0]["tokens"] is not again.tokens, "the one after it, sampled beside the training"
 
 
 def test_only_the_rollout_that_is_asked_for_is_taken():
-    overlap = Overlap()
+    overlap = BackgroundRollout()
     assert overlap.take(0) is None
-    overlap.begin(3, lambda: "third")
+    overlap.start(3, lambda: "third")
     assert overlap.peek(2) is None
     assert overlap.peek(3) == overlap.take(3) == "third"
     assert overlap.take(3) is None
-    overlap.begin(4, lambda: "fourth")
+    overlap.start(4, lambda: "fourth")
     assert overlap.take(5) is None

@@ -54,7 +54,7 @@ def test_training_prompts_that_are_validation_prompts_are_counted_in_a_warning(t
     make()
     assert said == []
     make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=2)
-    assert said == ["Warning: 2 of 4 training prompts validate, too"]
+    assert said == ["Warning: 2 of 4 training prompts also occur in the validation set"]
 
 
 def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
@@ -70,7 +70,7 @@ def test_a_loaded_state_goes_on_with_the_next_batch():
     whole = make()
     expected = [batch.tokens for batch in whole.train_dataloader()]
     first, second = make().train_dataloader(), make().train_dataloader()
-    next(iter(first))
+    first.mark_learned(next(iter(first)).number)
     second.load_state_dict(first.state_dict())
     rest = [batch.tokens for batch in second]
     assert len(rest) == 1
@@ -161,8 +161,8 @@ def test_prompts_that_do_not_fit_are_dropped_by_choice_and_counted(tmp_path, mon
     data = make(HFEngine(64), prompts=source, overlong_prompts="drop")
     lengths = [len(prompt.tokens) for prompt in data.training_prompts]
     assert (len(lengths), max(lengths)) == (9, 192), "190 digits, two tokens around them and a response of 64: 256"
-    dropped = [f"2 of 11 {kind} prompts are too long, and dropped" for kind in ("training", "validation")]
-    assert said == [*dropped, "Warning: 9 of 9 training prompts validate, too"]
+    dropped = [f"2 of 11 {kind} prompts are too long and dropped" for kind in ("training", "validation")]
+    assert said == [*dropped, "Warning: 9 of 9 training prompts also occur in the validation set"]
     assert len(data.validation_prompts) == 9
 
 

@@ -9,7 +9,7 @@ from helpers.models import make_model
 
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.models.token_budget import MICRO_BATCH_TOKENS, by_token_budget
-from fireopd.training.micro_batches import deal
+from fireopd.training.micro_batches import balance_over_ranks
 
 
 def long_tailed(rows, median, seed):
@@ -80,9 +80,9 @@ def test_the_student_reads_what_was_counted():
 def test_every_rank_has_as_much_to_do(ranks):
     lengths = long_tailed(1024, 400, seed=1)
     rows = torch.randperm(1024, generator=torch.Generator().manual_seed(0))[:700]
-    hands = deal(rows, lengths, ranks)
-    assert sorted(torch.cat(hands).tolist()) == sorted(rows.tolist())
-    loads = [int(lengths[hand].sum()) for hand in hands]
+    parts = balance_over_ranks(rows, lengths, ranks)
+    assert sorted(torch.cat(parts).tolist()) == sorted(rows.tolist())
+    loads = [int(lengths[part].sum()) for part in parts]
     assert max(loads) <= 1.01 * min(loads)
     if ranks > 1:
         apart = [int(lengths[part].sum()) for part in rows.sort().values.tensor_split(ranks)]
@@ -90,6 +90,7 @@ def test_every_rank_has_as_much_to_do(ranks):
 
 
 def test_fewer_rows_than_ranks_leave_some_without():
-    hands = deal(torch.tensor([4, 2]), torch.tensor([9, 9, 5, 9, 7]), 3)
-    assert [hand.tolist() for hand in hands] == [[4], [2], []]
-    assert [hand.tolist() for hand in deal(torch.tensor([], dtype=torch.int64), torch.tensor([3]), 2)] == [[], []]
+    parts = balance_over_ranks(torch.tensor([4, 2]), torch.tensor([9, 9, 5, 9, 7]), 3)
+    assert [part.tolist() for part in parts] == [[4], [2], []]
+    empty = balance_over_ranks(torch.tensor([], dtype=torch.int64), torch.tensor([3]), 2)
+    assert [part.tolist() for part in empty] == [[], []]

@@ -19,8 +19,14 @@ def run():
     return module, data
 
 
-def test_one_line_names_models_method_step_and_memory(run):
-    line = run_summary.announcement(*run)
+@pytest.fixture
+def plan(run):
+    module, data = run
+    return module.run_plan(data)
+
+
+def test_one_line_names_models_method_step_and_memory(run, plan):
+    line = run_summary.summary_line(plan)
     assert "\n" not in line
     size = sum(p.numel() for p in load_causal_lm("tiny/student", "x", "float32").parameters()) / 1e6
     assert line.startswith(f"Student tiny/student ({size:.1f} M parameters) · teachers ")
@@ -30,22 +36,22 @@ def test_one_line_names_models_method_step_and_memory(run):
     assert re.search(r"about \d+\.\d of \d+\.\d GiB \(cpu\) a process$", line)
 
 
-def test_it_draws_no_random_number_of_the_run(run):
+def test_it_draws_no_random_number_of_the_run(plan):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    run_summary.announcement(*run)
+    run_summary.summary_line(plan)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_model_that_cannot_be_measured_stops_no_run(run, monkeypatch):
+def test_a_model_that_cannot_be_measured_stops_no_run(plan, monkeypatch):
     def fail(*_):
         raise KeyError("num_attention_heads")
 
     monkeypatch.setattr(run_summary.memory_estimate, "estimate", fail)
-    assert run_summary.announcement(*run).endswith("memory not known")
+    assert run_summary.summary_line(plan).endswith("memory not known")
     monkeypatch.setattr(run_summary.memory_estimate, "count_parameters", fail)
-    assert run_summary.announcement(*run).startswith("Student tiny/student (size not known) · teachers ")
+    assert run_summary.summary_line(plan).startswith("Student tiny/student (size not known) · teachers ")
 
 
 def test_one_process_works_the_line_out(run, monkeypatch):
@@ -53,7 +59,7 @@ def test_one_process_works_the_line_out(run, monkeypatch):
     module.trainer.datamodule = data
     said = []
     monkeypatch.setattr("fireopd.training.module.check_run", lambda *given: None)
-    monkeypatch.setattr("fireopd.training.module.announcement", lambda *given: said.append(given) or "")
+    monkeypatch.setattr("fireopd.training.module.summary_line", lambda *given: said.append(given) or "")
     monkeypatch.setattr(module, "teachers", {})
     for rank in (1, 0):
         monkeypatch.setattr(Trainer, "is_global_zero", rank == 0)

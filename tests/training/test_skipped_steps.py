@@ -62,17 +62,17 @@ def broken(kind, value):
     [
         (
             {"trajectory_filter": LengthFilter(min_tokens=999)},
-            "model.trajectory_filter: LengthFilter.*: 2 steps in a row came to nothing; of the last: the filter drop",
+            "model.trajectory_filter: LengthFilter.*: 2 skipped steps in a row; the last one: the filter drop",
         ),
-        ({"objective": Nothing()}, "model.objective: .*the advantage is nan where teacher .* judges"),
+        ({"objective": Nothing()}, "model.objective: .*the advantage is nan for teacher"),
         (
             broken(Broken, math.nan),
             "model.teachers: 'code': 2 .*its teacher_logprobs is nan on (\\d+) tokens of \\1 tra",
         ),
-        (broken(Confused, 0.0), "model.teachers: 'code': 2 steps in a row .*its teacher_entropy is nan"),
+        (broken(Confused, 0.0), "model.teachers: 'code': 2 skipped steps in a row.*its teacher_entropy is nan"),
         (
             broken(Broken, -math.inf) | {"trajectory_filter": KeepAll()},
-            "model.objective: .*the advantage is -inf where teacher code judges \\(\\d+ trajectories\\)",
+            "model.objective: .*the advantage is -inf for teacher code \\(\\d+ trajectories\\)",
         ),
     ],
 )
@@ -86,7 +86,7 @@ def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(t
     data = make_data(24)
     with pytest.raises(UserError, match=message):
         fit(module, data, tmp_path)
-    assert "Step 1 in a row that comes to nothing: model." in caplog.text
+    assert "Skipped step (1 in a row): model." in caplog.text
     assert ticks == [0]
     untouched(module)
 
@@ -136,7 +136,7 @@ def test_scores_off_the_response_mask_are_nobodys_fault():
     batch = scored_batch()
     for values in batch.signals.values():
         values[~batch.response_mask] = math.nan
-    assert skipped_steps.unusable_signal(batch, frozenset(batch.signals)) is None
+    assert skipped_steps.invalid_signal(batch, frozenset(batch.signals)) is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_scores_off_the_response_mask_are_nobodys_fault():
 def test_whose_signal_it_is_is_named_and_what_nobody_reads_is_let_be(name, culprit):
     batch = full_batch()
     batch.signals[name][0] = math.nan
-    assert str(skipped_steps.unusable_signal(batch, frozenset(batch.signals))).startswith(
+    assert str(skipped_steps.invalid_signal(batch, frozenset(batch.signals))).startswith(
         f"{culprit}: its {name} is nan"
     )
-    assert skipped_steps.unusable_signal(batch, frozenset(batch.signals) - {name}) is None
+    assert skipped_steps.invalid_signal(batch, frozenset(batch.signals) - {name}) is None

@@ -13,7 +13,7 @@ from fireopd.filters import AgreementFilter, AllOf, KeepAll, LengthFilter, Teach
 from fireopd.method import Method
 from fireopd.objectives import EntropyGatedKL, GeneralizedJSD, ReverseKL, SkewKL
 from fireopd.training.step_metrics import step_diagnostics
-from fireopd.training.update_targets import Supervision
+from fireopd.training.update_targets import update_targets
 from fireopd.types import TokenScores
 from fireopd.weighters import EntropyWeighter, PositionWeighter, ProductOf, TeacherLikelihoodWeighter, UniformWeighter
 
@@ -154,20 +154,20 @@ def test_rows_are_supervised_alike_whenever_they_are_read():
     batch = scored_batch(7, 12, seed=3)
     method = Method(TeacherLikelihoodFilter(0.4), PositionWeighter(), EntropyGatedKL(0.5))
     unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
-    early, late = (Supervision(method, b, void=False) for b in (batch, unread))
+    early, late = (update_targets(method, b, usable=True) for b in (batch, unread))
     assert torch.equal(early.keep, late.keep)
     kept = early.keep.nonzero().squeeze(-1).flip(0)
     for rows in kept.split(2):
         width = int(batch.response_mask[rows].any(0).nonzero().max()) + 1
         scores = TokenScores(batch.student_logprobs[rows, :width], batch.student_entropy[rows, :width])
-        (old, one), (expected, other) = late.of(rows, scores), early.of(rows, scores)
+        (old, one), (expected, other) = late.of_rows(rows, scores), early.of_rows(rows, scores)
         assert torch.equal(old, expected)
         for name, value in one.tensors.items():
             torch.testing.assert_close(value, other.tensors[name])
-    whole, targets = late.whole()
+    whole, targets = late.complete()
     assert torch.equal(whole.student_scored, early.keep)
     for name, value in targets.tensors.items():
-        torch.testing.assert_close(value, early.whole()[1].tensors[name])
+        torch.testing.assert_close(value, early.complete()[1].tensors[name])
 
 
 def test_a_filter_is_asked_once_as_it_may_keep_a_state():
@@ -179,7 +179,7 @@ def test_a_filter_is_asked_once_as_it_may_keep_a_state():
             return super().__call__(batch)
 
     unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
-    late = Supervision(Method(Asked()), unread, void=False)
-    late.of(torch.tensor([1, 3]), TokenScores(batch.student_logprobs[[1, 3]]))
-    late.whole()
+    late = update_targets(Method(Asked()), unread, usable=True)
+    late.of_rows(torch.tensor([1, 3]), TokenScores(batch.student_logprobs[[1, 3]]))
+    late.complete()
     assert asked == [5]

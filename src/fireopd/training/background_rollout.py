@@ -1,7 +1,7 @@
-"""Rollouts beside the training: the next batch is sampled in a thread of its own while this one is learnt from.
+"""Rollouts that overlap with training: a thread samples the next batch during the step on the current one.
 
-A rollout begins when a batch is handed to the trainer and is waited for before the engine takes new weights: it comes
-from the weights that the student had before it learnt from that batch, and the thread runs during training steps alone.
+A rollout starts when the trainer takes a batch, and ends before the engine takes new weights. It comes from the weights
+before the update on that batch. The thread runs during training steps only.
 """
 
 import time
@@ -14,25 +14,27 @@ import torch
 
 from fireopd.types import Prompt, RolloutBatch, Sampling
 
-APART = ("prompts", "sampling")
-"""What of a rollout is no tensor or number."""
+__all__ = ["BackgroundRollout", "rollout_from_state", "rollout_state"]
+
+STRUCTURED = ("prompts", "sampling")
+"""Fields of a rollout that are neither tensors nor numbers."""
 
 
-class Overlap:
-    """The rollout that is under way, or that waits to be taken."""
+class BackgroundRollout:
+    """The rollout of the next batch, in progress or complete."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Create without a rollout."""
         self.rollout: Future[RolloutBatch] | None = None
         self.number = -1
         self.waited = 0.0
 
-    def begin(self, number: int, roll_out: Callable[[], RolloutBatch]) -> None:
-        """Start a rollout; none may be under way.
+    def start(self, number: int, roll_out: Callable[[], RolloutBatch]) -> None:
+        """Start a rollout; no other rollout may be in progress.
 
         Args:
-            number: of the batch.
-            roll_out: samples it, without a word to other processes.
+            number: number of the batch.
+            roll_out: samples the batch, without collective operations.
         """
         self.number, self.waited = number, 0.0
         device = torch.cuda.current_device() if torch.cuda.is_available() else None
@@ -41,24 +43,24 @@ class Overlap:
         pool.shutdown(wait=False)
 
     def wait(self) -> None:
-        """Wait until no rollout is under way."""
+        """Wait for the running rollout, if there is one."""
         if self.rollout is not None:
             began = time.perf_counter()
             wait([self.rollout])
             self.waited += time.perf_counter() - began
 
     def peek(self, number: int) -> RolloutBatch | None:
-        """Return the rollout of this number once it is there; None if there is none, or if it failed."""
+        """Wait for the rollout of this number and return it; None if there is none, or if it failed."""
         if self.rollout is None or self.number != number:
             return None
         self.wait()
         return None if self.rollout.exception() else self.rollout.result()
 
     def take(self, number: int) -> RolloutBatch | None:
-        """Return the rollout of this number once it is there, and forget it; None if there is none.
+        """Wait for the rollout of this number, return and remove it; None if there is none.
 
         Raises:
-            Exception: what it failed of.
+            Exception: the error that the rollout failed with.
         """
         self.wait()
         rollout, self.rollout = self.rollout, None
@@ -67,18 +69,21 @@ class Overlap:
 
 def _on_device(device: int | None, roll_out: Callable[[], RolloutBatch]) -> RolloutBatch:
     if device is not None:
-        torch.cuda.set_device(device)  # each thread has one of its own
+        torch.cuda.set_device(device)  # the current device is a setting of the thread
     return roll_out()
 
 
-def state_of(rollouts: RolloutBatch) -> dict[str, Any]:
-    """Return what a checkpoint keeps of a rollout: tensors and plain values, and not its prompts."""
-    kept = {f.name: getattr(rollouts, f.name) for f in fields(rollouts) if f.name not in APART}
-    return kept | {"sampling": asdict(rollouts.sampling)}
+def rollout_state(rollouts: RolloutBatch) -> dict[str, Any]:
+    """Return the state of a rollout for a checkpoint: tensors and plain values, without the prompts."""
+    state = {f.name: getattr(rollouts, f.name) for f in fields(rollouts) if f.name not in STRUCTURED}
+    return state | {"sampling": asdict(rollouts.sampling)}
 
 
-def from_state(state: dict[str, Any], prompts: Sequence[Prompt]) -> RolloutBatch | None:
-    """Return a rollout on its prompts, one for each row; None if it answers others: the run has other settings now."""
+def rollout_from_state(state: dict[str, Any], prompts: Sequence[Prompt]) -> RolloutBatch | None:
+    """Return the rollout of a checkpoint with its prompts, one per row.
+
+    None if its tokens start with other prompts, as after a change of the run's settings.
+    """
     rows = state["tokens"].tolist()
     if len(rows) != len(prompts):
         return None

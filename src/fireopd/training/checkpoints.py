@@ -1,4 +1,4 @@
-"""The checkpoints of runs, files and the folders of sharded ones: written whole, read as data and never as code."""
+"""Checkpoints of runs, files or sharded folders: written atomically, loaded as data and never as code."""
 
 import pickle
 import shutil
@@ -17,18 +17,31 @@ from fireopd.distributed import collectives, sharded_checkpoints
 from fireopd.errors import UserError
 from fireopd.private_apis import dump_checkpoint
 
+__all__ = [
+    "BEST",
+    "LAST",
+    "DirectIO",
+    "check",
+    "last_checkpoint",
+    "read_student",
+    "remove",
+    "replace",
+    "standing",
+    "write",
+]
+
 METADATA = "meta.pt"
-"""What Lightning writes beside the shards of a sharded checkpoint."""
+"""Lightning's file of everything but the shards in a sharded checkpoint."""
 STUDENT = "student.model."
-"""What the names of the student's tensors begin with."""
+"""Prefix of the names of the student's tensors."""
 LAST = "last.ckpt"
-"""The checkpoint that a run goes on from."""
+"""Checkpoint to resume from."""
 BEST = "best.ckpt"
-"""The checkpoint that was best in validation."""
+"""Checkpoint with the best validation."""
 
 
 class DirectIO(TorchCheckpointIO):
-    """Writes where it is told; Lightning's own holds a second copy in memory and a third in the temporary folder."""
+    """Checkpoint IO that writes to the file directly, without copies in memory and in a temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint."""
@@ -38,13 +51,12 @@ class DirectIO(TorchCheckpointIO):
 
 
 def write(trainer: Trainer, path: Path) -> None:
-    """Write beside the checkpoint that is there, and take its place once all is written. Every process must call.
+    """Write a checkpoint next to the current one, then replace the current one. Every process must call.
 
-    A file takes the place of another in one go. Of folders, the one that is there has to be moved aside first: a kill
-    just then leaves it under the name that `standing` knows.
+    Files are replaced atomically. A folder is moved aside first; `standing` finds it if the run is killed in between.
 
     Raises:
-        UserError: if it cannot be written; what was there stays.
+        UserError: if it cannot be written; the current checkpoint stays.
     """
     trainer.strategy.checkpoint_io = DirectIO()
     partial = path.with_name(f".{path.name}.partial")
@@ -53,7 +65,7 @@ def write(trainer: Trainer, path: Path) -> None:
     trainer.strategy.barrier()
     error = None
     try:
-        # What trainer.save_checkpoint does, but for its last line, at which the others would wait for one that failed.
+        # Like trainer.save_checkpoint, without its final barrier, where other ranks would wait for a rank that failed.
         trainer.strategy.save_checkpoint(dump_checkpoint(trainer), partial)
     except (OSError, RuntimeError, CheckpointException) as failure:
         error = _unwritten(path, failure)
@@ -71,14 +83,14 @@ def _unwritten(path: Path, failure: BaseException) -> UserError:
     if isinstance(failure, CheckpointException):
         failure = next(iter(failure.failures.values()))[0]
     while failure.__context__ is not None and not isinstance(failure, OSError):
-        failure = failure.__context__  # PyTorch's own complaint comes after that of the disk
+        failure = failure.__context__  # PyTorch raises a RuntimeError after the OSError of the disk
     reason = str(failure).partition("\n")[0]
-    problem = f"a checkpoint could not be written ({reason}); the one before is as it was"
-    return UserError("trainer.default_root_dir", str(path.parent), problem, "free space there, and go on from it")
+    problem = f"a checkpoint could not be written ({reason}); the one before is unchanged"
+    return UserError("trainer.default_root_dir", str(path.parent), problem, "free space there, and resume from it")
 
 
 def replace(new: Path, old: Path) -> None:
-    """Put a file or a folder in the place of another, or of none."""
+    """Replace a file or a folder, which may be missing, by another one."""
     aside = _aside(old)
     if old.is_dir() or (new.is_dir() and old.exists()):
         remove(aside)
@@ -88,7 +100,7 @@ def replace(new: Path, old: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -96,7 +108,7 @@ def remove(path: Path) -> None:
 
 
 def standing(path: Path) -> Path:
-    """Return where a checkpoint is: its own place, or, where a kill came between two renames, the one aside."""
+    """Return the path of a checkpoint, or that of the folder moved aside if `write` was killed between two renames."""
     return _aside(path) if _aside(path).exists() and not path.exists() else path
 
 
@@ -105,28 +117,28 @@ def _aside(path: Path) -> Path:
 
 
 def last_checkpoint(root: Path) -> Path:
-    """Return the checkpoint that was written last by a run under a folder.
+    """Return the newest last checkpoint of the runs in a folder.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no checkpoint.
     """
     places = {standing(folder / LAST) for folder in root.glob("version_*/checkpoints")}
     found = sorted((path for path in places if path.exists()), key=lambda path: path.stat().st_mtime)
     if not found:
-        problem = f"no run in {root} has left a checkpoint"
-        raise UserError("--ckpt_path", "last", problem, "leave it out to start anew, or give a path")
+        problem = f"no run in {root} has written a checkpoint"
+        raise UserError("--ckpt_path", "last", problem, "omit it to start a new run, or give a path")
     return found[-1]
 
 
 def check(path: Path, *, sharded: bool) -> None:
-    """Read as much of a checkpoint as says whether a run can go on from it.
+    """Check that a run can resume from a checkpoint, without loading its tensors.
 
     Args:
-        path: of the checkpoint.
-        sharded: whether the run shards its models.
+        path: path of the checkpoint.
+        sharded: True if the run shards its models.
 
     Raises:
-        UserError: if there is none, or if it cannot be read, or not as data, or not by such a run.
+        UserError: if the checkpoint is missing or unreadable, holds code, or is sharded and the run is not.
     """
     with _readable("--ckpt_path", path):
         if path.is_dir():
@@ -135,15 +147,15 @@ def check(path: Path, *, sharded: bool) -> None:
         else:
             _load(path)["fireopd"]
     if path.is_dir() and not sharded:
-        remedy = "go on as it began, with --config configs/hardware/fsdp.yaml, or start from what fireopd export makes"
-        raise UserError("--ckpt_path", str(path), "it is that of a run with sharded models", remedy)
+        remedy = "resume with --config configs/hardware/fsdp.yaml, or start from a model that fireopd export writes"
+        raise UserError("--ckpt_path", str(path), "it is the checkpoint of a run with sharded models", remedy)
 
 
 def read_student(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Return the name of the model that a run's student began as, and the student's tensors, named as in that model.
+    """Return the name of the student's initial model, and the student's tensors, named as in that model.
 
     Raises:
-        UserError: if there is no such checkpoint, if it cannot be read as data, or if it is of another program.
+        UserError: if the checkpoint is missing, holds code, or was written by another program.
     """
     path = standing(path)
     with _readable("CKPT", path):

@@ -1,35 +1,44 @@
-"""What is checked before anything is loaded: that student, teachers, prompts and strategies fit together."""
+"""Checks of a run before any weights are loaded: student, teachers, prompts, engine and strategies fit together."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
+from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.teachers import Teacher
-from fireopd.training.data import RolloutDataModule
-from fireopd.types import Sampling
+from fireopd.training.run_plan import DataPlan, RunPlan
+from fireopd.types import Prompt, Sampling
 from fireopd.types.signals import SIGNALS
-from fireopd.verifiers.grading import rows_of_each_verifier
+from fireopd.verifiers.grading import rows_by_source
 
-if TYPE_CHECKING:
-    from fireopd.training.module import FiReOPDModule
+__all__ = [
+    "check_base",
+    "check_overlap",
+    "check_precision",
+    "check_routing",
+    "check_run",
+    "check_sampling",
+    "check_signals",
+    "check_verifiers",
+    "checks",
+    "problems",
+]
 
 
-def check_run(module: "FiReOPDModule", data: RolloutDataModule) -> None:
-    """Check a run, and have the data module grade training rollouts if a strategy reads rewards.
+def check_run(plan: RunPlan) -> None:
+    """Check a run.
 
     Raises:
-        UserError: that says what does not fit, and how to mend it.
+        UserError: for the first problem, with its remedy.
     """
-    for check in checks(module, data):
+    for check in checks(plan):
         check()
-    data.grade_training = "rewards" in module.requires
 
 
-def problems(module: "FiReOPDModule", data: RolloutDataModule) -> list[UserError]:
-    """Return all that does not fit, instead of the first."""
+def problems(plan: RunPlan) -> list[UserError]:
+    """Return all problems of a run, in the order of the checks."""
     found = []
-    for check in checks(module, data):
+    for check in checks(plan):
         try:
             check()
         except UserError as problem:
@@ -37,84 +46,97 @@ def problems(module: "FiReOPDModule", data: RolloutDataModule) -> list[UserError
     return found
 
 
-def checks(module: "FiReOPDModule", data: RolloutDataModule) -> Iterator[Callable[[], None]]:
-    """Yield the checks of a run: each raises `UserError`, and loads no weights."""
-    yield partial(check_precision, str(module.trainer.precision))
-    yield partial(check_routing, module.teachers, data)
-    yield partial(check_sampling, data.engine.sampling, module.method.importance_cap)
-    yield partial(check_overlap, data, module.method.importance_cap)
-    yield partial(check_signals, module.requires)
-    for name, teacher in module.teachers.items():
-        prompts = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher == name]
-        yield partial(teacher.check, f"model.teachers.{name}", data.student, prompts, data.engine.max_response_length)
-        if module.compares:
-            yield partial(teacher.check_distributions, f"model.teachers.{name}", data.student)
-    yield partial(check_base, module, data)
-    yield partial(data.engine.check, "data.engine", data.student)
-    prompts = [*data.training_prompts, *data.validation_prompts]
-    for verifier, rows in rows_of_each_verifier(prompts):
-        source = prompts[rows[0]].source
-        key = f"data.prompts.sources.{source}.verifier" if source else "data.prompts.verifier"
-        yield partial(verifier.check, key, [prompts[row] for row in rows])
+def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
+    """Yield the checks of a run: each raises `UserError` for its problem and loads no weights."""
+    data, method = plan.data, plan.method
+    prompts = data.prompts
+    yield partial(check_precision, plan.processes.precision)
+    yield partial(check_routing, plan.teachers, prompts)
+    yield partial(check_sampling, data.engine.sampling, method.importance_cap)
+    yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
+    yield partial(check_signals, plan.signals)
+    for name, teacher in plan.teachers.items():
+        key, own = f"model.teachers.{name}", [prompt for prompt in prompts if prompt.teacher == name]
+        yield partial(teacher.check, key, plan.student, own, data.engine.max_response_length)
+        if plan.distributions:
+            yield partial(teacher.check_distributions, key, plan.student)
+    yield partial(check_base, plan)
+    yield partial(data.engine.check, "data.engine", plan.student)
+    for source, rows in rows_by_source(prompts).items():
+        verifier = data.verifiers.get(source)
+        if verifier is not None:
+            yield partial(verifier.check, _verifier_key(source), [prompts[row] for row in rows])
+    yield partial(check_verifiers, data, plan.signals)
 
 
 def check_precision(precision: str) -> None:
-    """Raise `UserError` if gradients would have to be scaled."""
+    """Raise `UserError` if the precision needs a loss scale, which gradient clipping does not support."""
     if precision == "16-mixed":
         remedy = "use bf16-mixed, or 32-true with model.dtype"
         raise UserError("trainer.precision", "16-mixed", "gradients are clipped without a loss scale", remedy)
 
 
-def check_routing(teachers: Mapping[str, Teacher], data: RolloutDataModule) -> None:
-    """Raise `UserError` if a prompt names a teacher that there is not."""
-    astray = [p for p in (*data.training_prompts, *data.validation_prompts) if p.teacher not in teachers]
-    if astray:
-        name, others = astray[0].teacher, len(astray) - 1
-        asked = f"asked for by the prompt {astray[0].id}{f' (and {others} others go astray)' if others else ''}"
-        problem = f"{asked}, but the teachers are {', '.join(sorted(teachers)) or 'none'}"
-        raise UserError("model.teachers", name, problem, f"add model.teachers.{name}, or mend the prompt")
+def check_routing(teachers: Mapping[str, Teacher], prompts: Sequence[Prompt]) -> None:
+    """Raise `UserError` if a prompt names an unknown teacher."""
+    unknown = [prompt for prompt in prompts if prompt.teacher not in teachers]
+    if unknown:
+        name, others = unknown[0].teacher, len(unknown) - 1
+        count = f" (and {others} other prompts name unknown teachers)" if others else ""
+        known = ", ".join(sorted(teachers)) or "none"
+        problem = f"unknown teacher of the prompt {unknown[0].id}{count}; the teachers are {known}"
+        raise UserError("model.teachers", name, problem, f"add model.teachers.{name}, or fix the prompt")
 
 
 def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:
-    """Raise `UserError` if the log-probs of what is sampled mean nothing, or importance weights are wanted of them."""
+    """Raise `UserError` if the log-probabilities of sampled tokens are undefined or do not allow importance weights."""
     if sampling.greedy:
-        problem = "greedy responses are not drawn from a distribution, so their log-probabilities mean nothing"
-        raise UserError("data.engine.temperature", sampling.temperature, problem, "train at 1; 0 is for evaluating")
+        problem = "greedy responses are not drawn from a distribution, so their log-probabilities are undefined"
+        raise UserError("data.engine.temperature", sampling.temperature, problem, "train at 1; 0 is for evaluation")
     if importance_cap is not None and sampling.truncated:
         key, value = ("top_p", sampling.top_p) if sampling.top_p < 1 else ("top_k", sampling.top_k)
-        problem = "the engine draws from a part of the vocabulary, so importance weights to the student mean nothing"
-        remedy = "sample with top_p 1 and top_k 0, or do without importance weights: model.importance_cap null"
+        problem = "the engine draws from a part of the vocabulary, so importance weights to the student are undefined"
+        remedy = "sample with top_p 1 and top_k 0, or switch importance weights off: model.importance_cap null"
         raise UserError(f"data.engine.{key}", value, problem, remedy)
 
 
-def check_overlap(data: RolloutDataModule, importance_cap: float | None) -> None:
-    """Raise `UserError` if rollouts cannot overlap with training, or if nothing makes up for it."""
-    if not data.overlap:
+def check_overlap(overlap: bool, engine: RolloutEngine, importance_cap: float | None) -> None:
+    """Raise `UserError` if rollouts cannot overlap with training, or if no importance weights correct for it."""
+    if not overlap:
         return
-    refusal = data.engine.refusal_of_overlap()
+    refusal = engine.refusal_of_overlap()
     if refusal is not None:
         raise refusal
     if importance_cap is None:
-        problem = "rollouts come from an older student, and no importance weights make up for it"
+        problem = "rollouts come from an older student, and no importance weights correct for it"
         raise UserError("data.overlap", True, problem, "set model.importance_cap, for example 5.0")
 
 
-def check_signals(requires: frozenset[str]) -> None:
-    """Raise `UserError` if a signal is wanted that a run cannot compute."""
-    for name in sorted(requires):
+def check_signals(signals: frozenset[str]) -> None:
+    """Raise `UserError` if a signal is unknown."""
+    for name in sorted(signals):
         if name not in SIGNALS:
-            raise UserError("model.extra_signals", name, "no such signal", f"the signals are {', '.join(SIGNALS)}")
+            raise UserError("model.extra_signals", name, "no such signal", f"choose from {', '.join(SIGNALS)}")
 
 
-def check_base(module: "FiReOPDModule", data: RolloutDataModule) -> None:
-    """Raise `UserError` if a strategy reads the base model's log-probabilities and there is none, or not a fit one."""
-    if "base_logprobs" not in module.requires:
+def check_base(plan: RunPlan) -> None:
+    """Raise `UserError` if the base model's log-probabilities are required and no suitable base model is set."""
+    if "base_logprobs" not in plan.signals:
         return
-    if module.base is None:
-        readers = [
-            type(part).__name__ for part in module.method.strategies.values() if "base_logprobs" in part.requires
-        ]
-        problem = f"{' and '.join(readers) or 'model.extra_signals'} reads base_logprobs, which take a base model"
-        remedy = f"give one, for example --model.base HFTeacher --model.base.path {data.student}"
+    if plan.base is None:
+        readers = [type(part).__name__ for part in plan.method.strategies.values() if "base_logprobs" in part.requires]
+        problem = f"{' and '.join(readers) or 'model.extra_signals'} reads base_logprobs, which need a base model"
+        remedy = f"set one, for example --model.base HFTeacher --model.base.path {plan.student}"
         raise UserError("model.base", None, problem, remedy)
-    module.base.check("model.base", data.student, data.training_prompts, data.engine.max_response_length)
+    plan.base.check("model.base", plan.student, plan.data.training_prompts, plan.data.engine.max_response_length)
+
+
+def check_verifiers(data: DataPlan, signals: frozenset[str]) -> None:
+    """Raise `UserError` if responses are graded and the source of their prompts has no verifier."""
+    for prompt in (*data.validation_prompts, *(data.training_prompts if "rewards" in signals else ())):
+        if prompt.source not in data.verifiers:
+            problem = f"the responses to {prompt.id} are graded, and the source of this prompt has no verifier"
+            raise UserError(_verifier_key(prompt.source), None, problem, "set one, for example ExactMatch")
+
+
+def _verifier_key(source: str) -> str:
+    return f"data.prompts.sources.{source}.verifier" if source else "data.prompts.verifier"

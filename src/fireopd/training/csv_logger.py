@@ -1,4 +1,4 @@
-"""The logger of `metrics.csv`: whatever ends a run, all rows that were written before are there."""
+"""Logger of `metrics.csv` that loses no written row when a run is killed."""
 
 import csv
 from pathlib import Path
@@ -9,9 +9,11 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from fireopd.atomic_files import replacing
 
+__all__ = ["SafeCSVLogger"]
+
 
 class SafeCSVLogger(CSVLogger):
-    """Writes each line at once, and gives the file new columns beside it first."""
+    """CSV logger that writes each row at once, and adds columns by an atomic replacement of the file."""
 
     def __init__(self, root: str, version: int | str) -> None:
         """Log to `<root>/version_<n>/metrics.csv`."""
@@ -20,7 +22,7 @@ class SafeCSVLogger(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        """The writer of the file."""
+        """Writer of the file."""
         if self._experiment is None:
             self._experiment = _Writer(self.log_dir)
         return self._experiment

@@ -1,4 +1,4 @@
-"""The rollout data module: prompts go in, batches of the student's own trajectories come out."""
+"""Data module that samples batches of the student's trajectories on prompts."""
 
 import copy
 from collections import Counter
@@ -12,13 +12,16 @@ from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize
-from fireopd.training.background_rollout import Overlap
+from fireopd.training.background_rollout import BackgroundRollout
 from fireopd.training.rollout_loader import RolloutLoader
+from fireopd.training.run_plan import DataPlan
 from fireopd.types import Prompt
+
+__all__ = ["RolloutDataModule"]
 
 
 class RolloutDataModule(LightningDataModule):
-    """Rolls out the student on prompts, one batch at a time, at the moment when the batch is asked for."""
+    """Data module whose loaders sample one rollout batch each time the trainer takes one."""
 
     def __init__(
         self,
@@ -37,17 +40,17 @@ class RolloutDataModule(LightningDataModule):
         """Store the settings.
 
         Args:
-            student: the model whose tokenizer and context length count; follows model.student.
+            student: model that gives tokenizer and context length; follows model.student.
             prompts: source of the prompts.
             engine: samples the responses.
-            batch_size: prompts a step, over all processes.
-            responses_per_prompt: responses to each of them.
-            validation_batch_size: prompts that are rolled out together in validation.
-            validation_responses: responses to each validation prompt: the k of avg@k.
-            chat_template_options: passed to the chat template, for example {enable_thinking: false}.
-            overlong_prompts: what is done about prompts that do not fit into the context with their responses.
-            seed: of the order of prompts and of all rollouts; follows seed_everything.
-            overlap: sample the next batch while this one is learnt from, from weights that are one rollout batch older.
+            batch_size: prompts per step, over all processes.
+            responses_per_prompt: responses to each training prompt.
+            validation_batch_size: prompts per validation batch.
+            validation_responses: responses to each validation prompt, the k of avg@k.
+            chat_template_options: arguments of the chat template, for example {enable_thinking: false}.
+            overlong_prompts: refuse or drop prompts that do not fit into the context with a response.
+            seed: seed of the prompt order and of all rollouts; follows seed_everything.
+            overlap: sample the next batch during the step on this one, from weights that are one rollout batch older.
 
         Raises:
             ValueError: if a number is out of range.
@@ -64,41 +67,42 @@ class RolloutDataModule(LightningDataModule):
         self.chat_template_options = chat_template_options or {}
         self.overlong_prompts = overlong_prompts
         self.seed, self.overlap = seed, overlap
-        self.next_rollout = Overlap()
+        self.next_rollout = BackgroundRollout()
+        self.training_loader: RolloutLoader | None = None
         self.grade_training = False
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
         self.prompts_per_epoch = 0
 
     def setup(self, stage: str) -> None:
-        """Read and tokenize the prompts; no model is loaded.
+        """Load and tokenize the prompts, without loading a model.
 
         Raises:
-            UserError: if there are none, if two have one id, or if one does not fit into the context with its response.
+            UserError: if there are no prompts, if two share an id, or if one does not fit into the context.
         """
         if self.training_prompts:
             return
         self.tokenizer = load_tokenizer(self.student, "model.student")
-        self.training_prompts = self._read("training", self.source.training(self.seed))
-        self.validation_prompts = self._read("validation", self.source.validation())
+        self.training_prompts = self._load("training", self.source.training(self.seed))
+        self.validation_prompts = self._load("validation", self.source.validation())
         if not self.training_prompts:
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
         self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
         self._check_sizes()
-        self._tell_repeated()
-        self._tell_unanswered()
+        self._warn_about_repeated()
+        self._warn_about_unanswered()
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks of the validation prompts."""
+        """Tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
 
-    def _read(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
-        """Return the prompts that fit into the context, ready for the engine; kind says which they are."""
+    def _load(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
+        """Return the tokenized prompts that fit into the context; `kind` names them in messages."""
         for place, number in Counter(text.id for text in texts).most_common(1):
             if number > 1:
                 problem = f"{number} {kind} prompts have this id"
-                raise UserError("data.prompts", place, problem, "give each an id of its own")
+                raise UserError("data.prompts", place, problem, "give each a unique id")
         prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
         limit = longest_prompt(
             self.student, self.engine.max_response_length, self.engine.longest_trajectory, "model.student"
@@ -108,22 +112,23 @@ class RolloutDataModule(LightningDataModule):
             remedy = "shorten the prompt, or data.engine.max_response_length, or set data.overlong_prompts to drop"
             check_lengths(prompts, limit, self.engine.max_response_length, "data.prompts", remedy)
         if len(fitting) < len(prompts):
-            rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long, and dropped")
+            rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long and dropped")
         return fitting
 
-    def _tell_repeated(self) -> None:
-        """Warn of training prompts that are validation prompts too; a small set may repeat its prompts honestly."""
-        apart = {str(prompt.content) for prompt in self.validation_prompts}
-        repeated = sum(str(prompt.content) in apart for prompt in self.training_prompts)
+    def _warn_about_repeated(self) -> None:
+        """Warn about training prompts in the validation set; no error, since small data sets may repeat prompts."""
+        held_out = {str(prompt.content) for prompt in self.validation_prompts}
+        repeated = sum(str(prompt.content) in held_out for prompt in self.training_prompts)
         if repeated:
-            rank_zero_info(f"Warning: {repeated} of {len(self.training_prompts)} training prompts validate, too")
+            count = f"{repeated} of {len(self.training_prompts)}"
+            rank_zero_info(f"Warning: {count} training prompts also occur in the validation set")
 
-    def _tell_unanswered(self) -> None:
-        """Warn of validation prompts to which nothing is known to be right: neither an answer nor details."""
+    def _warn_about_unanswered(self) -> None:
+        """Warn about validation prompts with neither an answer nor details, whose reward is always 0."""
         own = self.validation_prompts
         without = [prompt for prompt in own if not prompt.answer and not prompt.details]
         if without:
-            problem = "have no answer, so that no response to them is right"
+            problem = "have no answer, so every response to them is graded as wrong"
             rank_zero_info(f"Warning: {len(without)} of {len(own)} validation prompts {problem}: {without[0].id} ...")
 
     def _check_sizes(self) -> None:
@@ -134,14 +139,33 @@ class RolloutDataModule(LightningDataModule):
         if self.batch_size < ranks:
             raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
 
+    def plan(self) -> DataPlan:
+        """Return the description of prompts and rollouts, after `setup`."""
+        return DataPlan(
+            training_prompts=self.training_prompts,
+            validation_prompts=self.validation_prompts,
+            prompts_per_epoch=self.prompts_per_epoch,
+            verifiers=self.source.verifiers,
+            engine=self.engine,
+            batch_size=self.batch_size,
+            responses_per_prompt=self.responses_per_prompt,
+            overlap=self.overlap,
+        )
+
+    def mark_learned(self, number: int) -> None:
+        """Record that the step on a training batch, given by its number, is complete."""
+        if self.training_loader is not None:
+            self.training_loader.mark_learned(number)
+
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""
-        return RolloutLoader(self, self.engine, self.training_prompts, training=True)
+        self.training_loader = RolloutLoader(self, self.engine, self.training_prompts, training=True)
+        return self.training_loader
 
     def val_dataloader(self) -> "list[RolloutLoader]":
-        """Return the loader of validation rollouts, if there are validation prompts."""
+        """Return the loader of validation rollouts, or no loader without validation prompts."""
         return [self.validation_loader(self.engine)] if self.validation_prompts else []
 
     def validation_loader(self, engine: RolloutEngine, prompts: list[Prompt] | None = None) -> "RolloutLoader":
-        """Return a loader of validation rollouts from any engine, of all validation prompts or of those given."""
+        """Return a loader of validation rollouts of any engine; `prompts` defaults to all validation prompts."""
         return RolloutLoader(self, engine, self.validation_prompts if prompts is None else prompts, training=False)

@@ -1,48 +1,47 @@
-"""Ctrl-C and SIGTERM: where a run stops, so that what it saves is a whole step."""
+"""Ctrl-C and SIGTERM: a run stops where its checkpoint holds complete steps."""
 
 import signal
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd.distributed import collectives
 
-if TYPE_CHECKING:
-    from fireopd.training.module import FiReOPDModule
+__all__ = ["Interrupts"]
 
 EXCEPTIONS: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
-"""What a signal raises."""
+"""Exceptions that the signals raise."""
 
 
 class Interrupts(Callback):
-    """Stops a single process at once, unless the student is being updated: then after the step.
+    """Callback that stops a single process at once, or after the step if the student is being updated.
 
-    Several processes stop after the step, together, whichever of them got the signal; a second Ctrl-C stops at once.
-    The module adds it to every run.
+    Several processes stop together after the step, whichever of them received the signal; a second Ctrl-C stops at
+    once. The module adds this callback to every run.
     """
 
     def __init__(self) -> None:
-        """Start with no signal received."""
+        """Create with no signal received."""
         self.trainer: Trainer | None = None
         self.received = 0
         self.postponed = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Take the signals over from Lightning, whose handler has the processes talk in mid-step; it restores them."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace Lightning's handlers, which start collective operations within a step; Lightning restores them."""
         self.trainer = trainer
         for number in EXCEPTIONS:
-            signal.signal(number, self.note)
+            signal.signal(number, self.receive)
 
     def postpone(self) -> None:
-        """Let no signal come between here and the end of the step."""
+        """Postpone signals to the end of the step."""
         self.postponed = True
 
-    def note(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal in."""
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: pass SIGTERM on to child processes, and stop now or after the step."""
         again = number == self.received == signal.SIGINT
         self.received = number
         launcher = self.trainer.strategy.launcher if self.trainer else None
@@ -53,9 +52,9 @@ class Interrupts(Callback):
         rank_zero_info("Stopping after this step ...")
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if a signal has come to any process."""
+        """Stop if any process has received a signal."""
         self.postponed = False
         received = collectives.all_reduce_max(self.received, pl_module.device)
         if received:

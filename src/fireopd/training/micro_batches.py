@@ -1,4 +1,4 @@
-"""Cutting a rollout batch: into updates, and those into micro-batches by a budget of tokens."""
+"""Updates of a rollout batch, and their micro-batches under a token budget."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,69 +12,71 @@ from fireopd.models.token_budget import by_token_budget
 from fireopd.progress import track
 from fireopd.types import ScoredBatch
 
+__all__ = ["MicroBatch", "balance_over_ranks", "micro_batches", "updates"]
+
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows that go through the student together."""
+    """Rows of one forward and backward pass of the student."""
 
     tokens: Tensor
-    """int64 [b, l]. Prompt and response token ids, without needless padding."""
+    """int64 [b, l]. Prompt and response token ids, padded to the longest of these rows."""
     response_mask: Tensor
     """bool [b, l]. True on tokens that the student sampled."""
     rows: Tensor
-    """int64 [b]. Their places in the global batch."""
-    shares: Tensor
-    """float64 [b, l]. Share of each token in the loss of the whole update."""
+    """int64 [b]. Indices into the global batch."""
+    fractions: Tensor
+    """float64 [b, l]. Fraction of the update's loss for each token."""
     comparison: DistributionComparison | None
-    """What to measure of student and teachers, for a direct objective."""
+    """Divergence of student and teachers to compute, for a direct objective."""
 
 
-def updates(keep: Tensor, *, mini_batches: int, epochs: int, seed: int) -> Iterator[Tensor]:
+def updates(keep: Tensor, mini_batches: int, epochs: int, *, seed: int) -> Iterator[Tensor]:
     """Yield the kept rows of each update of a rollout batch.
 
     Args:
         keep: bool [N]. Kept rows of the global batch.
-        mini_batches: updates in a pass.
-        epochs: passes; each deals the rows anew.
-        seed: decides how; the same on every rank.
+        mini_batches: updates of a pass.
+        epochs: passes; each shuffles the rows anew.
+        seed: seed of the shuffle, the same on every rank.
 
-    Returns:
-        int64 indices of global rows; none if nothing is kept.
+    Yields:
+        int64 indices of global rows; no update if no row is kept.
     """
     kept = keep.nonzero().squeeze(-1)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        dealt = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
-        yield from (part for part in dealt.tensor_split(mini_batches) if len(part))
+        shuffled = kept[torch.randperm(len(kept), generator=generator).to(kept.device)]
+        yield from (part for part in shuffled.tensor_split(mini_batches) if len(part))
 
 
-def deal(rows: Tensor, tokens: Tensor, ranks: int) -> list[Tensor]:
-    """Share the rows of an update out over ranks, so that all have about the same number of tokens.
+def balance_over_ranks(rows: Tensor, tokens: Tensor, ranks: int) -> list[Tensor]:
+    """Assign the rows of an update to ranks so that all ranks have about the same number of tokens.
 
-    The longest goes first, each to the rank that has least to do: a filter drops more of one rank than of another, and
-    lengths have a long tail.
+    Rows go to the rank with the fewest tokens, longest row first. A filter drops different numbers of rows on different
+    ranks, and lengths have a long tail.
 
     Args:
         rows: int64. Global rows of the update.
-        tokens: int64 [N]. Of each row of the global batch, padding left out.
+        tokens: int64 [N]. Tokens of each row of the global batch, padding excluded.
         ranks: number of processes.
 
     Returns:
-        int64 indices of global rows for each rank, the same on all.
+        int64 indices of global rows for each rank, the same on all ranks.
     """
-    hands: list[list[int]] = [[] for _ in range(ranks)]
+    parts: list[list[int]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
     counts = tokens[rows].tolist()
     for place, row in sorted(enumerate(rows.tolist()), key=lambda pair: -counts[pair[0]]):
         rank = loads.index(min(loads))
-        hands[rank].append(row)
+        parts[rank].append(row)
         loads[rank] += counts[place]
-    return [rows.new_tensor(hand) for hand in hands]
+    return [rows.new_tensor(part) for part in parts]
 
 
 def micro_batches(
     batch: ScoredBatch,
-    shares: Tensor,
+    fractions: Tensor,
     own: slice,
     rows: Tensor,
     budget: int,
@@ -82,21 +84,21 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """Yield this rank's micro-batches of an update.
 
-    Every rank holds the whole batch and takes an equal part of the work; only where distributions are compared, whose
-    hidden states stay where they are, it takes its own rows. Every rank yields the same number, as sharded models need
-    it; a rank that runs out yields a row without any share.
+    Every rank holds the whole batch and takes an equal part of the work. Where distributions are compared, a rank takes
+    the rows it sampled, since the teachers' hidden states are not gathered. All ranks yield the same number of
+    micro-batches, which sharded models need; a rank without further rows yields a row with loss fraction 0.
 
     Args:
         batch: N rows of all ranks.
-        shares: float64 [N, L], from `loss_fractions`; 0 for rows that are not in the update.
-        own: which of the N rows are this rank's.
+        fractions: float64 [N, L], from `loss_fractions`; 0 for rows outside the update.
+        own: rows of the global batch that this rank sampled.
         rows: int64. Global rows of the update.
-        budget: tokens a micro-batch, padding included.
-        comparison: of this rank's rows, for a direct objective.
+        budget: tokens of a micro-batch, padding included.
+        comparison: divergence of this rank's rows, for a direct objective.
     """
     tokens = batch.spans
     if comparison is None:
-        taken, spare = deal(rows, tokens, collectives.world_size())[collectives.rank()], tokens.argmin()
+        taken, spare = balance_over_ranks(rows, tokens, collectives.world_size())[collectives.rank()], tokens.argmin()
     else:
         taken, spare = rows[(rows >= own.start) & (rows < own.stop)], own.start + tokens[own].argmin()
     cuts = [taken[index] for index in by_token_budget(tokens[taken], budget)]
@@ -107,6 +109,6 @@ def micro_batches(
             tokens=batch.tokens[some, :width],
             response_mask=batch.response_mask[some, :width],
             rows=some,
-            shares=shares[some, :width] * (number < len(cuts)),
+            fractions=fractions[some, :width] * (number < len(cuts)),
             comparison=comparison.select(some - own.start) if comparison else None,
         )

@@ -1,4 +1,4 @@
-"""Having all models read a rollout batch: for the signals that the strategies declare, and no others."""
+"""Scoring of a rollout batch by all models, for the declared signals only."""
 
 from collections.abc import Mapping
 
@@ -8,6 +8,8 @@ from fireopd.teachers import Teacher, score_by_teachers
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.types.signals import JOINT
+
+__all__ = ["score_batch"]
 
 
 def score_batch(
@@ -22,37 +24,37 @@ def score_batch(
     top_k: int,
     token_budget: int,
 ) -> tuple[ScoredBatch, TeacherDistributions | None]:
-    """Have teachers and base model read trajectories, and last the student, beside the teachers' distributions.
+    """Score trajectories with teachers, base model and student, in this order.
 
     Args:
         rollouts: B trajectories.
-        student: as it is now; none if it is to read them in its update.
-        teachers: by name; each reads its own rows.
-        base: reads all rows, if its signal is declared.
-        watch: takes the seconds of each model.
-        signals: what is declared.
-        distributions: whether the teachers' distributions are needed.
-        top_k: how many of the likeliest tokens the signals about those are about.
-        token_budget: tokens a micro-batch of the student.
+        student: student before the update; None if its scores come from the forward passes of the update.
+        teachers: teachers by name; each scores its own rows.
+        base: base model, which scores all rows if its signal is declared.
+        watch: adds up the seconds of each model.
+        signals: names of the declared signals.
+        distributions: True if the teachers' distributions are needed.
+        top_k: number of most likely tokens for the top-k signals.
+        token_budget: tokens of a micro-batch of the student.
 
     Returns:
-        The scored trajectories, and the teachers' distributions if they are needed.
+        The scored trajectories, and the teachers' distributions if they are needed, else None.
     """
-    read, known, comparison = {"sampling_logprobs": rollouts.sampling_logprobs}, None, None
+    scored, known, comparison = {"sampling_logprobs": rollouts.sampling_logprobs}, None, None
     if distributions or signals & {"teacher_logprobs", "teacher_entropy"}:
         entropy = "teacher_entropy" in signals
         scores, known = score_by_teachers(teachers, rollouts, watch, entropy=entropy, distributions=distributions)
-        read |= scores.named("teacher")
+        scored |= scores.named("teacher")
     if base is not None and "base_logprobs" in signals:
         with watch("base"):
-            read |= base.score(rollouts, entropy=False).named("base")
+            scored |= base.score(rollouts, entropy=False).named("base")
     if known is not None and signals & JOINT:
         comparison = DistributionComparison(known, joint_signals(signals & JOINT, top_k))
     if student is not None:
         entropy = "student_entropy" in signals
         with watch("student"):
             own = score_rollouts(student, rollouts, entropy=entropy, token_budget=token_budget, comparison=comparison)
-        read |= own.named("student")
+        scored |= own.named("student")
     if rollouts.rewards is not None:
-        read["rewards"] = rollouts.rewards
-    return ScoredBatch.of(rollouts, read), known
+        scored["rewards"] = rollouts.rewards
+    return ScoredBatch.of(rollouts, scored), known

@@ -1,6 +1,6 @@
-"""What makes a step worthless: scores that are no numbers, nothing kept, a loss or a gradient that is not finite.
+"""Skipped steps: invalid signals, no trajectory kept, or a loss or gradient that is not finite.
 
-Each is said as the error that ends the run when it comes too many times in a row; a single one is passed over.
+Each problem is a `UserError`. A single skipped step is logged; too many in a row end the run with this error.
 """
 
 import math
@@ -15,13 +15,15 @@ from fireopd.types import ScoredBatch
 from fireopd.types.signals import JOINT, SIGNALS
 from fireopd.types.targets import Targets
 
+__all__ = ["invalid_signal", "no_update", "report"]
 
-def unusable_signal(batch: ScoredBatch, read: frozenset[str]) -> UserError | None:
-    """Return what is wrong with the signals that are read, if anything is, naming whose they are.
 
-    Only a log-probability may be infinite, that of a token that a model holds impossible; it is for the filter to drop.
+def invalid_signal(batch: ScoredBatch, required: frozenset[str]) -> UserError | None:
+    """Return the first problem with the signals in `required`, naming their model; None if all are valid.
+
+    Only a log-probability may be infinite: -inf for a token of probability 0, which a filter may drop.
     """
-    for name in sorted(read & batch.signals.keys(), key=list(SIGNALS).index):
+    for name in sorted(required & batch.signals.keys(), key=list(SIGNALS).index):
         values = batch.signals[name]
         wrong = ~values.isfinite()
         if not wrong.any():
@@ -45,32 +47,32 @@ def _signal(batch: ScoredBatch, name: str, values: Tensor, wrong: Tensor) -> Use
     if name == "base_logprobs":
         return UserError("model.base", name, problem, "check the base model's weights and its dtype")
     if name == "rewards":
-        return UserError("data.prompts.verifier", name, problem, "mend the verifier: rewards are in [0, 1]")
-    return UserError("model.student", name, problem, "go on from an earlier checkpoint, with a lower learning rate")
+        return UserError("data.prompts.verifier", name, problem, "fix the verifier: rewards are in [0, 1]")
+    return UserError("model.student", name, problem, "resume from an earlier checkpoint, with a lower learning rate")
 
 
-def fruitless(
+def no_update(
     batch: ScoredBatch, targets: Targets, steps: Sequence[Mapping[str, float]], strategies: Mapping[str, object]
 ) -> UserError | None:
-    """Return why a batch came to nothing, if no update of it was finite.
+    """Return the reason why a batch gave no update; None if any of its updates was finite.
 
     Args:
         batch: N trajectories.
-        targets: what was made of them.
+        targets: their targets.
         steps: loss and gradient norm of each update.
-        strategies: the parts of the method, by their names.
+        strategies: parts of the method by the names of their settings.
     """
     if any(all(math.isfinite(value) for value in step.values()) for step in steps):
         return None
     if not steps:
-        remedy = "loosen it, or look at what it drops with the Trajectories callback"
+        remedy = "loosen it, or inspect dropped trajectories with the Trajectories callback"
         name = strategies["trajectory_filter"]
         return UserError("model.trajectory_filter", name, "the filter dropped every trajectory", remedy)
     wrong = ~targets.advantage.isfinite()
     if wrong.any():
         row = int(wrong.any(-1).nonzero()[0])
-        problem = f"the advantage is {targets.advantage[row][wrong[row]][0].item()} where teacher {batch.teachers[row]}"
-        problem += f" judges ({int(wrong.any(-1).sum())} trajectories): loss or gradient was not finite"
+        problem = f"the advantage is {targets.advantage[row][wrong[row]][0].item()} for teacher {batch.teachers[row]}"
+        problem += f" ({int(wrong.any(-1).sum())} trajectories): loss or gradient was not finite"
         remedy = "drop such trajectories with a TeacherLikelihoodFilter, or bound the advantage"
         return UserError("model.objective", strategies["objective"], problem, remedy)
     worst = max(steps, key=lambda step: step["train/grad_norm"] != step["train/grad_norm"])
@@ -78,18 +80,18 @@ def fruitless(
     return UserError("model.optimizer", "step", problem, "lower the learning rate, or use a dtype of greater range")
 
 
-def pass_over(fault: UserError, in_a_row: int, at_most: int) -> None:
-    """Say that a step came to nothing.
+def report(fault: UserError, in_a_row: int, at_most: int) -> None:
+    """Log a skipped step.
 
     Args:
-        fault: of the step.
-        in_a_row: steps up to this one that came to nothing, one after the other.
-        at_most: how many of them end the run.
+        fault: reason.
+        in_a_row: number of skipped steps in a row, this one included.
+        at_most: number of skipped steps in a row that ends the run.
 
     Raises:
-        UserError: if it was one too many.
+        UserError: if `in_a_row` reaches `at_most`.
     """
     if in_a_row >= at_most:
-        problem = f"{in_a_row} steps in a row came to nothing; of the last: {fault.problem}"
+        problem = f"{in_a_row} skipped steps in a row; the last one: {fault.problem}"
         raise UserError(fault.key, fault.value, problem, fault.remedy)
-    rank_zero_info(f"Step {in_a_row} in a row that comes to nothing: {fault}")
+    rank_zero_info(f"Skipped step ({in_a_row} in a row): {fault}")

@@ -1,4 +1,6 @@
-"""The numbers of a training step that go into TensorBoard, from the global batch and its targets."""
+"""Metrics of a training step, from the global batch and its targets."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -7,14 +9,16 @@ from fireopd import reductions
 from fireopd.types import ScoredBatch
 from fireopd.types.targets import Targets
 
+__all__ = ["QUARTERS", "effective_share", "quarters", "speed", "step_diagnostics", "step_metrics"]
+
 QUARTERS = ("quarter_1", "quarter_2", "quarter_3", "quarter_4")
-"""The four parts of like length that each response is cut into, for the curves by position."""
+"""Names of the quarters of each response, for the curves by position."""
 
 
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
-    """Return scalars by TensorBoard tag: what is kept, how weights are spread, how far teachers are away.
+    """Return scalars by tag: kept trajectories, spread of the weights, divergence from the teachers.
 
-    What the student is needed for is about the trajectories that it has read.
+    Metrics that need student signals are means over the trajectories that the student has scored.
     """
     values: dict[str, Tensor] = {
         "fire/keep_ratio": targets.keep.float().mean(),
@@ -40,8 +44,23 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
     return {name: value.item() for name, value in values.items()}
 
 
+def step_metrics(
+    batch: ScoredBatch, targets: Targets, steps: Sequence[Mapping[str, float]], seconds: dict[str, float]
+) -> dict[str, float]:
+    """Return all metrics of a step by tag: `step_diagnostics`, `speed`, and the means of its optimizer steps.
+
+    Args:
+        batch: N trajectories.
+        targets: their targets.
+        steps: loss and gradient norm of each optimizer step.
+        seconds: seconds of each part of the step.
+    """
+    means = {name: sum(step[name] for step in steps) / len(steps) for name in (steps[0] if steps else ())}
+    return means | step_diagnostics(batch, targets) | speed(batch, seconds)
+
+
 def speed(batch: ScoredBatch, seconds: dict[str, float]) -> dict[str, float]:
-    """Return the seconds of each part of the step, and response tokens a second, by TensorBoard tag."""
+    """Return the seconds of each part of the step, and response tokens per second, by tag."""
     parts = {f"time/{name}": value for name, value in seconds.items()}
     return parts | {"train/tokens_per_s": batch.lengths.sum().item() / sum(seconds.values())}
 
@@ -53,7 +72,7 @@ def effective_share(weight: Tensor, mask: Tensor) -> Tensor:
 
 
 def quarters(mask: Tensor) -> Tensor:
-    """Return int64 [N, L]: in which quarter of its response, 0 to 3, each token of bool [N, L] `mask` lies."""
+    """Return the quarter of its response, 0 to 3, of each token of bool [N, L] `mask`, as int64 [N, L]."""
     place = mask.cumsum(-1) - 1
     return (4 * place).div(mask.sum(-1, keepdim=True).clamp(min=1), rounding_mode="floor").clamp(min=0)
 
@@ -68,7 +87,7 @@ def _weights(targets: Targets) -> dict[str, Tensor]:
 
 
 def _kept_and_dropped(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
-    """Return mean lengths and rewards of what is kept and of what is dropped, where there is any."""
+    """Return mean lengths and rewards of kept and of dropped trajectories, of each set that is not empty."""
     measures = {"length": batch.lengths.float()}
     measures |= {"reward": batch.rewards} if "rewards" in batch.signals else {}
     values = {"rollout/reward": batch.rewards.mean()} if "rewards" in batch.signals else {}
@@ -78,7 +97,7 @@ def _kept_and_dropped(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]
 
 
 def _of_teacher(batch: ScoredBatch, targets: Targets, rows: Tensor) -> dict[str, Tensor]:
-    """Return the curves of one teacher, whose rows these are."""
+    """Return the metrics of one teacher, over its rows."""
     teacher = batch.teachers[int(rows[0])]
     values = {
         f"fire/keep_ratio/{teacher}": targets.keep[rows].float().mean(),
@@ -86,18 +105,18 @@ def _of_teacher(batch: ScoredBatch, targets: Targets, rows: Tensor) -> dict[str,
         f"rollout/length/{teacher}": batch.lengths[rows].float().mean(),
         f"rollout/finished/{teacher}": batch.finished[rows].float().mean(),
     }
-    for model, (entropy, read) in _entropies(batch).items():
-        values[f"entropy/{model}/{teacher}"] = reductions.mean(entropy[rows], read[rows])
+    for model, (entropy, mask) in _entropies(batch).items():
+        values[f"entropy/{model}/{teacher}"] = reductions.mean(entropy[rows], mask[rows])
     if "teacher_logprobs" in batch.signals and batch.student_mask[rows].any():
-        gap, read = _gap(batch)[rows], batch.student_mask[rows]
-        values[f"kl/{teacher}"] = reductions.mean(gap, read)
-        # Of whole responses: per token, a student that learns to stop sooner seems to move away from its teacher.
-        values[f"kl_response/{teacher}"] = reductions.total(gap, read) / read.any(-1).sum()
+        gap, mask = _gap(batch)[rows], batch.student_mask[rows]
+        values[f"kl/{teacher}"] = reductions.mean(gap, mask)
+        # Per response, since the mean per token rises when a student learns to stop sooner.
+        values[f"kl_response/{teacher}"] = reductions.total(gap, mask) / mask.any(-1).sum()
     return values
 
 
 def _by_position(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
-    """Return mean weight, reverse KL and entropies of each quarter of the responses, of the tokens that have them."""
+    """Return mean weight, reverse KL and entropies over each quarter of the responses."""
     place, values = quarters(batch.response_mask), dict[str, Tensor]()
     measures = {f"entropy_{model}": entropy for model, entropy in _entropies(batch).items()}
     measures |= {"kl": (_gap(batch), batch.student_mask)} if "teacher_logprobs" in batch.signals else {}
@@ -110,7 +129,7 @@ def _by_position(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
 
 
 def _entropies(batch: ScoredBatch) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the entropies, float32 [N, L], by model, and which tokens have them, bool [N, L]."""
+    """Return entropies, float32 [N, L], and the tokens that have them, bool [N, L], by model."""
     masks = {"student": batch.student_mask, "teacher": batch.response_mask}
     found = {m: (batch.signals[f"{m}_entropy"], mask) for m, mask in masks.items() if f"{m}_entropy" in batch.signals}
     return {model: (entropy, mask) for model, (entropy, mask) in found.items() if mask.any()}

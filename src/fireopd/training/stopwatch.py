@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Stopwatch for the parts of a step."""
 
 import time
 from collections import defaultdict
@@ -7,17 +7,19 @@ from contextlib import contextmanager
 
 import torch
 
+__all__ = ["Stopwatch"]
+
 
 class Stopwatch:
     """Adds up seconds by name: `with watch("update"): ...`, then `watch.seconds`."""
 
     def __init__(self, **seconds: float) -> None:
-        """Start at nothing, but for what was measured elsewhere."""
+        """Start at 0, or at the given seconds by name."""
         self.seconds: defaultdict[str, float] = defaultdict(float, seconds)
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Add the time of a block, work on a GPU included."""
+        """Add the seconds of a `with` block, work on a GPU included."""
         _wait()
         began = time.perf_counter()
         yield

@@ -1,10 +1,11 @@
-"""What the update of a rollout batch goes by: targets that were made before it, or are made as the student is read.
+"""Training targets, computed before or during the update.
 
-The student has to be read before an update if a strategy compares trajectories by what it says, or if there are several
-updates on a batch. Otherwise the forward pass of the one update says the same, and a pass over the batch is saved; the
-student then reads the kept trajectories alone.
+The student scores a batch before the update if a strategy compares trajectories by student signals, or if there are
+several updates on a batch. Otherwise the forward pass of the single update gives the same signals, which saves one
+forward pass over the batch; the student then scores the kept trajectories only.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import torch
@@ -15,56 +16,100 @@ from fireopd.method import Method
 from fireopd.types import ScoredBatch, TokenScores
 from fireopd.types.targets import Targets
 
+__all__ = ["MicroBatchTargets", "PrecomputedTargets", "UpdateTargets", "update_targets"]
 
-class Supervision:
-    """The targets of one global batch, whenever they are made."""
 
-    def __init__(self, method: Method, batch: ScoredBatch, *, void: bool) -> None:
-        """Filter a batch, and make the targets if the student has read it.
+class UpdateTargets(ABC):
+    """Targets of one global batch for its updates."""
 
-        Args:
-            method: makes the targets.
-            batch: N trajectories.
-            void: whether something is wrong with the batch, so that nothing of it is to be used.
-        """
-        self.method, self.batch = method, batch
-        self.targets: Targets | None = None
-        if void:
-            self.targets = Targets.nothing(batch)
-        elif "student_logprobs" in batch.signals:
-            self.targets = method.targets(batch)
-        self.keep = method.keep(batch) if self.targets is None else self.targets.keep
-        self.read: dict[str, Tensor] = {}
+    during_update: bool
+    """True if the forward passes of the update give the student signals."""
 
-    def of(self, rows: Tensor, scores: TokenScores) -> tuple[Tensor, Targets]:
-        """Return log-probabilities under the student before the update, and targets, of some rows.
+    def __init__(self, method: Method, batch: ScoredBatch, keep: Tensor) -> None:
+        """Store method, batch of N trajectories, and bool [N] `keep`, True for kept trajectories."""
+        self.method, self.batch, self.keep = method, batch, keep
+
+    @property
+    def needs_entropy(self) -> bool:
+        """True if the forward passes of the update have to give the student's entropy."""
+        return self.during_update and "student_entropy" in self.method.requires
+
+    @abstractmethod
+    def of_rows(self, rows: Tensor, scores: TokenScores) -> tuple[Tensor, Targets]:
+        """Return log-probabilities under the student before the update, float32 [b, l], and targets of some rows.
 
         Args:
-            rows: int64 [b]. Of the global batch.
-            scores: what the student says of them now, [b, l].
+            rows: int64 [b]. Indices into the global batch.
+            scores: scores of these rows under the student, [b, l].
         """
+
+    @abstractmethod
+    def complete(self) -> tuple[ScoredBatch, Targets]:
+        """Return batch and targets after the update, with all student signals. Every rank must call."""
+
+
+class PrecomputedTargets(UpdateTargets):
+    """Targets computed before the update, from a batch that the student has scored."""
+
+    during_update = False
+
+    def __init__(self, method: Method, batch: ScoredBatch, targets: Targets) -> None:
+        """Store method, batch and targets."""
+        super().__init__(method, batch, targets.keep)
+        self.targets = targets
+
+    def of_rows(self, rows: Tensor, scores: TokenScores) -> tuple[Tensor, Targets]:
+        """Return the rows of the stored log-probabilities and targets."""
         width = scores.logprobs.shape[1]
-        if self.targets is not None:
-            return self.batch.student_logprobs[rows, :width], self.targets.select(rows, width)
+        return self.batch.student_logprobs[rows, :width], self.targets.select(rows, width)
+
+    def complete(self) -> tuple[ScoredBatch, Targets]:
+        """Return batch and targets as they were before the update."""
+        return self.batch, self.targets
+
+
+class MicroBatchTargets(UpdateTargets):
+    """Targets computed for each micro-batch of the update, from the student signals of its forward pass."""
+
+    during_update = True
+
+    def __init__(self, method: Method, batch: ScoredBatch) -> None:
+        """Filter a batch that the student has not scored."""
+        super().__init__(method, batch, method.keep(batch))
+        self.signals: dict[str, Tensor] = {}
+
+    def of_rows(self, rows: Tensor, scores: TokenScores) -> tuple[Tensor, Targets]:
+        """Compute the targets from the scores, and store the scores."""
+        width = scores.logprobs.shape[1]
         own = {name: value.detach().float() for name, value in replace(scores, comparisons={}).named("student").items()}
         for name, value in own.items():
-            place = self.read.setdefault(name, torch.zeros(self.batch.tokens.shape, device=value.device))
-            place[rows, :width] = value
+            stored = self.signals.setdefault(name, torch.zeros(self.batch.tokens.shape, device=value.device))
+            stored[rows, :width] = value
         part = self.batch.select(rows.tolist(), width)
-        return own["student_logprobs"], self.method.targets_of(
-            replace(part, signals={**part.signals, **own}), self.keep[rows]
-        )
+        scored = replace(part, signals={**part.signals, **own})
+        return own["student_logprobs"], self.method.targets(scored, self.keep[rows])
 
-    def whole(self) -> tuple[ScoredBatch, Targets]:
-        """Return batch and targets after the update, with all that the student has said. Every rank must call."""
-        if self.targets is None:
-            names = sorted({"student_logprobs", *(self.method.requires & {"student_entropy"})})
-            read = {name: self.read.get(name, torch.zeros_like(self.batch.sampling_logprobs)) for name in names}
-            # Each rank has written its own rows, and zeros elsewhere.
-            signals = {
-                **self.batch.signals,
-                **{name: collectives.all_reduce_sum(value) for name, value in read.items()},
-            }
-            self.batch = replace(self.batch, signals=signals, student_scored=None if self.keep.all() else self.keep)
-            self.targets = self.method.targets_of(self.batch, self.keep)
-        return self.batch, self.targets
+    def complete(self) -> tuple[ScoredBatch, Targets]:
+        """Sum the stored scores over the ranks, and compute the targets of the whole batch."""
+        names = sorted({"student_logprobs", *(self.method.requires & {"student_entropy"})})
+        stored = {name: self.signals.get(name, torch.zeros_like(self.batch.sampling_logprobs)) for name in names}
+        # Each rank holds its own rows, and zeros elsewhere.
+        summed = {name: collectives.all_reduce_sum(value) for name, value in stored.items()}
+        scored_rows = None if self.keep.all() else self.keep
+        batch = replace(self.batch, signals={**self.batch.signals, **summed}, student_scored=scored_rows)
+        return batch, self.method.targets(batch, self.keep)
+
+
+def update_targets(method: Method, batch: ScoredBatch, *, usable: bool) -> UpdateTargets:
+    """Return the targets of a global batch.
+
+    Args:
+        method: filters the batch and computes the targets.
+        batch: N trajectories.
+        usable: False if signals are invalid; no trajectory is kept then.
+    """
+    if not usable:
+        return PrecomputedTargets(method, batch, Targets.nothing(batch))
+    if "student_logprobs" in batch.signals:
+        return PrecomputedTargets(method, batch, method.targets(batch))
+    return MicroBatchTargets(method, batch)

@@ -1,7 +1,7 @@
-"""Keeps the rollout engine's weights those of the student. The module adds it to every run."""
+"""Synchronisation of the rollout engine's weights with the student."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from lightning import Trainer
@@ -10,59 +10,87 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from fireopd.errors import UserError
+from fireopd.models.scorer import CausalScorer
+from fireopd.models.weight_stream import WeightStream
+from fireopd.training.data import RolloutDataModule
 
-if TYPE_CHECKING:
-    from fireopd.training.module import FiReOPDModule
+__all__ = ["StudentModule", "WeightSync", "student_logprobs"]
 
 PROBE_LENGTH = 256
-"""Tokens of a probe, at most."""
+"""Largest number of tokens of a probe."""
+
+
+class StudentModule(Protocol):
+    """Attributes of the Lightning module that the sync needs."""
+
+    student: CausalScorer
+    student_name: str
+    policy_version: int
+
+    @property
+    def data(self) -> RolloutDataModule:
+        """Data module with engine and prompts."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this process."""
+
+    @property
+    def trainer(self) -> Trainer:
+        """Trainer of the run."""
+
+    def student_weights(self) -> WeightStream:
+        """Return the student's tensors."""
+
+    def log(self, name: str, value: float) -> None:
+        """Log a scalar."""
 
 
 class WeightSync(Callback):
-    """Starts the engine, and sends it the student's weights before a rollout that would come from old ones.
+    """Callback that starts the engine, and sends it the student's weights before the next rollout.
 
-    No sync is believed until a probe agrees: a trajectory that was just learnt from, where the new weights differ most
-    from the old ones.
+    A probe verifies each sync: engine and student score a trajectory of the last update, where new and old weights
+    differ most. The module adds this callback to every run.
     """
 
     def __init__(self) -> None:
-        """Start without a probe."""
+        """Create without a probe."""
         self.trajectory: list[int] | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         """Start the engine with the student's weights."""
         rank_zero_info(f"Starting {type(pl_module.data.engine).__name__} ...")
         pl_module.data.engine.setup(pl_module.student_name, pl_module.device)
         self.sync(pl_module)
 
-    def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Send the weights again if a checkpoint was loaded since."""
+    def on_train_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        """Send the weights of a checkpoint that was loaded since."""
         self.sync(pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Send the weights that are to be validated."""
+    def on_validation_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        """Send the weights to validate."""
         self.sync(pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: StudentModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Send the weights of the next rollout."""
+        """Send the weights for the next rollout."""
         scored, keep = outputs["batch"], outputs["targets"].keep
         row = int(keep.int().argmax())
         length = int(scored.response_mask[row].nonzero().max()) + 1
-        # All but the last token: an engine has to write one of its own after a probe, and the context may be full.
+        # Without the last token: an engine generates a token after the probe, and the context may be full.
         self.trajectory = scored.tokens[row, : max(2, length - 1)].tolist()
         pl_module.log("time/sync", self.sync(pl_module))
 
-    def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
-        """Let go of the engine, once it is done."""
+    def teardown(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
+        """Close the engine after the running rollout."""
         pl_module.data.next_rollout.wait()
         pl_module.data.engine.close()
 
-    def sync(self, pl_module: "FiReOPDModule") -> float:
-        """Send the weights if the engine's are of another version, and check; return the seconds that it took.
+    def sync(self, pl_module: StudentModule) -> float:
+        """Send and verify the weights if the engine has another version; return the seconds this took.
 
-        A rollout that is under way comes to its end before: with the weights that it began with.
+        Weight sync waits for the running rollout, so that all its tokens come from the same weights.
         """
         pl_module.data.next_rollout.wait()
         began = time.perf_counter()
@@ -73,30 +101,30 @@ class WeightSync(Callback):
         return time.perf_counter() - began
 
     @torch.no_grad()
-    def verify(self, pl_module: "FiReOPDModule") -> None:
-        """Compare engine and student on the probe.
+    def verify(self, pl_module: StudentModule) -> None:
+        """Compare the log-probabilities of engine and student on the probe.
 
         Raises:
-            UserError: if a copy of the weights does not say what the student says.
+            UserError: if those of a copy of the weights differ by more than `max_probe_gap`.
         """
         engine = pl_module.data.engine
         longest = max(pl_module.data.training_prompts, key=lambda prompt: len(prompt.tokens)).tokens
         first = [*longest, pl_module.data.tokenizer.eos_token_id][: max(2, len(longest))]
-        # The last tokens: those of the response, which the update was about.
+        # The last tokens are those of the response, which the update changed.
         tokens = (self.trajectory or first)[-PROBE_LENGTH:]
         with pl_module.trainer.strategy.precision_plugin.forward_context():
-            expected = own_logprobs(pl_module, tokens)
+            expected = student_logprobs(pl_module, tokens)
         for name, logprobs in engine.probe(tokens).items():
             gap = (torch.tensor(logprobs) - expected).abs().max().item()
             if not gap <= engine.max_probe_gap:
                 problem = f"{name} got the weights of version {pl_module.policy_version}, but on a probe its"
                 problem += f" log-probabilities are up to {gap:.3g} nats from the student's"
-                remedy = "if it computes in another dtype than the student, allow for more; else it kept older weights"
+                remedy = "raise it if the engine computes in another dtype than the student; else it kept older weights"
                 raise UserError("data.engine.max_probe_gap", engine.max_probe_gap, problem, remedy)
 
 
-def own_logprobs(pl_module: "FiReOPDModule", tokens: list[int]) -> Tensor:
-    """Return float32 [len(tokens) - 1]: what the student says of each token but the first."""
+def student_logprobs(pl_module: StudentModule, tokens: list[int]) -> Tensor:
+    """Return the student's log-probabilities of all tokens but the first, float32 [len(tokens) - 1]."""
     sequence = torch.tensor([tokens], device=pl_module.device)
     scores = pl_module.student(sequence, torch.ones_like(sequence, dtype=torch.bool))
     return scores.logprobs[0, 1:].float().cpu()

@@ -1,0 +1,155 @@
+"""Description of a run: models, method, budgets, processes and data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.cli import OptimizerCallable
+
+from fireopd.distributed.fsdp import FSDP2Strategy
+from fireopd.engines import RolloutEngine
+from fireopd.method import Method
+from fireopd.models.loading import Dtype
+from fireopd.teachers import Teacher
+from fireopd.types import Prompt
+from fireopd.verifiers import Verifier
+
+__all__ = ["Budgets", "DataPlan", "ProcessPlan", "RunPlan"]
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Number of updates on a rollout batch, and what goes through the student at once."""
+
+    mini_batches: int
+    """Updates of a pass over a rollout batch."""
+    epochs: int
+    """Passes over a rollout batch."""
+    token_budget: int
+    """Tokens of a micro-batch, padding included."""
+    chunk_logits: int
+    """Logits held at once, tokens x vocabulary."""
+    gradient_checkpointing: bool
+    """True if activations are recomputed in the backward pass."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` if a number is out of range."""
+        counts = {"mini_batches": self.mini_batches, "epochs": self.epochs, "token_budget": self.token_budget}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    @property
+    def updates(self) -> int:
+        """Largest number of updates on a rollout batch."""
+        return self.mini_batches * self.epochs
+
+
+@dataclass(frozen=True)
+class ProcessPlan:
+    """Processes of a run, their devices and their limits."""
+
+    world_size: int
+    """Number of processes."""
+    shards: int
+    """Processes that share one copy of the models; 1 if each process holds a full copy."""
+    strategy: str
+    """Name of the trainer's strategy class."""
+    device: torch.device
+    """Device of this process."""
+    precision: str
+    """Precision of the trainer, for example `bf16-mixed`."""
+    max_epochs: int | None
+    """Passes over the training prompts; -1 for no limit."""
+    max_steps: int
+    """Optimizer steps of the run; -1 for no limit."""
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "ProcessPlan":
+        """Return the processes that a trainer is set up for."""
+        strategy = trainer.strategy
+        return cls(
+            world_size=trainer.world_size,
+            shards=trainer.world_size if isinstance(strategy, FSDP2Strategy) else 1,
+            strategy=type(strategy).__name__,
+            device=strategy.root_device,
+            precision=str(trainer.precision),
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+        )
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """Prompts of a run, their verifiers, and the rollouts on them."""
+
+    training_prompts: Sequence[Prompt]
+    """Tokenized training prompts."""
+    validation_prompts: Sequence[Prompt]
+    """Tokenized validation prompts."""
+    prompts_per_epoch: int
+    """Training prompts of one pass."""
+    verifiers: Mapping[str, Verifier]
+    """Verifiers by `Prompt.source`."""
+    engine: RolloutEngine
+    """Samples the responses."""
+    batch_size: int
+    """Prompts of a rollout batch, over all processes."""
+    responses_per_prompt: int
+    """Responses to each training prompt."""
+    overlap: bool
+    """True if the next batch is sampled during the update on the current one."""
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Training prompts followed by validation prompts."""
+        return [*self.training_prompts, *self.validation_prompts]
+
+    @property
+    def trajectories(self) -> int:
+        """Trajectories of a rollout batch, over all processes."""
+        return self.batch_size * self.responses_per_prompt
+
+    @property
+    def longest_trajectory(self) -> int:
+        """Tokens of the longest training prompt with the longest response."""
+        return max(len(prompt.tokens) for prompt in self.training_prompts) + self.engine.max_response_length
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Description of a run, complete before any model is loaded.
+
+    `FiReOPDModule.run_plan` makes it; the checks, the memory estimate and the summary of a run read it.
+    """
+
+    student: str
+    """Model folder, hub name or embedded model."""
+    dtype: Dtype
+    """Type of the student's parameters."""
+    teachers: Mapping[str, Teacher]
+    """Teachers by the names that prompts use."""
+    base: Teacher | None
+    """Base model, if one is set."""
+    method: Method
+    """Filter, weighter and objective."""
+    signals: frozenset[str]
+    """Names of all signals to compute."""
+    distributions: bool
+    """True if the distributions of student and teachers are compared."""
+    optimizer: OptimizerCallable
+    """Factory of the student's optimizer."""
+    budgets: Budgets
+    """Number and size of the updates."""
+    processes: ProcessPlan
+    """Processes and devices."""
+    data: DataPlan
+    """Prompts and rollouts."""
+
+    @property
+    def steps(self) -> int | None:
+        """Steps of the run; None if neither epochs nor steps are limited."""
+        in_epochs = self.data.prompts_per_epoch // self.data.batch_size * (self.processes.max_epochs or 1)
+        limits = [limit for limit in (in_epochs, self.processes.max_steps or -1) if limit >= 0]
+        return min(limits, default=None)
