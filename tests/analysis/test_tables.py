@@ -28,7 +28,7 @@ def test_the_terminal_shows_the_first_rows_of_a_long_table_and_says_so():
     console = Console(width=60, file=io.StringIO(), record=True)
     console.print(long.to_rich())
     text = console.export_text()
-    assert "3 more rows are in the files" in " ".join(text.split())
+    assert "3 more rows in the output files" in " ".join(text.split())
     assert f"row {SHOWN - 1}" in text
     assert f"row {SHOWN}" not in text
     assert f"row {SHOWN + 2}" in long.to_markdown()

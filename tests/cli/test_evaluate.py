@@ -160,7 +160,7 @@ def test_programs_are_exported_without_answers(evaluate, benchmark, tmp_path):
     assert "its problems have no answers" in evaluate(code=2)
     printed = evaluate("--export=livecodebench")
     path = tmp_path / "out" / "exports" / "tiny--student" / "arithmetic.livecodebench.json"
-    assert f"for livecodebench: {path}" in printed
+    assert f"Exported for livecodebench: {path}" in printed
     rows = json.loads(path.read_text())
     assert [(row["question_id"], len(row["code_list"])) for row in rows] == [("q1", 3), ("q2", 3)]
     assert "avg@3" not in printed
@@ -187,16 +187,16 @@ def test_other_weights_or_problems_of_the_same_name_are_refused(evaluate, benchm
     evaluate("--limit=2", models=(f"m={model}",))
     assert "m is another model than before" in evaluate(models=("m=tiny/math",), code=2)
     shutil.copytree(EMBEDDED / "math", model, dirs_exist_ok=True)
-    assert "other weights" in evaluate("--limit=2", models=(f"m={model}",), code=2)
+    assert "different weights" in evaluate("--limit=2", models=(f"m={model}",), code=2)
     shutil.copytree(EMBEDDED / "student", model, dirs_exist_ok=True)
     lines = benchmark.read_text().splitlines(keepends=True)
     benchmark.write_text("".join([lines[1], lines[0], *lines[2:]]))
-    assert "another problem than that of this name" in evaluate("--limit=2", models=(f"m={model}",), code=2)
+    assert "it differs from the problem with this id" in evaluate("--limit=2", models=(f"m={model}",), code=2)
 
 
 def test_two_evaluations_cannot_write_into_one_folder(evaluate, tmp_path):
     with lock(tmp_path / "out"):
-        assert "another evaluation is writing into this folder" in evaluate(code=2)
+        assert "another evaluation is using this folder" in evaluate(code=2)
     evaluate("--limit=1")
 
 
@@ -212,17 +212,17 @@ def test_a_folder_that_cannot_be_made_is_refused(evaluate, tmp_path, monkeypatch
     ("models", "more", "said"),
     [
         (["tiny/studen"], [], "MODEL: 'tiny/studen': no embedded model of that name"),
-        (["tiny/math", "tiny/math"], [], "two models of the same name"),
-        (["a=tiny/math", "a=tiny/code"], [], "two models of the same name"),
-        (["a="], [], "no name, or no model"),
-        (["tiny/math"], ["--responses=0"], "--responses: 0: less than one"),
-        (["tiny/math"], ["--limit=0"], "--limit: 0: less than one"),
-        (["tiny/math"], ["--k", "2", "4"], "--k: 4: pass@4 of 3 responses cannot be estimated"),
-        (["tiny/math"], ["--temperature=0"], "at temperature 0 all responses to a problem are the same"),
+        (["tiny/math", "tiny/math"], [], "two models have the same label"),
+        (["a=tiny/math", "a=tiny/code"], [], "two models have the same label"),
+        (["a="], [], "empty label or model"),
+        (["tiny/math"], ["--responses=0"], "--responses: 0: must be at least 1"),
+        (["tiny/math"], ["--limit=0"], "--limit: 0: must be at least 1"),
+        (["tiny/math"], ["--k", "2", "4"], "--k: 4: pass@4 cannot be estimated from 3 responses"),
+        (["tiny/math"], ["--temperature=0"], "at temperature 0 all responses to a problem are identical"),
         (["tiny/math"], ["--temperature=-1"], "--temperature: -1.0: must be at least 0"),
         (["tiny/math"], ["--top_p=0"], "--top_p: 0.0: must be greater than 0"),
         (["tiny/math"], ["--engine.temperature=0.5"], "temperature: no such setting"),
-        (["tiny/math"], ["--engine=VLLMServerEngine"], "samples from the model that its servers hold"),
+        (["tiny/math"], ["--engine=VLLMServerEngine"], "samples from the model on its servers"),
         (["tiny/math"], ["--engine=HFEngin"], "Did you mean HFEngine?"),
         (["tiny/math"], ["--verifier=Nope"], "no Verifier of that name is installed"),
         (["tiny/math"], ["--max_response_length=100000"], "do not fit into a context of"),
@@ -255,7 +255,7 @@ def test_ctrl_c_leaves_what_can_go_on(evaluate, monkeypatch, capsys, arguments, 
     with pytest.raises(SystemExit) as stop:
         main(arguments())
     assert stop.value.code == 130
-    assert "The same command goes on" in capsys.readouterr().out
+    assert "Repeat the command to resume" in capsys.readouterr().out
     assert len(read_records(tmp_path / "out" / FILES[0])) == 2
     evaluate()
     assert calls == [6, 6, 6, 6, 3]

@@ -1,4 +1,4 @@
-"""What a run or a report was computed with: versions, machine, revision of the working directory."""
+"""Provenance of runs and reports: package versions, machine, Git revision of the working directory."""
 
 import os
 import platform
@@ -12,20 +12,22 @@ from typing import Any
 
 import torch
 
+__all__ = ["environment", "packages", "revision", "versions"]
+
 SHOWN = ("fireopd", "torch", "transformers", "lightning")
-"""The packages that a report names."""
+"""Packages listed in a report."""
 
 
 def versions() -> str:
-    """Return the versions of what computed the numbers, for a person."""
+    """Return the versions of the main packages as text."""
     return ", ".join(f"{name} {version(name)}" for name in SHOWN)
 
 
 def environment(folder: Path) -> dict[str, Any]:
-    """Return versions, machine and revision: what one would ask for when a run cannot be repeated.
+    """Return package versions, machine and revision as JSON values.
 
     Args:
-        folder: the working directory, whose revision is told if git keeps it.
+        folder: working directory, whose Git revision is included if it is in a repository.
     """
     cuda = torch.cuda.is_available()
     return {
@@ -42,18 +44,18 @@ def environment(folder: Path) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Return the version of fireopd and of each package that it or one of its extras names, where it is installed."""
+    """Return the versions of fireopd and of its installed dependencies, including those of its extras."""
     found = {}
     for name in ("fireopd", *(re.split(r"[^\w.-]", line)[0] for line in requires("fireopd") or [])):
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # of an extra
+        except PackageNotFoundError:  # dependency of an extra
             continue
     return dict(sorted(found.items()))
 
 
 def revision(folder: Path) -> dict[str, Any] | None:
-    """Return `revision`, and whether there are changes beyond it (`changed`); None where git keeps nothing."""
+    """Return the commit (`revision`) and whether tracked files differ from it (`changed`); None outside Git."""
     if shutil.which("git") is None:
         return None
     commit = _git(folder, "rev-parse", "HEAD")

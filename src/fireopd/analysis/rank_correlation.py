@@ -3,15 +3,17 @@
 import torch
 from torch import Tensor
 
+__all__ = ["average_ranks", "rank_correlation"]
+
 
 def average_ranks(values: Tensor) -> Tensor:
-    """Return float64 [T]: the ranks of [T] values from 1, those of equal values being their mean."""
+    """Return float64 [T]: ranks of [T] values, starting at 1; ties get their mean rank."""
     _, place, counts = values.unique(return_inverse=True, return_counts=True)
     return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float | None:
-    """Return Spearman's correlation of two [T] tensors; none where one of them is constant or they are empty."""
+    """Return the Spearman correlation of two [T] tensors; None if one of them is constant or T = 0."""
     ranks = torch.stack([average_ranks(first), average_ranks(second)])
     centred = ranks - ranks.mean(-1, keepdim=True) if ranks.shape[1] else ranks
     scale = centred.norm(dim=-1).prod()

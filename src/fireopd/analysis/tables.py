@@ -1,4 +1,4 @@
-"""A table that can be shown on the terminal, written as Markdown, and sorted on a page."""
+"""Tables with output to the terminal, Markdown and HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,55 +6,58 @@ from html import escape
 
 import rich.table
 
+__all__ = ["SHOWN", "Cell", "Estimate", "Table"]
+
 SHOWN = 40
-"""Rows of a table that go on the terminal."""
+"""Maximum number of rows on the terminal."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error."""
+    """Mean with standard error."""
 
     value: float
-    """The mean."""
+    """Mean."""
     error: float | None
-    """Standard error; none where there is one value only."""
+    """Standard error; None for a single value."""
 
 
 Cell = str | float | Estimate | None
+"""Cell of a table; None for a missing value."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns with a name, rows of cells; the first columns are words, numbers stand on the right."""
+    """Table with named columns; columns with numbers are right-aligned."""
 
     title: str
-    """What it shows."""
+    """Title."""
     columns: Sequence[str]
     """Names of the columns."""
     rows: Sequence[Sequence[Cell]]
-    """Words, numbers, or None where there is nothing to say."""
+    """Rows of cells."""
     note: str = ""
-    """How to read it."""
+    """Note with an explanation of the columns."""
 
     def to_rich(self) -> rich.table.Table:
-        """Return it for the terminal."""
-        more = f"{len(self.rows) - SHOWN} more rows are in the files. " if len(self.rows) > SHOWN else ""
+        """Return the table for the terminal, limited to `SHOWN` rows."""
+        more = f"{len(self.rows) - SHOWN} more rows in the output files. " if len(self.rows) > SHOWN else ""
         table = rich.table.Table(title=self.title, caption=more + self.note or None, title_justify="left")
         for place, column in enumerate(self.columns):
             table.add_column(column, justify="right" if self._is_number(place) else "left", overflow="fold")
         for row in self.rows[:SHOWN]:
-            table.add_row(*(shown(cell) for cell in row))
+            table.add_row(*(_shown(cell) for cell in row))
         return table
 
     def to_markdown(self) -> str:
-        """Return it as Markdown."""
+        """Return the table as Markdown."""
         rule = ["---:" if self._is_number(place) else "---" for place in range(len(self.columns))]
-        rows = [self.columns, rule, *([shown(cell).replace("|", "\\|") for cell in row] for row in self.rows)]
+        rows = [self.columns, rule, *([_shown(cell).replace("|", "\\|") for cell in row] for row in self.rows)]
         lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([f"## {self.title}", "", *([self.note, ""] if self.note else []), *lines]) + "\n"
 
     def to_html(self) -> str:
-        """Return it as HTML; `data-value` is what a column is sorted by."""
+        """Return the table as HTML; columns are sorted by the attribute `data-value`."""
         numbers = [' class="number"' if self._is_number(place) else "" for place in range(len(self.columns))]
         head = "".join(f"<th{n}>{escape(c)}</th>" for c, n in zip(self.columns, numbers, strict=True))
         body = "\n".join(f"<tr>{''.join(map(_html_cell, row, numbers))}</tr>" for row in self.rows)
@@ -66,8 +69,8 @@ class Table:
         return any(isinstance(row[place], float | int | Estimate) for row in self.rows)
 
 
-def shown(cell: Cell) -> str:
-    """Return a cell as it is read: the larger a number, the fewer digits behind the point; an error has its mean's."""
+def _shown(cell: Cell) -> str:
+    """Return a cell as text; larger numbers have fewer decimal places, and an error has those of its mean."""
     if cell is None:
         return "-"
     if isinstance(cell, str | int):
@@ -85,4 +88,4 @@ def _places(value: float) -> int:
 def _html_cell(cell: Cell, kind: str) -> str:
     number = cell.value if isinstance(cell, Estimate) else cell
     value = f' data-value="{number}"' if isinstance(number, float | int) else ""
-    return f"<td{kind}{value}>{escape(shown(cell))}</td>"
+    return f"<td{kind}{value}>{escape(_shown(cell))}</td>"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fireopd.analysis.evaluate.benchmarks import Asking, read_benchmark, read_benchmarks
+from fireopd.analysis.evaluate.benchmarks import PromptFormat, read_benchmark, read_benchmarks
 from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.verifiers import ExactMatch, FinalAnswer
@@ -35,11 +35,11 @@ def test_problems_are_called_by_their_own_id_or_their_line(tmp_path):
     [
         ([], "no problems"),
         ([{"answer": "1"}], "no column problem and no column prompt"),
-        ([{"problem": "a", "id": 1}, {"problem": "b", "id": 1}], "another problem is called set:1"),
-        ([{"problem": "a", "id": 2}, {"problem": "b"}], "another problem is called set:2"),
+        ([{"problem": "a", "id": 1}, {"problem": "b", "id": 1}], "another problem has the id set:1"),
+        ([{"problem": "a", "id": 2}, {"problem": "b"}], "another problem has the id set:2"),
         ([{"problem": "a", "answer": "1"}, {"problem": "b"}], "some have none"),
-        ([{"problem": "a", "id": "\ud83d"}], "set.jsonl:1.*the id holds half of a character"),
-        ([{"problem": "a", "id": 1.5}], "set.jsonl:1.*the id is 1.5, neither text nor a whole number"),
+        ([{"problem": "a", "id": "\ud83d"}], "set.jsonl:1.*the id contains an unpaired surrogate"),
+        ([{"problem": "a", "id": 1.5}], "set.jsonl:1.*the id is 1.5, neither text nor an integer"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, rows, said):
@@ -61,17 +61,17 @@ def test_system_message_and_suffix_stand_around_the_problem(tmp_path):
     rows = [{"problem": "1;+1", "answer": "2"}, {"prompt": "2;+1", "answer": "3"}]
     benchmark = read_benchmark(write(tmp_path / "set.jsonl", *rows), FinalAnswer())
     tokenizer = load_tokenizer("tiny/student", "MODEL")
-    chat, text = Asking(system="abc", suffix="def").prompts(benchmark, tokenizer)
+    chat, text = PromptFormat(system="abc", suffix="def").prompts(benchmark, tokenizer)
     assert chat.content == [{"role": "system", "content": "abc"}, {"role": "user", "content": "1;+1\ndef"}]
     assert text.content == "2;+1\ndef", "a text to go on from has no system message"
     assert chat.tokens == tuple(tokenizer.apply_chat_template(chat.content, add_generation_prompt=True)["input_ids"])
-    plain = Asking().prompts(benchmark, tokenizer)
+    plain = PromptFormat().prompts(benchmark, tokenizer)
     assert [p.content for p in plain] == [[{"role": "user", "content": "1;+1"}], "2;+1"]
 
 
 def test_a_benchmark_keeps_the_verifier_that_grades_its_problems(tmp_path):
     verifier = ExactMatch(ignore_case=True)
     benchmark = read_benchmark(write(tmp_path / "set.jsonl", {"problem": "a", "answer": "B"}), verifier)
-    (prompt,) = Asking().prompts(benchmark, load_tokenizer("tiny/student", "MODEL"))
+    (prompt,) = PromptFormat().prompts(benchmark, load_tokenizer("tiny/student", "MODEL"))
     assert benchmark.verifier == verifier
     assert benchmark.verifier.grade([prompt], ["b"])[0].reward == 1.0

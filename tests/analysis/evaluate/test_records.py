@@ -38,5 +38,5 @@ def test_half_a_line_is_taken_away_wherever_it_ends(tmp_path):
 def test_a_line_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "b.jsonl"
     path.write_text(record(1).line + '{"id": "b:2"}\n')
-    with pytest.raises(UserError, match="b.jsonl:2.*no record of a problem"):
+    with pytest.raises(UserError, match="b.jsonl:2.*not a record of a problem"):
         read_records(path)

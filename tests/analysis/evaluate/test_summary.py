@@ -118,8 +118,8 @@ def test_tables_and_files_hold_everything(tmp_path):
     assert "| b | two\\|2 | 1.000 ± 0.000 |" in text
     assert "- one: `tiny/math`\n- responses: 1\n" in text
     assert found["settings"]["responses"] == 1
-    assert "all problems agree" in text, "two|2 is right on every problem"
-    assert [table.title for table in tables(summary)] == ["Right answers", "Responses", "Differences to one"]
+    assert "all problems scored alike" in text, "two|2 is right on every problem"
+    assert [table.title for table in tables(summary)] == ["Accuracy", "Responses", "Differences to one"]
     assert len(tables(summarise({"b": {"one": graded([0, 1])}}, []))) == 2
 
 

@@ -1,1 +1,3 @@
-"""Models on benchmarks: what is asked, every response on disk, and the numbers with what they can say."""
+"""Evaluation of models on benchmarks: prompts, recorded responses, metrics with confidence intervals."""
+
+__all__: list[str] = []

@@ -1,4 +1,4 @@
-"""Benchmarks: JSONL files of problems, and how their problems are put to a model."""
+"""Benchmarks: JSONL files of problems, and the prompts made from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,55 +15,57 @@ from fireopd.prompts.tokenization import tokenize
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
+__all__ = ["KEY", "Benchmark", "PromptFormat", "read_benchmark", "read_benchmarks"]
+
 ID_KEYS = ("task_id", "question_id", "id")
-"""Keys of a row that can name its problem, the first that is there; else its line number does."""
+"""Keys of a row used as the id of its problem, in order of precedence; the default id is the line number."""
 KEY = "--benchmark"
-"""The setting that benchmarks come from."""
+"""Command-line option that names the benchmarks, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """The problems of a file, in order."""
+    """Problems of a file, in order."""
 
     name: str
-    """That of the file, without its ending."""
+    """File name without suffix."""
     problems: tuple[PromptText, ...]
-    """Each with the benchmark and the row's own id, or its line number, as id: `math500:17`."""
+    """Problems with ids of the form `<benchmark>:<id or line number>`, for example `math500:17`."""
     verifier: Verifier
-    """Grades the responses to all problems."""
+    """Verifier that grades the responses."""
 
     @property
     def graded(self) -> bool:
-        """Whether there are reference answers."""
+        """True if the problems have reference answers."""
         return self.problems[0].answer is not None
 
     def first(self, count: int | None) -> "Benchmark":
-        """Return the first problems, or all of them."""
+        """Return the benchmark with its first `count` problems; None for all."""
         return replace(self, problems=self.problems[:count])
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How a problem becomes a prompt."""
+class PromptFormat:
+    """Format of the prompt made from a problem."""
 
     system: str | None = None
-    """System message, before the chat messages of the problem."""
+    """System message before the chat messages of a problem."""
     suffix: str | None = None
-    """A line after the text of the problem."""
+    """Line after the text of a problem."""
     chat_template_options: dict[str, Any] | None = None
-    """Passed to the chat template."""
+    """Keyword arguments of the chat template."""
 
     def prompts(self, benchmark: Benchmark, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
         """Return the tokenized prompts of a benchmark.
 
         Raises:
-            UserError: if there are chat messages and no chat template.
+            UserError: if a problem has chat messages and the tokenizer has no chat template.
         """
         asked = [replace(problem, content=self.content(problem)) for problem in benchmark.problems]
         return tokenize(asked, tokenizer, self.chat_template_options or {}, KEY)
 
     def content(self, problem: PromptText) -> str | list[dict[str, str]]:
-        """Return what is asked: the problem with system message and suffix."""
+        """Return the text or chat messages of a problem, with system message and suffix."""
         end = "" if self.suffix is None else f"\n{self.suffix}"
         if isinstance(problem.content, str):
             return problem.content + end
@@ -73,26 +75,27 @@ class Asking:
 
 
 def read_benchmarks(paths: Sequence[Path], verifier: Verifier) -> list[Benchmark]:
-    """Return the benchmarks of some files, whose names must differ, all graded by one verifier.
+    """Read benchmarks from files with distinct names, all graded by one verifier.
 
     Raises:
-        UserError: if a file cannot be read, is empty, or has two problems of the same id.
+        UserError: if two files have the same name, or a file cannot be read as a benchmark.
     """
     found: dict[str, Benchmark] = {}
     for path in paths:
         benchmark = read_benchmark(path, verifier)
         if benchmark.name in found:
-            remedy = "rename one of them: the name is what tells benchmarks apart"
+            remedy = "rename one of them: benchmarks are identified by name"
             raise UserError(KEY, str(path), "another benchmark has the same name", remedy)
         found[benchmark.name] = benchmark
     return list(found.values())
 
 
 def read_benchmark(path: Path, verifier: Verifier) -> Benchmark:
-    """Return the benchmark of a file with an object a line: "problem" or "prompt", "answer", and an id if it has one.
+    """Read a benchmark from a JSONL file of objects with "problem" or "prompt", "answer", and an optional id.
 
     Raises:
-        UserError: if it cannot be read, is empty, has two problems of the same id, or answers to some problems only.
+        UserError: if the file cannot be read, is empty, has two problems with the same id, or if only some of its
+            problems have an answer.
     """
     try:
         texts = JSONLPrompts(path, path, teacher="none", task=path.stem, verifier=verifier).validation()
@@ -106,9 +109,9 @@ def read_benchmark(path: Path, verifier: Verifier) -> Benchmark:
         own = next((rows[text.id][key] for key in ID_KEYS if key in rows[text.id]), None)
         name = f"{path.stem}:{Row(KEY, text.id, Columns(), {'id': own}).text('id') or text.id.rpartition(':')[2]}"
         if name in problems:
-            raise UserError(KEY, text.id, f"another problem is called {name}", "give each an id of its own")
+            raise UserError(KEY, text.id, f"another problem has the id {name}", "use a unique id for each problem")
         if (text.answer is None) != (texts[0].answer is None):
             problem = "some problems of the file have an answer and some have none"
-            raise UserError(KEY, text.id, problem, "give all of them one, or none")
+            raise UserError(KEY, text.id, problem, "add an answer to all of them, or to none")
         problems[name] = replace(text, id=name, task=path.stem)
     return Benchmark(path.stem, tuple(problems.values()), verifier)

@@ -1,9 +1,9 @@
-"""Responses in the files that the evaluators of code benchmarks read; they run the programs, not we.
+"""Export of responses to the input files of external code evaluators, which execute the programs.
 
-EvalPlus (`evalplus.evaluate --dataset humaneval --samples FILE`): JSON lines of `{"task_id", "solution"}`, a line for
-each response, the solution being a whole program (docs/cli.md of evalplus/evalplus).
+EvalPlus (`evalplus.evaluate --dataset humaneval --samples FILE`): JSON lines of `{"task_id", "solution"}`, one line
+per response, where the solution is a complete program (docs/cli.md of evalplus/evalplus).
 LiveCodeBench (`python -m lcb_runner.runner.custom_evaluator --custom_output_file FILE`): one JSON list of
-`{"question_id", "code_list"}`, which must hold every problem of the release that is evaluated
+`{"question_id", "code_list"}`, which must contain every problem of the evaluated release
 (lcb_runner/runner/custom_evaluator.py of LiveCodeBench/LiveCodeBench).
 """
 
@@ -17,12 +17,14 @@ from fireopd.analysis.evaluate.records import ProblemRecord
 from fireopd.atomic_files import write_text
 from fireopd.verifiers.code_blocks import last_block
 
+__all__ = ["Export", "export", "program"]
+
 Export = Literal["evalplus", "livecodebench"]
-"""Programs that responses can be exported for."""
+"""External evaluators."""
 
 
 def program(text: str) -> str:
-    """Return the last fenced block of a response, or all of it if there is none."""
+    """Return the last fenced code block of a response, or the whole response without one."""
     block = last_block(text)
     return text if block is None else block
 
@@ -30,7 +32,7 @@ def program(text: str) -> str:
 def export(
     kind: Export, folder: EvaluationFolder, model: str, benchmark: str, records: Sequence[ProblemRecord]
 ) -> Path:
-    """Write the responses of a model to a benchmark for another program, and return the file."""
+    """Write the responses of a model to a benchmark for an external evaluator; return the path of the file."""
     answers = {
         record.id.removeprefix(f"{benchmark}:"): [program(r.text) for r in record.responses] for record in records
     }

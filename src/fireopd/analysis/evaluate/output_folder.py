@@ -1,4 +1,4 @@
-"""The folder of an evaluation: the settings that its responses were sampled with, and where everything in it lies."""
+"""Output folder of an evaluation: settings of its responses, and paths of its files."""
 
 import hashlib
 import json
@@ -11,34 +11,36 @@ from fireopd.atomic_files import write_text
 from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 
-ENDS = 2**20
-"""Bytes at each end of a file of weights that tell it from others."""
+__all__ = ["EvaluationFolder", "fingerprint", "slug"]
+
+FINGERPRINT_BYTES = 2**20
+"""Bytes at each end of a weight file that enter its fingerprint."""
 
 
 @dataclass(frozen=True)
 class EvaluationFolder:
-    """A folder that responses are kept in, all of the same settings."""
+    """Folder of responses that were sampled with the same settings."""
 
     path: Path
-    """Where it is."""
+    """Path of the folder."""
 
     def responses(self, model: str, benchmark: str) -> Path:
-        """Return the file of a model's responses to a benchmark."""
+        """Return the path of a model's responses to a benchmark."""
         return self.path / "responses" / slug(model) / f"{benchmark}.jsonl"
 
     def export(self, model: str, name: str) -> Path:
-        """Return a file of a model's responses for another program."""
+        """Return the path of a model's exported responses."""
         return self.path / "exports" / slug(model) / name
 
     def begin(self, settings: Mapping[str, Any], models: Mapping[str, str]) -> None:
-        """Write down what responses are sampled with, or see that it is what those in the folder were sampled with.
+        """Write the settings of the responses, or compare them with those of the responses in the folder.
 
         Args:
-            settings: flat, by key.
-            models: names by label.
+            settings: settings by dotted key.
+            models: model names by label.
 
         Raises:
-            UserError: that names the first key that differs.
+            UserError: if a setting or a model differs; the error names the first one.
         """
         file = self.path / "settings.json"
         earlier = json.loads(file.read_text()) if file.exists() else {}
@@ -49,8 +51,10 @@ class EvaluationFolder:
             for label in sorted(earlier["models"].keys() & now["models"].keys()):
                 was, named = earlier["models"][label], f"{label} is another model than before"
                 if was != now["models"][label]:
-                    problem = f"{named} ({was['model']}{', other weights' if was['model'] == models[label] else ''})"
-                    remedy = f"give another folder, or a name of its own: NAME={models[label]}"
+                    problem = (
+                        f"{named} ({was['model']}{', different weights' if was['model'] == models[label] else ''})"
+                    )
+                    remedy = f"use another folder, or a new name: NAME={models[label]}"
                     raise UserError("MODEL", models[label], problem, remedy)
         now["models"] = earlier.get("models", {}) | now["models"]
         write_text(file, json.dumps(now, indent=1, sort_keys=True) + "\n")
@@ -59,20 +63,20 @@ class EvaluationFolder:
         for key in sorted(earlier.keys() | now.keys()):
             if earlier.get(key) != now.get(key):
                 problem = (
-                    f"was begun with {key} {json.dumps(earlier.get(key))}, which is now {json.dumps(now.get(key))}"
+                    f"was started with {key} {json.dumps(earlier.get(key))}, which is now {json.dumps(now.get(key))}"
                 )
-                raise UserError("--out", str(self.path), problem, "take that back, or give another folder")
+                raise UserError("--out", str(self.path), problem, "restore the setting, or use another folder")
 
 
 def slug(label: str) -> str:
-    """Return a model's label as the name of a folder."""
+    """Return the folder name for the label of a model."""
     return label.strip("/.").replace("/", "--")
 
 
 def fingerprint(model: str) -> str | None:
-    """Return what tells the weights of a model folder from others; none for a hub name.
+    """Return a hash of the weights of a model folder; None for a hub name.
 
-    Training moves every tensor, so that the ends of the files show it; reading them takes no time.
+    Only both ends of each file are hashed, which is fast and sufficient: training changes every tensor.
     """
     folder = Path(resolve(model, "MODEL"))
     if not folder.is_dir():
@@ -81,7 +85,7 @@ def fingerprint(model: str) -> str | None:
     for file in sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin"))):
         size = file.stat().st_size
         with file.open("rb") as weights:
-            digest.update(f"{file.name} {size}".encode() + weights.read(ENDS))
-            weights.seek(max(0, size - ENDS))
+            digest.update(f"{file.name} {size}".encode() + weights.read(FINGERPRINT_BYTES))
+            weights.seek(max(0, size - FINGERPRINT_BYTES))
             digest.update(weights.read())
     return digest.hexdigest()

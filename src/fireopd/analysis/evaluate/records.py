@@ -1,4 +1,4 @@
-"""What is kept of every problem: a line of JSON in a file for each model and benchmark."""
+"""Records of problems and responses: a JSONL file for each model and benchmark."""
 
 import json
 import os
@@ -9,41 +9,43 @@ from typing import Any
 
 from fireopd.errors import UserError
 
+__all__ = ["ProblemRecord", "ResponseRecord", "append_records", "read_records"]
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseRecord:
-    """One response."""
+    """Record of a response."""
 
     text: str
-    """What the model wrote, special tokens left out."""
+    """Decoded text without special tokens."""
     tokens: int
-    """How many it is made of, the end-of-sequence token included."""
+    """Number of tokens, including the end-of-sequence token."""
     finished: bool
-    """False if it was cut at the length limit."""
+    """False if the response was truncated at the length limit."""
     reward: float | None
-    """Its grade in [0, 1]; none where there is no reference answer."""
+    """Reward in [0, 1]; None without a reference answer."""
     final_answer: str | None
-    """What it comes to, as it counts in a majority vote; none if it comes to nothing."""
+    """Extracted final answer, used for majority votes; None if there is none."""
     seed: int
-    """What it was sampled with."""
+    """Seed of the sampling."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemRecord:
-    """One problem and all responses to it."""
+    """Record of a problem and all responses to it."""
 
     id: str
-    """Benchmark, and what the problem is called in it, for example `math500:17`."""
+    """`<benchmark>:<id of the problem>`, for example `math500:17`."""
     problem: str | list[dict[str, str]]
-    """What the model was asked, before the chat template."""
+    """Text or chat messages, before the chat template."""
     answer: str | None
-    """Reference answer, if there is one."""
+    """Reference answer, if any."""
     responses: tuple[ResponseRecord, ...]
-    """In the order of their seeds' indices."""
+    """Responses ordered by index."""
 
     @classmethod
     def read(cls, line: str) -> "ProblemRecord":
-        """Return the record of a line."""
+        """Parse a line of JSON."""
         row: dict[str, Any] = json.loads(line)
         return cls(**row | {"responses": tuple(ResponseRecord(**response) for response in row["responses"])})
 
@@ -54,10 +56,10 @@ class ProblemRecord:
 
 
 def read_records(path: Path) -> dict[str, ProblemRecord]:
-    """Return the records of a file by id; a last line that was not written to its end is taken away.
+    """Return the records of a file by id; an incomplete last line is removed from the file.
 
     Raises:
-        UserError: if a line is something else.
+        UserError: if a line is not a record.
     """
     if not path.exists():
         return {}
@@ -70,14 +72,14 @@ def read_records(path: Path) -> dict[str, ProblemRecord]:
         try:
             record = ProblemRecord.read(line)
         except (ValueError, TypeError, KeyError) as error:
-            remedy = "delete the file, and its responses are sampled anew"
-            raise UserError("--out", f"{path}:{number}", f"no record of a problem ({error})", remedy) from error
+            remedy = "delete the file to sample its responses again"
+            raise UserError("--out", f"{path}:{number}", f"not a record of a problem ({error})", remedy) from error
         records[record.id] = record
     return records
 
 
 def append_records(path: Path, records: Iterable[ProblemRecord]) -> None:
-    """Add lines to a file; they are on disk when this returns."""
+    """Append records to a file and flush them to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write("".join(record.line for record in records).encode())

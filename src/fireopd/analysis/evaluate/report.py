@@ -1,4 +1,4 @@
-"""What is shown of an evaluation: tables of what is right, of what comes to an end, and of differences."""
+"""Report of an evaluation: tables of accuracy, response statistics and differences between models."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,37 +10,39 @@ from fireopd.analysis.evaluate.summary import AVERAGE, Numbers, Summary
 from fireopd.analysis.tables import Cell, Estimate, Table
 from fireopd.atomic_files import write_text
 
+__all__ = ["tables", "write_report"]
+
 
 def tables(summary: Summary) -> list[Table]:
-    """Return what is right, what comes to an end, and, where there are several models, their differences."""
+    """Return the tables of accuracy, response statistics and, for several models, differences to the control."""
     several = len(next(iter(summary.numbers.values()))) > 1
-    return [_right(summary), _finish(summary), *([_differences(summary)] if several else [])]
+    return [_accuracy(summary), _responses(summary), *([_differences(summary)] if several else [])]
 
 
-def _right(summary: Summary) -> Table:
+def _accuracy(summary: Summary) -> Table:
     names = [name for name in _names(summary) if "@" in name]
     rows = [
         [benchmark, model, *(_estimate(numbers.get(name)) for name in names), _interval(numbers.get(names[0]))]
         for benchmark, model, numbers in _rows(summary)
         if names
     ]
-    columns = ["benchmark", "model", *names, *(f"{CONFIDENCE:.0%} of {name}" for name in names[:1])]
-    note = "Mean ± standard error over problems; interval: bootstrap over problems."
-    if any(_agreed(numbers.get(names[0])) for _, _, numbers in _rows(summary) if names):
-        note += " An interval without width says that all problems agree, not that more of them would."
+    columns = ["benchmark", "model", *names, *(f"{CONFIDENCE:.0%} interval of {name}" for name in names[:1])]
+    note = "Mean ± standard error over problems; bootstrap interval over problems."
+    if any(_has_zero_width(numbers.get(names[0])) for _, _, numbers in _rows(summary) if names):
+        note += " A zero-width interval only means that all problems scored alike."
     if AVERAGE in summary.numbers:
-        note += f" {AVERAGE}: every benchmark counts alike."
-    return Table("Right answers", columns, rows, note)
+        note += f" {AVERAGE}: unweighted mean over benchmarks."
+    return Table("Accuracy", columns, rows, note)
 
 
-def _finish(summary: Summary) -> Table:
+def _responses(summary: Summary) -> Table:
     names = [name for name in _names(summary) if "@" not in name]
     rows = [
         [benchmark, model, str(summary.problems[benchmark]), *(_estimate(numbers.get(name)) for name in names)]
         for benchmark, model, numbers in _rows(summary)
     ]
     columns = ["benchmark", "model", "problems", *(name.replace("_", " ") for name in names)]
-    return Table("Responses", columns, rows, "Share that come to an end, accuracy of those, and length in tokens.")
+    return Table("Responses", columns, rows, "Fraction of finished responses, their accuracy, and length in tokens.")
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, str, Numbers]]:
@@ -61,8 +63,8 @@ def _differences(summary: Summary) -> Table:
             for name, found in shown.items():
                 signed = f"{found.value:+.3f}"
                 rows.append([benchmark, model, name.replace("_", " "), signed, _interval(found), found.verdict])
-    columns = ["benchmark", "model", "number", "difference", f"{CONFIDENCE:.0%} interval", "verdict"]
-    note = "The same problems for both models, resampled together. A direction stands only where 0 is outside."
+    columns = ["benchmark", "model", "metric", "difference", f"{CONFIDENCE:.0%} interval", "verdict"]
+    note = "Paired bootstrap over problems. The verdict names a direction only if the interval excludes 0."
     return Table(f"Differences to {summary.control}", columns, rows, note)
 
 
@@ -70,7 +72,7 @@ def _estimate(number: BootstrapEstimate | None) -> Cell:
     return None if number is None else Estimate(number.value, number.error)
 
 
-def _agreed(number: BootstrapEstimate | None) -> bool:
+def _has_zero_width(number: BootstrapEstimate | None) -> bool:
     return number is not None and number.interval is not None and number.interval[0] == number.interval[1]
 
 
@@ -82,7 +84,13 @@ def _interval(number: BootstrapEstimate | None) -> Cell:
 
 
 def write_report(out: Path, summary: Summary, facts: Mapping[str, Any]) -> None:
-    """Write `summary.json` and `table.md`; the facts, of which "models" are names by label, stand above the tables."""
+    """Write `summary.json` and `table.md`.
+
+    Args:
+        out: output folder.
+        summary: metrics of all models.
+        facts: settings shown above the tables; "models" holds model names by label.
+    """
     write_text(out / "summary.json", json.dumps({"settings": facts, **summary.to_json()}, indent=1) + "\n")
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items() if name != "models")
     named = "\n".join(f"- {label}: `{model}`" for label, model in facts["models"].items())

@@ -1,4 +1,4 @@
-"""Models on benchmarks: what is missing is sampled, graded and written down, batch by batch."""
+"""Sampling of benchmark responses: missing responses are sampled, graded and recorded batch by batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.analysis.evaluate.benchmarks import KEY, Asking, Benchmark
+from fireopd.analysis.evaluate.benchmarks import KEY, Benchmark, PromptFormat
 from fireopd.analysis.evaluate.output_folder import EvaluationFolder
 from fireopd.analysis.evaluate.records import ProblemRecord, ResponseRecord, append_records, read_records
 from fireopd.engines import RolloutEngine
@@ -23,17 +23,17 @@ from fireopd.verifiers import Verifier
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a prompt becomes a record: what a record holds depends on problem, seed and index alone."""
+    """Sampling of records. A response depends only on problem, seed and index, not on the batch."""
 
     responses: int
-    """To each problem."""
+    """Responses per problem."""
     seed: int
-    """Of all of them."""
+    """Seed of all responses."""
 
     def records(
         self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], verifier: Verifier
     ) -> list[ProblemRecord]:
-        """Return the records of some prompts, answered together."""
+        """Sample and grade the responses to a batch of prompts; return their records."""
         rows = [prompt for prompt in prompts for _ in range(self.responses)]
         seeds = [row_seed(self.seed, 0, prompt.id, index) for prompt in prompts for index in range(self.responses)]
         written = engine.generate(rows, seeds)
@@ -56,29 +56,29 @@ class Sampler:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """A model's answers to a benchmark, as far as they are there."""
+    """Responses of one model to one benchmark, possibly incomplete."""
 
     model: str
     """Label of the model."""
     benchmark: Benchmark
-    """What is asked."""
+    """Benchmark."""
     prompts: Sequence[Prompt]
-    """The same, as the model reads it."""
+    """Tokenized prompts of the benchmark."""
     path: Path
-    """The file of the records."""
+    """File of the records."""
 
     def records(self) -> list[ProblemRecord]:
-        """Return the records that are there, in the order of the problems.
+        """Return the existing records in the order of the problems.
 
         Raises:
-            UserError: if the file holds other problems of the same names.
+            UserError: if the file contains a different problem with the same id.
         """
         there = read_records(self.path)
         for prompt in self.prompts:
             record = there.get(prompt.id)
             if record and (record.problem, record.answer) != (prompt.content, prompt.answer):
-                problem = f"another problem than that of this name in {self.path}"
-                raise UserError(KEY, prompt.id, problem, "bring back the file as it was, or give another folder")
+                problem = f"it differs from the problem with this id in {self.path}"
+                raise UserError(KEY, prompt.id, problem, "restore the benchmark file, or use another folder")
         return [there[prompt.id] for prompt in self.prompts if prompt.id in there]
 
     def missing(self) -> list[Prompt]:
@@ -89,7 +89,7 @@ class BenchmarkRun:
     def fill(
         self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, sampler: Sampler, batch_size: int
     ) -> Iterator[int]:
-        """Answer what is missing, and yield the number of problems whenever some were written down."""
+        """Sample the missing responses; yield the number of problems after each recorded batch."""
         missing = self.missing()
         for start in range(0, len(missing), batch_size):
             records = sampler.records(engine, tokenizer, missing[start : start + batch_size], self.benchmark.verifier)
@@ -97,31 +97,32 @@ class BenchmarkRun:
             yield len(records)
 
 
-def plan(
+def plan_runs(
     models: Mapping[str, str],
     benchmarks: Sequence[Benchmark],
-    asking: Asking,
+    prompt_format: PromptFormat,
     engine: RolloutEngine,
     folder: EvaluationFolder,
 ) -> list[BenchmarkRun]:
-    """Return what there is to do, checked as far as it can be without loading a model.
+    """Return the runs of all models and benchmarks, checked without loading a model.
 
     Args:
-        models: names by label.
-        benchmarks: what they are asked.
-        asking: how.
-        engine: samples the responses.
-        folder: where everything goes.
+        models: model names by label.
+        benchmarks: benchmarks.
+        prompt_format: format of the prompts.
+        engine: engine that samples the responses.
+        folder: output folder.
 
     Raises:
-        UserError: if a model is not there, a prompt does not fit into its context, or engine or verifier cannot work.
+        UserError: if a model does not exist, a prompt does not fit into its context, or a check of the engine or the
+            verifier fails.
     """
     runs = []
     for label, model in models.items():
         tokenizer = load_tokenizer(model, "MODEL")
         engine.check("--engine", model)
         for benchmark in benchmarks:
-            prompts = asking.prompts(benchmark, tokenizer)
+            prompts = prompt_format.prompts(benchmark, tokenizer)
             limit = longest_prompt(model, engine.max_response_length, engine.longest_trajectory, "MODEL")
             check_lengths(
                 prompts, limit, engine.max_response_length, KEY, "shorten the prompt, or --max_response_length"
@@ -132,7 +133,7 @@ def plan(
     return runs
 
 
-def answer(
+def sample_missing(
     runs: Sequence[BenchmarkRun],
     models: Mapping[str, str],
     engine: RolloutEngine,
@@ -140,7 +141,7 @@ def answer(
     batch_size: int,
     console: Console,
 ) -> None:
-    """Have every model answer what it has not answered yet; one that has answered everything is not loaded."""
+    """Sample all missing responses of every model; a model without missing responses is not loaded."""
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

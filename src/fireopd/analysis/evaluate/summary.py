@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: each model on each benchmark, on the average of all, and against the first model."""
+"""Metrics of an evaluation: by model and benchmark, averaged over benchmarks, and relative to the first model."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,28 @@ from fireopd.analysis.bootstrap import BootstrapEstimate, average_of, bootstrap
 from fireopd.analysis.evaluate.records import ProblemRecord
 from fireopd.verifiers.pass_at_k import majority, pass_at_k
 
+__all__ = ["AVERAGE", "Numbers", "Summary", "measure", "summarise"]
+
 AVERAGE = "average of all"
-"""The name under which the average over benchmarks stands."""
+"""Name of the average over benchmarks."""
 
 Numbers = Mapping[str, BootstrapEstimate]
-"""Numbers of one model, by name: avg@n, pass@k, maj@n, finished, accuracy_given_finish, length."""
+"""Metrics of one model by name: avg@n, pass@k, maj@n, finished, accuracy_given_finish, length."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was found."""
+    """Metrics of all models."""
 
     numbers: Mapping[str, Mapping[str, Numbers]]
-    """By benchmark and model, the average over the benchmarks last if there are several."""
+    """Metrics by benchmark and model; with several benchmarks, their average comes last."""
     problems: Mapping[str, int]
-    """How many each benchmark has."""
+    """Number of problems by benchmark."""
     control: str
-    """The model that others are compared with."""
+    """Model that the others are compared with."""
 
     def differences(self, benchmark: str) -> dict[str, dict[str, BootstrapEstimate]]:
-        """Return by how much the other models differ from the control, by model and number."""
+        """Return the differences of the other models to the control, by model and metric."""
         models = self.numbers[benchmark]
         control = models[self.control]
         return {
@@ -39,7 +41,7 @@ class Summary:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON knows it."""
+        """Return all metrics and differences as JSON values."""
         found = {
             benchmark: {
                 "problems": self.problems[benchmark],
@@ -55,11 +57,11 @@ class Summary:
 
 
 def summarise(records: Mapping[str, Mapping[str, Sequence[ProblemRecord]]], ks: Sequence[int]) -> Summary:
-    """Return the numbers of all models.
+    """Return the metrics of all models.
 
     Args:
-        records: by benchmark and model, the same benchmarks and problems for all models.
-        ks: of pass@k.
+        records: records by benchmark and model, with the same benchmarks and problems for all models.
+        ks: values of k for pass@k.
     """
     numbers: dict[str, Mapping[str, Numbers]] = {
         benchmark: {model: measure(rows, ks, seed=zlib.crc32(benchmark.encode())) for model, rows in models.items()}
@@ -74,23 +76,25 @@ def summarise(records: Mapping[str, Mapping[str, Sequence[ProblemRecord]]], ks: 
 
 
 def measure(records: Sequence[ProblemRecord], ks: Sequence[int], seed: int) -> Numbers:
-    """Return the numbers of one model on one benchmark; those about right answers only where there are answers.
+    """Return the metrics of one model on one benchmark; accuracy metrics only with reference answers.
 
     Args:
-        records: of at least one problem.
-        ks: of pass@k, each at most the number of responses.
-        seed: of the bootstrap over problems; equal for models that are to be compared.
+        records: records of at least one problem.
+        ks: values of k for pass@k, each at most the number of responses per problem.
+        seed: seed of the bootstrap over problems; equal for all models of a comparison.
     """
     finished = [fmean([response.finished for response in record.responses]) for record in records]
     lengths = [fmean([response.tokens for response in record.responses]) for record in records]
     ones = [1.0] * len(records)
-    columns = _of_rewards(records, ks) | {"finished": (finished, ones), "length": (lengths, ones)}
+    columns = _accuracy_columns(records, ks) | {"finished": (finished, ones), "length": (lengths, ones)}
     found = {name: bootstrap(*column, seed=seed) for name, column in columns.items()}
     return {name: number for name, number in found.items() if number is not None}
 
 
-def _of_rewards(records: Sequence[ProblemRecord], ks: Sequence[int]) -> dict[str, tuple[list[float], list[float]]]:
-    """Return numerators and denominators of the numbers about right answers, for each problem."""
+def _accuracy_columns(
+    records: Sequence[ProblemRecord], ks: Sequence[int]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Return numerators and denominators of the accuracy metrics, one for each problem."""
     rewards = [[r.reward for r in record.responses if r.reward is not None] for record in records]
     if not all(rewards):
         return {}
@@ -107,7 +111,7 @@ def _of_rewards(records: Sequence[ProblemRecord], ks: Sequence[int]) -> dict[str
 
 
 def _averages(parts: Sequence[Numbers]) -> Numbers:
-    """Return the averages of what all benchmarks have."""
+    """Return the average of each metric that all benchmarks have."""
     names = [name for name in parts[0] if all(name in part for part in parts)]
     return {name: average_of([part[name] for part in parts]) for name in names}
 
