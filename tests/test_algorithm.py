@@ -1,4 +1,4 @@
-"""The algorithm against a naive reference, numbers by hand, properties and extremes."""
+"""The algorithm against a naive reference, hand-computed values, invariances and edge cases."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ from fireopd.weighters import EntropyWeighter, UniformWeighter
 
 
 def naive(batch, drop_fraction, alpha, beta, normalization, reduction, cap, clip, logprobs):
-    """FiRe-OPD in plain Python loops, from the formulas of the paper: (keep, weights, loss)."""
+    """Return keep, weights and loss of FiRe-OPD, computed in Python loops from the formulas of the paper."""
     rows = range(len(batch.teachers))
     places = [[t for t in range(batch.tokens.shape[1]) if batch.response_mask[i, t]] for i in rows]
     value = {name: signal.double().tolist() for name, signal in batch.signals.items()}
@@ -113,7 +113,7 @@ def test_weights_equal_numbers_worked_by_hand():
     torch.testing.assert_close(weights("micro_batch_of_one", "batch"), alone, atol=1e-6, rtol=0)
 
 
-def test_the_filter_of_the_released_scripts_drops_nothing():
+def test_the_filter_of_the_released_scripts_drops_no_trajectory():
     batch = scored_batch(10)
     together = Method(TeacherLikelihoodFilter(0.2)).targets(batch)
     alone = Method(TeacherLikelihoodFilter(0.2), population="micro_batch_of_one").targets(batch)
@@ -122,7 +122,7 @@ def test_the_filter_of_the_released_scripts_drops_nothing():
 
 
 def loss_and_gradient(batch, budget, reduction="token"):
-    """Return loss and gradient on every token's log-probability, through micro-batches of a budget."""
+    """Return the loss over micro-batches, and its gradient with respect to a table of log-probabilities."""
     method = Method(TeacherLikelihoodFilter(0.25), EntropyWeighter())
     targets = method.targets(batch)
     generator = torch.Generator().manual_seed(1)
@@ -136,7 +136,7 @@ def loss_and_gradient(batch, budget, reduction="token"):
         old_logprobs = batch.student_logprobs[micro.rows, : tokens.shape[1]]
         moved = torch.cat([torch.zeros(len(tokens), 1), table[tokens[:, :-1], tokens[:, 1:]]], dim=1)
         logprobs, own = old_logprobs + moved.to(old_logprobs.dtype), targets.select(micro.rows, tokens.shape[1])
-        loss = fire_loss(logprobs, old_logprobs, own, micro.shares, 0.2)
+        loss = fire_loss(logprobs, old_logprobs, own, micro.fractions, 0.2)
         loss.backward()
         total += loss.detach()
     return total.item(), table.grad
@@ -144,7 +144,7 @@ def loss_and_gradient(batch, budget, reduction="token"):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
 @pytest.mark.parametrize("reduction", ["token", "trajectory"])
-def test_micro_batches_order_and_padding_change_nothing(dtype, tolerance, reduction):
+def test_micro_batches_order_and_padding_have_no_effect(dtype, tolerance, reduction):
     batch = scored_batch(8, 12, seed=5, dtype=dtype)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0)).tolist()
     wider = {name: torch.nn.functional.pad(value, (0, 7), value=99.0) for name, value in batch.signals.items()}
@@ -165,7 +165,7 @@ def test_micro_batches_order_and_padding_change_nothing(dtype, tolerance, reduct
 
 
 @pytest.mark.parametrize("reduction", ["token", "trajectory"])
-def test_weights_importance_and_shares_multiply_a_divergence_too(reduction):
+def test_weights_importance_and_fractions_also_multiply_a_divergence(reduction):
     batch = scored_batch(dtype=torch.float64, seed=9)
     divergence = torch.rand(batch.tokens.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     objective = EntropyGatedKL(entropy_threshold=1.5, strength=0.7)
@@ -208,7 +208,7 @@ def test_scale_of_the_weights_does_not_matter():
         torch.testing.assert_close(one.weight, ten.weight)
 
 
-def test_what_stands_off_the_mask_is_not_read():
+def test_values_off_the_mask_have_no_effect():
     batch = scored_batch()
     planted = {n: torch.where(batch.response_mask, v, torch.nan) for n, v in batch.signals.items()}
     method = Method(TeacherLikelihoodFilter(0.3), EntropyWeighter())
@@ -227,7 +227,7 @@ def test_importance_weights_are_truncated_and_the_same_for_every_method():
     assert Method(importance_cap=None).targets(batch).importance.max() == 1
 
 
-def test_the_clip_takes_away_the_incentive_to_go_further():
+def test_beyond_the_clip_the_gradient_is_zero():
     batch = scored_batch(1, 6)
     targets = Method(importance_cap=None).targets(batch)
     shares = loss_fractions(targets.mask, "token")
@@ -249,7 +249,7 @@ def test_nothing_kept_gives_a_zero_loss_with_a_graph():
     assert loss_fractions(targets.mask, "trajectory").sum() == 0
 
 
-def test_one_row_of_one_token_is_kept_with_weight_one():
+def test_a_single_token_is_kept_with_weight_one():
     batch = scored_batch(1, 4)
     mask = torch.tensor([[False, True, False, False]])
     targets = Method(TeacherLikelihoodFilter(0.9), EntropyWeighter()).targets(replace(batch, response_mask=mask))
@@ -257,14 +257,14 @@ def test_one_row_of_one_token_is_kept_with_weight_one():
     assert targets.weight.tolist() == [[0.0, 1.0, 0.0, 0.0]]
 
 
-def test_shares_add_up_to_one():
+def test_loss_fractions_sum_to_one():
     mask = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])
     assert loss_fractions(mask, "token").sum().item() == pytest.approx(1, rel=1e-12)
     by_row = loss_fractions(mask, "trajectory").sum(-1)
     assert by_row.tolist() == pytest.approx([0.5, 0.5, 0.0])
 
 
-def test_teacher_that_equals_the_student_asks_for_nothing():
+def test_a_teacher_equal_to_the_student_gives_zero_advantages():
     batch = scored_batch()
     same = dict(batch.signals) | {"teacher_logprobs": batch.student_logprobs}
     assert Method(token_weighter=UniformWeighter()).targets(replace(batch, signals=same)).advantage.abs().max() == 0

@@ -1,4 +1,4 @@
-"""What must hold for every strategy there is: order, padding, garbage, extremes."""
+"""Invariances of all built-in strategies: row order, padding, garbage off the mask, edge cases."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def name(method):
 
 
 def read(batch, change):
-    """Change all the signals of a batch."""
+    """Return the batch with all signals changed."""
     return replace(batch, signals={name: change(name, value) for name, value in batch.signals.items()})
 
 
@@ -58,7 +58,7 @@ def close(found, expected, context):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name)
-def test_order_padding_and_garbage_change_nothing(method):
+def test_order_padding_and_garbage_have_no_effect(method):
     batch = full_batch(12, 14, seed=6)
     targets = method.targets(batch)
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1)).tolist()
@@ -68,7 +68,7 @@ def test_order_padding_and_garbage_change_nothing(method):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name)
-def test_extremes_give_finite_targets(method):
+def test_edge_cases_give_finite_targets(method):
     batch = full_batch(4, 9, seed=7)
     one_row = batch.select([1])
     one_token = torch.zeros_like(one_row.response_mask)
@@ -97,7 +97,7 @@ def test_the_same_batch_gives_the_same_targets_and_no_gradient(method):
         assert not two.tensors[name].requires_grad
 
 
-def test_a_micro_batch_of_one_is_for_filter_and_weights_and_leaves_the_objective_its_groups():
+def test_with_a_micro_batch_of_one_the_objective_still_sees_whole_groups():
     batch = full_batch()
     whole, alone = (
         Method(objective=GroupRewardReverseKL(0.0), population=population).targets(batch)

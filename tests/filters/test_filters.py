@@ -1,4 +1,4 @@
-"""Trajectory filters: what they keep, at the edges too."""
+"""Trajectory filters: kept trajectories, edge cases, composition."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilte
 
 
 def with_scores(scores, teachers=None):
-    """A batch of one response token a row, the teacher's log-probability of which is the row's score."""
+    """Return a batch with one response token per row, whose log-probability under the teacher is the row's score."""
     batch = scored_batch(len(scores), 3, teachers=teachers)
     mask = torch.zeros(len(scores), 3, dtype=torch.bool)
     mask[:, 1] = True
@@ -22,14 +22,14 @@ def with_scores(scores, teachers=None):
 @pytest.mark.parametrize(
     ("rows", "dropped"), [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 2), (8, 2), (16, 3), (32, 7), (64, 13)]
 )
-def test_distinct_scores_lose_as_many_as_the_quantile_says(rows, dropped):
-    """ceil(p (n - 1)) of n, and none of 1: the numbers of the released rule."""
+def test_number_of_dropped_trajectories_follows_the_quantile(rows, dropped):
+    """The released rule drops ceil(p (n - 1)) of n trajectories, and none of 1."""
     batch = with_scores([-float(i) for i in range(rows)])
     keep = TeacherLikelihoodFilter(0.2)(batch)
     assert keep.tolist() == [True] * (rows - dropped) + [False] * dropped
 
 
-def test_ties_survive():
+def test_ties_are_kept():
     assert TeacherLikelihoodFilter(0.5)(with_scores([-1.0, -1.0, -1.0, -1.0])).all()
 
 
@@ -42,12 +42,12 @@ def test_one_quantile_over_two_teachers_can_drop_a_whole_domain():
 
 
 @pytest.mark.parametrize("bad", [-torch.inf, torch.nan])
-def test_a_row_that_the_teacher_finds_impossible_goes_first(bad):
+def test_a_trajectory_of_probability_0_is_dropped_first(bad):
     batch = with_scores([-1.0, -2.0, bad, -3.0])
     assert TeacherLikelihoodFilter(0.2)(batch).tolist() == [True, True, False, True]
 
 
-def test_empty_responses_are_dropped_and_have_no_part_in_the_quantile():
+def test_empty_responses_are_dropped_and_excluded_from_the_quantile():
     batch = with_scores([-1.0, -2.0, -3.0])
     mask = batch.response_mask.clone()
     mask[0] = False

@@ -1,4 +1,4 @@
-"""The greedy mask: what is dropped, in which order, and where it ends."""
+"""Margin filter: dropped trajectories, order and stopping rule."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from fireopd.filters import MarginFilter
 
 
 def one_token_each(returns, rewards, groups=None):
-    """Rows of one response token, the log-ratio of which is the row's return."""
+    """Return a batch with one response token per row, whose log-ratio is the row's return."""
     batch = full_batch(len(returns), 3)
     mask = torch.zeros(len(returns), 3, dtype=torch.bool)
     mask[:, 1] = True
@@ -23,7 +23,7 @@ def one_token_each(returns, rewards, groups=None):
 
 
 def naive(returns, rewards, margin, least_kept):
-    """Drop whichever one widens the gap most, by trying all of them."""
+    """Return the mask of a greedy search that tries to drop every trajectory."""
     left = list(range(len(returns)))
 
     def gap(rows):
@@ -40,7 +40,7 @@ def naive(returns, rewards, margin, least_kept):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_mask_equals_trying_all(seed):
+def test_the_mask_equals_exhaustive_search(seed):
     generator = torch.Generator().manual_seed(seed)
     rows = int(torch.randint(1, 9, (1,), generator=generator))
     returns = torch.randn(rows, generator=generator).tolist()
@@ -50,7 +50,7 @@ def test_the_mask_equals_trying_all(seed):
         assert found == naive(returns, rewards, margin, least_kept)
 
 
-def test_groups_are_compared_apart():
+def test_groups_are_compared_separately():
     returns, rewards = [0.0, 1.0, 5.0, 4.0], [1, 0, 1, 0]
     apart = MarginFilter(least_kept=0.0)(one_token_each([*returns, 9.0], [*rewards, 0], [0, 0, 1, 1, 1]))
     assert apart.tolist() == [True, True, True, True, False]
@@ -61,10 +61,10 @@ def test_least_kept_has_a_range():
         MarginFilter(least_kept=2)
 
 
-def test_what_a_teacher_holds_impossible_is_dropped_and_decides_nothing():
+def test_trajectories_of_probability_0_are_dropped_and_ignored():
     returns, rewards = [-torch.inf, 0.0, 1.0, -torch.inf, 2.0], [1, 1, 1, 0, 0]
     kept = MarginFilter(least_kept=0.0)(one_token_each(returns, rewards))
-    assert kept.tolist() == [False, False, True, False, True], "of the others, the greater correct one is left"
+    assert kept.tolist() == [False, False, True, False, True], "the higher correct response is kept"
 
 
 def test_an_empty_response_is_dropped():

@@ -1,4 +1,4 @@
-"""Small stand-ins: random scored batches, and an engine that writes down what happens to it."""
+"""Fakes: random scored batches, and an engine that records its calls."""
 
 import socket
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ SIGNALS = ("sampling_logprobs", "student_logprobs", "student_entropy", "teacher_
 
 
 def scored_batch(rows=6, width=9, seed=0, dtype=torch.float32, teachers=None, **signals) -> ScoredBatch:
-    """Return a random batch with responses of uneven lengths that start at uneven places."""
+    """Return a random batch with responses of different lengths and start positions."""
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(1, 3, (rows,), generator=generator)
     ends = starts + torch.randint(1, max(2, width - 2), (rows,), generator=generator)
@@ -36,7 +36,7 @@ def random_signal(name: str, mask: Tensor, generator: torch.Generator, dtype: to
 
 
 def rollouts_of(batch: ScoredBatch) -> RolloutBatch:
-    """Return the rollouts that a scored batch could have come from."""
+    """Return rollouts that match a scored batch."""
     place = torch.arange(batch.tokens.shape[1])
     ends = torch.where(batch.response_mask, place, 0).max(-1).values
     return RolloutBatch(
@@ -53,7 +53,7 @@ def rollouts_of(batch: ScoredBatch) -> RolloutBatch:
 
 
 def free_port() -> int:
-    """Return the number of a port of this machine that nobody listens at."""
+    """Return a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
@@ -61,7 +61,7 @@ def free_port() -> int:
 
 @dataclass
 class ScriptedEngine(RolloutEngine):
-    """Answers every prompt with the same tokens."""
+    """Engine that returns the same tokens for every prompt."""
 
     answer: tuple[int, ...] = (5, 6, 1)
     max_response_length: int = 8
@@ -87,7 +87,7 @@ class ScriptedEngine(RolloutEngine):
 
 
 def full_batch(rows=8, width=12, seed=0, **settings) -> ScoredBatch:
-    """Return a random batch with every signal there is, two responses to each prompt."""
+    """Return a random batch with all signals and two responses per prompt."""
     batch = scored_batch(rows, width, seed, **settings)
     generator = torch.Generator().manual_seed(seed + 1)
     dtype = batch.student_logprobs.dtype
@@ -114,7 +114,7 @@ def small_batch(teachers=("math", "math", "code", "code"), policy_version=0):
 
 
 def at_student(scorer, batch):
-    """Return the batch as if this student had been recorded."""
+    """Return the batch with the log-probabilities of this student, also as those of the sampler."""
     with torch.no_grad():
         logprobs = scorer(batch.tokens, batch.response_mask).logprobs
     return replace(batch, signals=batch.signals | {"student_logprobs": logprobs, "sampling_logprobs": logprobs})

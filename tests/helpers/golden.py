@@ -1,4 +1,4 @@
-"""Recorded answers of the released code."""
+"""Recorded results of the released code."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""One state and a vocabulary of a few tokens, over which expected gradients are summed exactly."""
+"""Exact expected gradients at one state of a small vocabulary."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from fireopd.training.divergence import divergence_comparison
 from fireopd.types import ScoredBatch
 
 P, Q = (0.6, 0.3, 0.1), (0.2, 0.7, 0.1)
-"""Student and teacher of the numbers that were worked by hand."""
+"""Student and teacher distributions of the hand-computed values."""
 
 
 def logs(probabilities):
@@ -27,7 +27,7 @@ def random_state(size=7, seed=0):
 
 
 def one_token_batch(student, teacher, token, **signals):
-    """Return a batch of one prompt token and one response token; further signals are of that token, or of the row."""
+    """Return a batch of one prompt token and one response token, with further signals of that token or of the row."""
     mask = torch.tensor([[False, True]])
 
     def at(value):
@@ -47,7 +47,7 @@ def one_token_batch(student, teacher, token, **signals):
 
 
 def expected_gradient(objective, logits, teacher, signals=lambda token: {}):
-    """Return the gradient on the logits, summed over all tokens that the student could sample here."""
+    """Return the gradient on the logits, summed over all tokens of the vocabulary."""
     method = Method(objective=objective, importance_cap=None)
     student = logits.log_softmax(-1)
     comparison = divergence_comparison(objective, TeacherDistributions((), ()))

@@ -1,4 +1,4 @@
-"""Strategies that are each wrong in one way, as their authors would not notice."""
+"""Strategies that each violate one rule of their contract, in ways that are easy to miss."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from fireopd import Objective, TokenWeighter, TrajectoryFilter
 
 @dataclass(frozen=True)
 class ReadsPadding(TokenWeighter):
-    """Its mean is one over prompt and padding too."""
+    """Takes a mean over prompt and padding."""
 
     requires = frozenset({"student_entropy"})
 
@@ -44,7 +44,7 @@ class DependsOnOrder(TrajectoryFilter):
 
 
 @dataclass(frozen=True)
-class SaysItLooksAtOne(TokenWeighter):
+class ClaimsByTrajectory(TokenWeighter):
     """Compares each trajectory with the longest of the batch."""
 
     by_trajectory = True
@@ -63,7 +63,7 @@ class ReadsUndeclared(TokenWeighter):
 
 @dataclass(frozen=True)
 class ReadsUndeclaredLate(TokenWeighter):
-    """Reads what it did not declare only once a schedule has moved."""
+    """Reads an undeclared signal only later in the schedule."""
 
     def __call__(self, batch):
         return batch.teacher_entropy if batch.policy_version > 50 else torch.ones(batch.tokens.shape)
@@ -101,7 +101,7 @@ class WrongType(TrajectoryFilter):
 
 @dataclass(frozen=True)
 class HiddenState(TokenWeighter):
-    """Divides by the largest entropy that the instance has ever seen."""
+    """Divides by the largest entropy of all batches of the instance."""
 
     requires = frozenset({"student_entropy"})
     peak: list[float] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -116,7 +116,7 @@ PEAKS: list[float] = []
 
 @dataclass(frozen=True)
 class GlobalStatistics(TokenWeighter):
-    """Puts the micro-batches together that it thinks it sees."""
+    """Accumulates statistics over supposed micro-batches."""
 
     requires = frozenset({"student_entropy"})
 
@@ -126,7 +126,7 @@ class GlobalStatistics(TokenWeighter):
 
 
 @dataclass(frozen=True)
-class DrawsLots(TrajectoryFilter):
+class UsesGlobalRandomness(TrajectoryFilter):
     def __call__(self, batch):
         return torch.rand(len(batch.finished)) < 0.5
 
@@ -163,7 +163,7 @@ class NotFrozen(TrajectoryFilter):
 
 @dataclass(frozen=True)
 class ForgetsItsState(TokenWeighter):
-    """Counts its calls, and saves nothing of it."""
+    """Counts its calls without saving the count."""
 
     calls: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -188,7 +188,7 @@ class Misspelt(TokenWeighter):
 
 @dataclass(frozen=True)
 class SettingIsChanged(TokenWeighter):
-    """What it is made with is not what it holds."""
+    """Changes a setting on construction."""
 
     power: float = 1.0
 

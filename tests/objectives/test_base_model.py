@@ -1,4 +1,4 @@
-"""Objectives with a third quantity: base models and baselines."""
+"""Objectives with a base model or a baseline."""
 
 import pytest
 import torch

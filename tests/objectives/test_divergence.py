@@ -1,4 +1,4 @@
-"""Divergences over the whole vocabulary: numbers, and gradients against differences of a naive reference."""
+"""Divergences over the whole vocabulary: values, and gradients against finite differences."""
 
 import math
 
@@ -65,12 +65,12 @@ def test_numbers_worked_by_hand(objective, expected):
     assert objective.divergence(logs(P), logs(Q)).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_equal_distributions_are_at_no_distance():
+def test_equal_distributions_have_divergence_0():
     for objective, _ in CASES:
         assert objective.divergence(logs(P), logs(P)).item() == pytest.approx(0, abs=1e-12)
 
 
-def test_what_the_student_rules_out_counts_nothing_and_has_a_gradient():
+def test_tokens_of_probability_0_under_the_student_have_a_finite_gradient():
     student = torch.tensor([[0.0, -1.0, -torch.inf]], dtype=torch.float64).log_softmax(-1).requires_grad_()
     value = kl(student, logs(Q))
     value.sum().backward()

@@ -1,4 +1,4 @@
-"""Objectives of both branches: what is added where, and the expected gradient of the sum."""
+"""Gated objectives: coefficients, advantages and expected gradients."""
 
 import math
 
@@ -19,7 +19,7 @@ def forward_on_top(q, top_k, renormalised):
 
 @pytest.mark.parametrize(("entropy", "added"), [(0.7, False), (0.9, True)])
 @pytest.mark.parametrize("mass", ["teacher", "plain"])
-def test_the_forward_kl_is_added_where_the_teacher_is_undecided(entropy, added, mass):
+def test_the_forward_kl_is_added_where_the_teacher_is_uncertain(entropy, added, mass):
     logits, teacher, _ = random_state(seed=8)
     student = logits.detach().log_softmax(-1)
     naive = forward_on_top(teacher.exp().tolist(), 3, mass == "teacher")
@@ -31,7 +31,7 @@ def test_the_forward_kl_is_added_where_the_teacher_is_undecided(entropy, added, 
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-8)
 
 
-def test_the_sign_of_the_log_ratio_chooses_the_branch():
+def test_the_sign_of_the_log_ratio_selects_the_term():
     logits, teacher, _ = random_state(seed=9)
     student = logits.detach().log_softmax(-1)
     ratio = (teacher - student).tolist()

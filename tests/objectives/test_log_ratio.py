@@ -1,4 +1,4 @@
-"""Objectives of the log-ratio: numbers, expected gradients by exact sums, neutral settings."""
+"""Log-ratio objectives: values, exact expected gradients, neutral settings."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_numbers_of_the_reverse_kl():
     torch.testing.assert_close(mean, torch.tensor(0.404978, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_power_difference_has_the_gradient_that_it_states():
+def test_power_difference_has_its_documented_gradient():
     logits, teacher, _ = random_state(seed=1)
     for power in (0.3, 1.0, 2.0):
         student = logits.log_softmax(-1).exp()
@@ -63,7 +63,7 @@ def test_expected_gradient_is_that_of_the_advantages(objective, advantage):
     student = logits.detach().log_softmax(-1).tolist()
     advantages = [advantage(s, t) for s, t in zip(student, teacher.tolist(), strict=True)]
     plain = [t - s for s, t in zip(student, teacher.tolist(), strict=True)]
-    assert advantages != pytest.approx(plain), "the setting is to matter"
+    assert advantages != pytest.approx(plain), "the setting must have an effect"
     found = expected_gradient(objective, logits, teacher)
     torch.testing.assert_close(found, of_advantages(logits, advantages), rtol=1e-9, atol=1e-9)
 
@@ -77,8 +77,8 @@ def test_numbers_of_the_power_difference():
     assert PowerDifference(1e-6).advantage(batch)[0, 1].item() / 1e-6 == pytest.approx(0.5, abs=1e-5)
 
 
-def test_both_readings_of_the_floor():
-    """Two floors that readers of REOPOLD use: -2.558 or -2.197 for .1, -2.012 or -1.386 for .2, -1.386 or 0 for .5."""
+def test_both_formulas_of_the_floor():
+    """Two floors of REOPOLD are in use: -2.558 or -2.197 for .1, -2.012 or -1.386 for .2, -1.386 or 0 for .5."""
     for mixing, scaled, logit in ((0.1, -2.558, -2.197), (0.2, -2.012, -1.386), (0.5, -1.386, 0.0)):
         assert floor_of(mixing, "scaled") == pytest.approx(scaled, abs=1e-3)
         assert floor_of(mixing, "logit") == pytest.approx(logit, abs=1e-3)

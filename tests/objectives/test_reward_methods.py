@@ -1,4 +1,4 @@
-"""Objectives and filters that read the verifier's grades, against loops over plain numbers."""
+"""Objectives and filters by reward, against references in Python loops."""
 
 from dataclasses import replace
 from statistics import mean, stdev
@@ -26,7 +26,7 @@ def graded(groups=(0, 0, 0, 0, 1, 1, 1, 2), rewards=(1, 0, 1, 0, 1, 1, 1, 0), se
 
 
 def ratios(batch):
-    """The log-ratios of the response tokens of each row, as lists."""
+    """Return the log-ratios of the response tokens of each row as lists."""
     gaps = batch.teacher_logprobs - batch.student_logprobs
     return [gaps[row][batch.response_mask[row]].tolist() for row in range(len(batch.teachers))]
 
@@ -54,14 +54,14 @@ def close(found, expected):
         assert own == pytest.approx(other, abs=1e-9)
 
 
-def test_a_verdict_lets_the_teacher_only_raise_or_only_lower():
+def test_the_verdict_gates_the_sign_of_the_log_ratio():
     batch = graded()
     pairs = zip(ratios(batch), batch.rewards.tolist(), strict=True)
     expected = [[max(r, 0) if reward else min(r, 0) for r in row] for row, reward in pairs]
     close(at_tokens(batch, VerdictGatedReverseKL().advantage(batch)), expected)
 
 
-def test_group_rewards_stand_beside_the_teacher():
+def test_group_rewards_are_added_to_the_log_ratio():
     batch = graded()
     scores = by_group(batch, batch.rewards.tolist())
     expected = [[score + 0.1 * r for r in row] for score, row in zip(scores, ratios(batch), strict=True)]
@@ -71,7 +71,7 @@ def test_group_rewards_stand_beside_the_teacher():
 
 
 @pytest.mark.parametrize("credit", ["standardized", "uniform"])
-def test_what_the_verifier_says_beyond_the_teacher_is_shared_out(credit):
+def test_the_excess_reward_is_distributed_by_credit(credit):
     batch = graded()
     rows = ratios(batch)
     pairs = zip(by_group(batch, batch.rewards.tolist()), by_group(batch, [mean(row) for row in rows]), strict=True)
@@ -87,7 +87,7 @@ def test_what_the_verifier_says_beyond_the_teacher_is_shared_out(credit):
 
 def shifted(batch):
     gaps = [[a - r for a, r in zip(*rows, strict=True)] for rows in zip(advantages(batch), ratios(batch), strict=True)]
-    assert all(max(row) - min(row) < 1e-9 for row in gaps), "all tokens of a row are shifted alike"
+    assert all(max(row) - min(row) < 1e-9 for row in gaps), "all tokens of a row have the same shift"
     return [row[0] for row in gaps]
 
 
@@ -96,7 +96,7 @@ def advantages(batch, objective=MarginReverseKL()):  # noqa: B008 - frozen
 
 
 def with_returns(returns, rewards, groups):
-    """Every token of row i has the log-ratio returns[i]."""
+    """Return a batch in which every token of row i has the log-ratio returns[i]."""
     batch = graded(groups, rewards)
     values = torch.tensor(returns, dtype=torch.float64)[:, None] + batch.student_logprobs
     return with_signals(batch, teacher_logprobs=torch.where(batch.response_mask, values, 0.0))
@@ -120,7 +120,7 @@ def test_the_shift_makes_the_margin(objective, up, down):
     assert found == pytest.approx([-0.2 + up, -0.4 + up, -0.1 + down, -0.3 + down])
 
 
-def test_groups_of_one_kind_are_left_alone_unless_the_batch_is_compared():
+def test_groups_of_one_kind_are_not_shifted_unless_the_batch_is_compared():
     batch = with_returns([-0.2, -0.4, -0.1, -0.3], [1, 1, 0, 0], [0, 0, 1, 1])
     assert [row[0] for row in advantages(batch)] == pytest.approx([-0.2, -0.4, -0.1, -0.3])
     together = advantages(batch, MarginReverseKL(scope="batch"))
@@ -137,7 +137,7 @@ def test_neutral_settings_are_plain_opd():
         assert torch.equal(found[batch.response_mask], plain[batch.response_mask])
 
 
-def test_verdict_filters_share_the_batch_between_them():
+def test_verdict_filters_are_complementary():
     batch = graded()
     correct, incorrect = VerdictFilter()(batch), VerdictFilter("incorrect")(batch)
     assert correct.tolist() == [bool(reward) for reward in batch.rewards]
@@ -155,7 +155,7 @@ def test_agreement_of_verifier_and_teacher():
         AgreementFilter(-1)
 
 
-def test_balance_leaves_as_many_of_each_kind():
+def test_balance_keeps_equal_numbers_of_each_kind():
     batch = graded([0] * 5 + [1] * 3 + [2] * 4, [1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 1])
     keep = BalanceFilter()(batch)
     for group, counts in ((0, (2, 2)), (1, (3, 0)), (2, (1, 1))):
@@ -183,7 +183,7 @@ def test_strengths_have_a_range(make):
 
 
 @pytest.mark.parametrize("objective", [MarginReverseKL(), CreditedReverseKL()])
-def test_a_token_that_a_teacher_holds_impossible_spoils_no_other_trajectory(objective):
+def test_a_token_of_probability_0_does_not_affect_other_trajectories(objective):
     batch = full_batch()
     impossible = batch.teacher_logprobs.clone()
     row = 2

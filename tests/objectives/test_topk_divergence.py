@@ -1,4 +1,4 @@
-"""Divergences on some likely tokens: numbers, supports, gradients against differences of a naive reference."""
+"""Divergences on the likeliest tokens: values, supports, gradients against finite differences."""
 
 import math
 from itertools import product
@@ -42,7 +42,7 @@ def test_value_and_gradient_equal_the_naive_reference(settings):
     logits, teacher, _ = random_state(seed=10)
     p, q = logits.detach().softmax(-1).tolist(), teacher.exp().tolist()
     own, other = likeliest(p, objective.top_k), likeliest(q, objective.top_k)
-    assert own != other, "the support is to matter"
+    assert own != other, "the support must have an effect"
     support = {"teacher": other, "student": own, "union": own | other}[objective.support]
     value = objective.divergence(logits.log_softmax(-1)[None], teacher[None]).item()
     assert value == pytest.approx(naive(objective, p, q, support), rel=1e-7, abs=1e-12)
@@ -61,7 +61,7 @@ def test_value_and_gradient_equal_the_naive_reference(settings):
     ids=str,
 )
 def test_numbers_worked_by_hand(objective, expected):
-    """p = (.6, .3, .1), q = (.2, .7, .1), the teacher's two likeliest; the tail is one token, so nothing is lost."""
+    """p = (.6, .3, .1), q = (.2, .7, .1), the teacher's top 2; the tail is one token, so the divergence is exact."""
     assert objective.divergence(logs(P), logs(Q)).item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -98,8 +98,8 @@ def test_top_k_has_a_range():
         TopKDivergence(0)
 
 
-def test_a_student_that_is_sure_of_something_else_still_learns():
-    """Its mass on the teacher's tokens is far below float32's; brought to 1 it is a distribution all the same."""
+def test_a_tiny_mass_on_the_support_is_normalised_with_a_gradient():
+    """The student's mass on the support is below the precision of float32; normalised, it is still a distribution."""
     student = torch.tensor([[30.0, 1.0, 0.0, -1.0]], requires_grad=True)
     teacher = torch.tensor([[-5.0, 3.0, 0.0, 2.0]]).log_softmax(-1)
     divergence = TopKDivergence(top_k=2).divergence(student.log_softmax(-1), teacher)

@@ -73,7 +73,7 @@ class UndeclaredInCoefficient(Right):
         return batch.teacher_entropy
 
 
-def test_a_right_one_passes():
+def test_a_valid_objective_passes():
     check_objective(Right())
 
 
@@ -94,7 +94,7 @@ def test_a_right_one_passes():
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
 )
-def test_what_is_wrong_is_found_and_named(objective, parts):
+def test_violations_are_found_and_reported(objective, parts):
     with pytest.raises(AssertionError) as found:
         check_objective(objective)
     text = " ".join(str(found.value).split())
@@ -103,7 +103,7 @@ def test_what_is_wrong_is_found_and_named(objective, parts):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_the_expected_gradient_has_that_of_the_divergence_in_it(beta):
+def test_the_expected_gradient_includes_that_of_the_divergence(beta):
     student, teacher = torch.randn(2, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     logits = student.clone().requires_grad_()
     p, q = logits.softmax(-1), teacher.softmax(-1)

@@ -45,7 +45,7 @@ def switched(strategy):
                     yield replace(strategy, **{setting.name: value})
 
 
-def test_switches_are_all_tried():
+def test_all_values_of_switches_are_tested():
     assert set(switched(TeacherLikelihoodFilter(0.3))) == {TeacherLikelihoodFilter(0.3, per_teacher=True)}
 
 
@@ -61,7 +61,7 @@ def check(strategy):
         (wrong.ReadsPadding(), ["reads values off the response mask: with nan planted there, token", "reductions"]),
         (wrong.CountsColumns(), ["depends on padding: with 1 additional columns", "batch.lengths, not by the width"]),
         (wrong.LeaksGradient(), ["leaks a gradient", "Remove torch.enable_grad"]),
-        (wrong.SaysItLooksAtOne(), ["sets by_trajectory = True", "other rows of the batch are missing", "Remove"]),
+        (wrong.ClaimsByTrajectory(), ["sets by_trajectory = True", "other rows of the batch are missing", "Remove"]),
         (wrong.DependsOnOrder(), ["depends on the order of rows", "trajectory", "batch.groups and batch.teachers"]),
         (
             wrong.ReadsUndeclared(),
@@ -83,7 +83,7 @@ def check(strategy):
             ["after it has seen other batches", "it has a hidden state", "state_dict and load_state_dict"],
         ),
         (wrong.GlobalStatistics(), ["after other instances have seen other batches", "statistics over micro-batches"]),
-        (wrong.DrawsLots(), ["draws from torch's global generator", "batch.policy_version"]),
+        (wrong.UsesGlobalRandomness(), ["draws from torch's global generator", "batch.policy_version"]),
         (wrong.ModifiesItsInput(), ["modifies its batch (student_entropy)", ".clone() first"]),
         (wrong.NotPicklable(), ["cannot be pickled", "Define the class at the top of a module"]),
         (
@@ -109,7 +109,7 @@ def check(strategy):
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",
 )
 @pytest.mark.filterwarnings("ignore:std")
-def test_what_is_wrong_is_found_and_named(strategy, parts):
+def test_violations_are_found_and_reported(strategy, parts):
     wrong.PEAKS.clear()
     with pytest.raises(AssertionError) as found:
         check(strategy)
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_found_and_named(strategy, parts):
         assert part in text, text
 
 
-def test_a_mistake_alone_is_reported_alone_and_several_all_at_once():
+def test_each_violation_is_reported_once_and_several_together():
     for strategy in (wrong.LeaksGradient(), wrong.ReadsUndeclared(), wrong.DependsOnOrder(), wrong.NotFrozen()):
         with pytest.raises(AssertionError, match="violates 1 rule of its contract"):
             check(strategy)
@@ -160,21 +160,21 @@ class RunningMean(TokenWeighter):
         self.seen.update(state_dict)
 
 
-def test_a_state_that_is_saved_is_allowed_also_in_a_composition():
+def test_saved_state_is_allowed_also_in_a_composition():
     check_weighter(RunningMean())
     check_weighter(ProductOf([RunningMean(), EntropyWeighter()]))
     with pytest.raises(AssertionError, match="hidden state"):
         check_weighter(ProductOf([wrong.HiddenState()]))
 
 
-def test_a_class_or_another_kind_is_refused():
+def test_a_class_or_another_kind_of_strategy_is_rejected():
     with pytest.raises(TypeError, match=r"is not a TokenWeighter: pass an instance, EntropyWeighter\(...\)"):
         check_weighter(EntropyWeighter)
     with pytest.raises(TypeError, match="is not a TrajectoryFilter"):
         check_filter(EntropyWeighter())
 
 
-def test_example_batches_hold_every_signal_in_its_range():
+def test_example_batches_contain_every_signal_in_its_range():
     for seed in range(5):
         batch = example_batch(seed=seed)
         assert batch.signals.keys() == SIGNALS.keys()
@@ -192,7 +192,7 @@ def test_example_batches_hold_every_signal_in_its_range():
             assert len(rewards) == 1 or set(rewards.tolist()) == {0.0, 1.0}
 
 
-def test_garbage_and_padding_leave_the_response_as_it_is():
+def test_garbage_and_padding_do_not_change_the_response():
     batch = example_batch()
     dirty, wide = with_garbage(batch, torch.nan), with_padding(batch, 4)
     for name, value in batch.signals.items():
@@ -206,7 +206,7 @@ def test_garbage_and_padding_leave_the_response_as_it_is():
     assert not torch.equal(dirty.tokens, batch.tokens)
 
 
-def test_the_edges_are_what_they_are_called():
+def test_edge_cases_match_their_descriptions():
     found = edge_cases(0)
     assert found["one trajectory of one token"].response_mask.sum() == 1
     assert not found["no response token at all"].response_mask.any()
@@ -255,6 +255,6 @@ def test_the_expected_gradient_takes_signals_that_distributions_do_not_determine
     torch.testing.assert_close(expected_gradient(RewardAlone(), logits(0), logits(1), rewards=rewards), expected)
 
 
-def test_the_kit_needs_no_pytest():
+def test_conformance_checks_do_not_import_pytest():
     code = "import sys; sys.modules['pytest'] = None; import fireopd.testing"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -39,14 +39,14 @@ class Answering(TokenWeighter):
         (lambda b: None, r"returned None. Return a tensor \[N, L\]"),
     ],
 )
-def test_a_weighter_that_answers_wrongly_is_named(answer, message):
+def test_an_invalid_weight_is_reported_with_its_weighter(answer, message):
     with pytest.raises(
         ValueError, match=f"model.token_weighter: 'Answering': .*{message}.*fireopd.testing.check_weighter"
     ):
         Method(token_weighter=Answering(answer)).targets(scored_batch())
 
 
-def test_a_filter_that_answers_wrongly_is_named():
+def test_an_invalid_mask_is_reported_with_its_filter():
     class Scores(TrajectoryFilter):
         def __call__(self, batch):
             return batch.lengths.float()
@@ -58,7 +58,7 @@ def test_a_filter_that_answers_wrongly_is_named():
 
 
 @pytest.mark.parametrize("answer", [["too few"], [None] * 6, "x" * 6])
-def test_a_filter_that_gives_the_wrong_number_of_reasons_is_named(answer):
+def test_invalid_reasons_are_reported_with_their_filter(answer):
     class Terse(TrajectoryFilter):
         def __call__(self, batch):
             return batch.finished
@@ -70,7 +70,7 @@ def test_a_filter_that_gives_the_wrong_number_of_reasons_is_named(answer):
         Method(Terse()).reasons(scored_batch())
 
 
-def test_an_objective_that_answers_wrongly_is_named():
+def test_an_invalid_advantage_is_reported_with_its_objective():
     class Scalar(Objective):
         def advantage(self, batch):
             return torch.ones(())
@@ -90,7 +90,7 @@ def test_an_objective_that_answers_wrongly_is_named():
         ),
     ],
 )
-def test_a_direct_objective_that_answers_wrongly_is_named(coefficient, message):
+def test_invalid_answers_of_a_direct_objective_are_reported(coefficient, message):
     class Direct(DirectObjective):
         def coefficient(self, batch):
             return coefficient(batch)
@@ -119,12 +119,12 @@ class SlyFilter(TrajectoryFilter):
         return batch.teacher_logprobs.sum(-1) < 0
 
 
-def test_reading_an_undeclared_signal_is_an_error_that_names_it():
+def test_reading_an_undeclared_signal_raises_an_error_with_its_name():
     with pytest.raises(UndeclaredSignalError, match="Sly': reads 'teacher_entropy' without declaring it"):
         Method(token_weighter=Sly()).targets(scored_batch())
 
 
-def test_a_part_of_a_composition_cannot_hide_behind_another():
+def test_parts_of_a_composition_see_only_their_own_signals():
     from fireopd.filters import TeacherLikelihoodFilter
     from fireopd.weighters import EntropyWeighter
 
@@ -134,7 +134,7 @@ def test_a_part_of_a_composition_cannot_hide_behind_another():
         Method(AllOf([TeacherLikelihoodFilter(), SlyFilter()])).targets(scored_batch())
 
 
-def test_a_signal_that_does_not_exist_cannot_be_declared():
+def test_an_unknown_signal_cannot_be_declared():
     class Typo(TokenWeighter):
         requires = frozenset({"teacher_entropi"})
 
@@ -145,14 +145,14 @@ def test_a_signal_that_does_not_exist_cannot_be_declared():
         _ = Method(token_weighter=Typo()).requires
 
 
-def test_a_weighter_gets_no_gradient():
+def test_weights_have_no_gradient():
     batch = scored_batch()
     leaf = batch.student_entropy.clone().requires_grad_()
     targets = Method(token_weighter=Answering(lambda b: leaf.exp())).targets(batch)
     assert not targets.weight.requires_grad
 
 
-def test_a_broken_contract_is_the_same_sentence_in_another_process():
+def test_a_contract_error_survives_pickling():
     error = UndeclaredSignalError.by(Sly(), "reads 'rewards'", "add it")
     copied = pickle.loads(pickle.dumps(error))
     assert isinstance(copied, UserError)
@@ -160,7 +160,7 @@ def test_a_broken_contract_is_the_same_sentence_in_another_process():
     assert "Add it; fireopd.testing.check_weighter tests the contract of Sly." in str(error)
 
 
-def test_an_error_of_the_strategy_s_own_is_left_as_it_is():
+def test_other_errors_of_a_strategy_are_not_wrapped():
     with pytest.raises(AttributeError, match="'ScoredBatch' object has no attribute 'entropy'") as raised:
         Method(token_weighter=Answering(lambda b: b.entropy)).targets(scored_batch())
     assert not isinstance(raised.value, UserError)

@@ -1,4 +1,4 @@
-"""Random numbers of strategies: by seed, step and tokens alone."""
+"""Random numbers of strategies: a function of seed, step and tokens only."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 from fireopd.types.row_uniforms import row_uniforms
 
 
-def test_they_follow_the_trajectory_whatever_its_place_and_padding():
+def test_row_uniforms_do_not_depend_on_row_order_and_padding():
     batch = scored_batch(8, 12)
     drawn = row_uniforms(batch, "any", 0)
     order = [3, 1, 7, 0, 2, 6, 5, 4]
@@ -19,16 +19,16 @@ def test_they_follow_the_trajectory_whatever_its_place_and_padding():
     assert torch.equal(row_uniforms(batch.select([2]), "any", 0), drawn[[2]])
 
 
-def test_seed_step_and_the_strategys_class_change_them():
+def test_row_uniforms_depend_on_seed_step_and_strategy_class():
     batch = scored_batch(8, 12)
     drawn = [row_uniforms(batch, "any", seed) for seed in (0, 1)]
     drawn += [row_uniforms(replace(batch, policy_version=1), "any", 0), row_uniforms(batch, 7, 0)]
     assert len({tuple(numbers.tolist()) for numbers in drawn}) == 4
 
 
-def test_they_are_spread_evenly():
+def test_row_uniforms_are_uniform():
     drawn = torch.cat([row_uniforms(scored_batch(500, 12, seed=seed), "any", 3) for seed in range(4)])
-    assert len(drawn.unique()) > 1990, "short trajectories may be alike"
+    assert len(drawn.unique()) > 1990, "short trajectories may be equal"
     assert 0 <= drawn.min() < 0.01
     assert 0.99 < drawn.max() < 1
     assert torch.histc(drawn.float(), 10, 0, 1).min() > 150

@@ -1,4 +1,4 @@
-"""Weighters that look at the place of a token, at overlaps so far, and at whole trajectories."""
+"""Weighters by position, top-k overlap and teacher likelihood."""
 
 import math
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_a_random_window_is_within_the_response_and_of_its_size():
     assert not torch.equal(other, weight)
 
 
-def test_every_token_apart_takes_some_weight_away():
+def test_every_token_of_low_overlap_reduces_the_weight():
     batch = full_batch(10, 20)
     weighter = OverlapDecayWeighter(0.6, 0.15, 0.25)
     overlaps = rows_of(batch, batch.topk_overlap)
@@ -80,7 +80,7 @@ def test_every_token_apart_takes_some_weight_away():
         assert row == pytest.approx(expected, abs=1e-6)
 
 
-def test_likelier_trajectories_weigh_more_unless_each_is_brought_to_mean_one():
+def test_likelier_trajectories_have_larger_weights_unless_normalised_per_trajectory():
     batch = full_batch()
     means = [sum(row) / len(row) for row in rows_of(batch, batch.teacher_logprobs)]
     for temperature in (1.0, 3.0):
@@ -93,7 +93,7 @@ def test_likelier_trajectories_weigh_more_unless_each_is_brought_to_mean_one():
     assert kept.weight.max() > 1.5
 
 
-def test_a_trajectory_that_the_teacher_rules_out_weighs_nothing():
+def test_a_trajectory_of_probability_0_has_weight_0():
     batch = full_batch()
     impossible = batch.teacher_logprobs.clone()
     impossible[3] = torch.where(batch.response_mask[3], -torch.inf, 0.0)
@@ -102,7 +102,7 @@ def test_a_trajectory_that_the_teacher_rules_out_weighs_nothing():
     assert weight.max() == 1
 
 
-def test_a_low_temperature_leaves_the_likeliest_trajectory():
+def test_a_low_temperature_selects_the_likeliest_trajectory():
     weight = TeacherLikelihoodWeighter(1e-3)(full_batch())
     assert weight.max() == 1
     assert (weight[:, 0] > 0.5).sum() == 1

@@ -1,4 +1,4 @@
-"""Weighters that choose tokens, against loops over plain numbers."""
+"""Token selection against references in Python loops."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from fireopd.weighters import (
 
 
 def tokens(batch, values):
-    """The values of all response tokens of the batch, as a list."""
+    """Return the values of all response tokens of the batch as a list."""
     return values[batch.response_mask].tolist()
 
 
@@ -61,7 +61,7 @@ def test_selections_equal_naive_references(share):
         assert tokens(batch, found) == largest(score, share)
 
 
-def test_the_soft_or_of_three_tokens():
+def test_scores_of_three_tokens():
     """Entropy and divergence of (0, 1), (.5, .5), (1, 0): scores 1, .75, 1."""
     batch = full_batch(1, 5)
     mask = torch.tensor([[False, True, True, True, False]])
@@ -94,7 +94,7 @@ def test_before_the_switch_the_floor_decides(floor):
     ],
     ids=str,
 )
-def test_choosing_everything_is_the_method_without_a_choice(weighter):
+def test_selecting_all_tokens_equals_uniform_weights(weighter):
     batch = full_batch(seed=4)
     for normalization in ("batch", "trajectory"):
         settings = {"objective": GeneralizedJSD(1.0), "normalization": normalization}
@@ -103,7 +103,7 @@ def test_choosing_everything_is_the_method_without_a_choice(weighter):
             assert torch.equal(chosen.tensors[name], value), name
 
 
-def test_normalised_over_the_batch_the_loss_is_a_mean_over_the_chosen_tokens():
+def test_normalised_over_the_batch_the_loss_is_a_mean_over_the_selected_tokens():
     batch = full_batch(seed=5)
     targets = Method(token_weighter=UncertainOrDivergentWeighter(0.3), normalization="batch").targets(batch)
     number, chosen = int(batch.response_mask.sum()), targets.weight > 0
@@ -129,7 +129,7 @@ def test_settings_have_a_range(make, message):
         make()
 
 
-def test_where_one_of_the_two_does_not_differ_the_other_chooses():
+def test_with_constant_mass_the_divergence_selects():
     batch = with_signals(full_batch(), student_topk_mass=torch.ones_like(full_batch().student_topk_mass))
     chosen = TeachabilityWeighter(share=0.25, tail=0.0)(batch)[batch.response_mask]
     divergence = batch.reverse_kl[batch.response_mask]

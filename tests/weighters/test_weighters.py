@@ -1,4 +1,4 @@
-"""Token weighters: range, extremes, composition."""
+"""Token weighters: range, edge cases, composition."""
 
 from dataclasses import replace
 

@@ -97,7 +97,7 @@ class ScoredBatch:
 
     @property
     def student_mask(self) -> Tensor:
-        """Bool [N, L]. Response tokens of trajectories that the student scored."""
+        """Response tokens of trajectories that the student scored, bool [N, L]."""
         return self.response_mask if self.student_scored is None else self.response_mask & self.student_scored[:, None]
 
     @property
