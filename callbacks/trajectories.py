@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fireopd.analysis.view import Page, View, spread
-from fireopd.analysis.view.token_texts import pieces
+from fireopd.analysis.view import Page, View, select_rows
+from fireopd.analysis.view.token_texts import decode_tokens
 from fireopd.callbacks.curves import tensorboard_loggers
 from fireopd.callbacks.run_folder import run_folder
 
@@ -65,9 +65,9 @@ def text(view: View, tokenizer: Any, number: int) -> str:
     weights = view.targets.weight[view.targets.mask]
     low, high = (weights.min().item(), weights.max().item()) if len(weights) else (0.0, 0.0)
     blocks = [f"Weights from {low:.2f} ({BARS[0]}) to {high:.2f} ({BARS[-1]}).\n"]
-    for row in spread(view, number):
+    for row in select_rows(view, number):
         status = "kept" if view.targets.keep[row] else "DROPPED"
-        reason = view.reasons[row] or f"{view.judge}'s mean log-prob {view.scores[row]:.3g}"
+        reason = view.reasons[row] or f"{view.scored_by}'s mean log-prob {view.scores[row]:.3g}"
         block = trajectory(view, row, tokenizer, low, high)
         blocks.append(f"**{status}** · {reason} · teacher {view.batch.teachers[row]}\n\n{block}\n")
     return "\n".join(blocks)
@@ -77,7 +77,7 @@ def trajectory(view: View, row: int, tokenizer: Any, low: float, high: float) ->
     """Return prompt, response and weights of a row, aligned in a Markdown code block."""
     mask, tokens = view.batch.response_mask[row], view.batch.tokens[row]
     start = int(mask.int().argmax())
-    words = [piece.replace("\n", "⏎") for piece in pieces(tokenizer, tokens[mask].tolist())]
+    words = [piece.replace("\n", "⏎") for piece in decode_tokens(tokenizer, tokens[mask].tolist())]
     weights = view.targets.weight[row][mask].tolist()
     bars = [bar(weight, low, high) * len(word) for weight, word in zip(weights, words, strict=True)]
     prompt = tokenizer.decode(tokens[:start].tolist()).replace("\n", "⏎")

@@ -11,10 +11,10 @@ import torch
 from helpers.fakes import full_batch, scored_batch
 
 from fireopd.analysis.recordings import write_scored
-from fireopd.analysis.view import Page, View, page, spread
-from fireopd.analysis.view.page import halves
-from fireopd.analysis.view.quantities import KINDS, extent, measured
-from fireopd.analysis.view.trajectory_view import shares
+from fireopd.analysis.view import Page, View, page, select_rows
+from fireopd.analysis.view.page import encode_float16
+from fireopd.analysis.view.quantities import QUANTITIES, colour_range, token_values
+from fireopd.analysis.view.trajectory_view import split_evenly
 from fireopd.cli.main import main
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter, VerdictFilter
 from fireopd.method import Method
@@ -61,17 +61,17 @@ def test_the_page_holds_every_token_with_all_its_numbers():
         "importance",
         "log_ratio",
     }
-    assert {kind["name"] for kind in data["kinds"]} == expected
+    assert {quantity["name"] for quantity in data["quantities"]} == expected
     by_score = sorted(range(8), key=lambda row: -view.scores[row].item())
     for shown, row in zip(data["rows"], by_score, strict=True):
         mask = batch.response_mask[row]
-        text = "".join(data["texts"][place] for place in shown["pieces"])
+        text = "".join(data["texts"][place] for place in shown["tokens"])
         assert text == TOKENIZER.decode(batch.tokens[row][mask].tolist())
         assert (shown["teacher"], shown["task"], shown["kept"]) == (batch.teachers[row], "sums", view.targets.keep[row])
         assert shown["reward"] == batch.rewards[row]
         for name in batch.signals.keys() - {"rewards"}:
-            np.testing.assert_allclose(numbers(shown["numbers"][name]), batch.signals[name][row][mask], rtol=1e-3)
-        weight = numbers(shown["numbers"]["weight"])
+            np.testing.assert_allclose(numbers(shown["values"][name]), batch.signals[name][row][mask], rtol=1e-3)
+        weight = numbers(shown["values"]["weight"])
         if shown["kept"]:
             np.testing.assert_allclose(weight, view.targets.weight[row][mask], rtol=1e-3)
         else:
@@ -118,41 +118,41 @@ def test_a_page_of_five_hundred_by_five_hundred_is_of_reasonable_size(tmp_path):
         signals=signals,
     )
     view = view_of(batch)
-    assert len(spread(view)) == 500
+    assert len(select_rows(view)) == 500
     Page.of("t", {}, [view], TOKENIZER).write(tmp_path / "p.html")
     assert (tmp_path / "p.html").stat().st_size < 12e6, "thirteen numbers a token"
 
 
 def test_numbers_that_are_not_finite_or_too_large_survive():
     values = torch.tensor([0.0, -0.5, 1e6, -1e6, torch.inf, -torch.inf, torch.nan])
-    np.testing.assert_array_equal(numbers(halves(values)), [0, -0.5, 65504, -65504, np.inf, -np.inf, np.nan])
+    np.testing.assert_array_equal(numbers(encode_float16(values)), [0, -0.5, 65504, -65504, np.inf, -np.inf, np.nan])
     batch = scored_batch()
     first = int(batch.response_mask[0].int().argmax())
     batch.signals["teacher_logprobs"][0, first] = -torch.inf
     shown = data_of(Page.of("t", {}, [view_of(batch, Method())], TOKENIZER).to_html())["rows"][-1]
     assert shown["score"] is None
-    assert numbers(shown["numbers"]["teacher_logprobs"])[0] == -np.inf
+    assert numbers(shown["values"]["teacher_logprobs"])[0] == -np.inf
 
 
 def test_the_scale_ends_where_all_but_the_most_extreme_lie():
     values = torch.arange(101.0)
-    assert extent([values], 0.0) == 98
-    assert extent([values[:50], values[50:]], 50.0) == 49
-    assert extent([torch.tensor([2.0, torch.inf, torch.nan])], 0.0) == 2
-    assert extent([torch.ones(4)], 1.0) == 1, "all equal"
-    assert extent([torch.full((3,), torch.nan)], 0.0) == 1, "all dropped"
+    assert colour_range([values], 0.0) == 98
+    assert colour_range([values[:50], values[50:]], 50.0) == 49
+    assert colour_range([torch.tensor([2.0, torch.inf, torch.nan])], 0.0) == 2
+    assert colour_range([torch.ones(4)], 1.0) == 1, "all equal"
+    assert colour_range([torch.full((3,), torch.nan)], 0.0) == 1, "all dropped"
 
 
 def test_every_signal_and_target_can_be_shown():
     batch = full_batch()
-    assert list(measured(batch, Method().targets(batch))) == [name for name in KINDS if name != "coefficient"]
+    assert list(token_values(batch, Method().targets(batch))) == [name for name in QUANTITIES if name != "coefficient"]
 
 
 def test_what_the_student_has_not_read_has_no_numbers_of_its_own():
     batch = scored_batch(4, 9)
     read = torch.tensor([True, False, True, False])
-    numbers = measured(replace(batch, student_scored=read), Method().targets(batch))
-    whole = measured(batch, Method().targets(batch))
+    numbers = token_values(replace(batch, student_scored=read), Method().targets(batch))
+    whole = token_values(batch, Method().targets(batch))
     for name in ("student_logprobs", "student_entropy", "log_ratio"):
         assert numbers[name][~read].isnan().all(), name
         shown = batch.response_mask & read[:, None]
@@ -171,7 +171,7 @@ def test_what_the_student_has_not_read_has_no_numbers_of_its_own():
     ],
 )
 def test_a_number_is_spread_over_the_files_exactly(number, sizes, parts):
-    assert shares(number, sizes) == parts
+    assert split_evenly(number, sizes) == parts
     assert sum(parts) == min(number, sum(sizes))
 
 
@@ -180,8 +180,8 @@ def test_several_files_share_the_room_of_a_page(monkeypatch):
     for most in (page.MOST_TOKENS, int(20 * view.batch.lengths.float().mean())):
         monkeypatch.setattr(page, "MOST_TOKENS", most)
         one, four = (Page.of("t", {}, [view] * n, TOKENIZER) for n in (1, 4))
-        assert len(one.rows) == min(40, len(spread(view, most_tokens=most)))
-        assert len(four.rows) == 4 * len(spread(view, most_tokens=most // 4))
+        assert len(one.rows) == min(40, len(select_rows(view, most_tokens=most)))
+        assert len(four.rows) == 4 * len(select_rows(view, most_tokens=most // 4))
     assert 16 <= len(four.rows) <= 20, "as many as of one file, some less for the rounding"
     assert [len(Page.of("t", {}, [view] * 3, TOKENIZER, n).rows) for n in (1, 7, 200)] == [1, 7, 120]
 
@@ -189,10 +189,10 @@ def test_several_files_share_the_room_of_a_page(monkeypatch):
 def test_rows_are_spread_over_the_scores():
     view = view_of(scored_batch(40, 12))
     ranks = view.scores.argsort(descending=True).tolist()
-    assert spread(view, 3) == [ranks[0], ranks[20], ranks[39]]
-    assert spread(view, 100) == ranks
-    assert len(spread(view, None, most_tokens=int(10 * view.batch.lengths.float().mean()))) in (9, 10)
-    assert len(spread(view, None, most_tokens=1)) == 1
+    assert select_rows(view, 3) == [ranks[0], ranks[20], ranks[39]]
+    assert select_rows(view, 100) == ranks
+    assert len(select_rows(view, None, most_tokens=int(10 * view.batch.lengths.float().mean()))) in (9, 10)
+    assert len(select_rows(view, None, most_tokens=1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_the_command_writes_a_page_from_several_files_oldest_first(tmp_path, cap
     assert "6 trajectories" in capsys.readouterr().out
     html = (tmp_path / "p.html").read_text()
     assert [row["step"] for row in data_of(html)["rows"]] == [2, 2, 2, 9, 9, 9]
-    assert "6 of 16, evenly spread" in html
+    assert "6 of 16, evenly spaced" in html
     assert "EntropyWeighter(alpha=1.0, beta=1.0)" in html
 
 

@@ -1,6 +1,6 @@
-"""Looking at trajectories: one page that shows each token with what student, teachers and method say of it."""
+"""Trajectory viewer: an HTML page with the values of student, teachers and method for each token."""
 
 from fireopd.analysis.view.page import Page
-from fireopd.analysis.view.trajectory_view import View, spread
+from fireopd.analysis.view.trajectory_view import View, select_rows
 
-__all__ = ["Page", "View", "spread"]
+__all__ = ["Page", "View", "select_rows"]

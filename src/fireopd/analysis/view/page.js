@@ -1,10 +1,10 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const kinds = new Map(data.kinds.map((kind) => [kind.name, kind]));
+const quantities = new Map(data.quantities.map((quantity) => [quantity.name, quantity]));
 const SEPARATOR = "\u0000";
 
-/* Texts become nodes of text, never HTML: what a model has written cannot act. */
+/* Texts are inserted as text nodes, never as HTML, so that model output cannot be executed. */
 function element(tag, text, className) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;
@@ -12,7 +12,7 @@ function element(tag, text, className) {
   return made;
 }
 
-/* Numbers: float16 in base64, decoded when they are looked at. */
+/* Values: float16 in base64, decoded on first use. */
 function decode(text) {
   const raw = atob(text), values = new Float32Array(raw.length / 2);
   for (let i = 0; i < values.length; i++) {
@@ -24,14 +24,14 @@ function decode(text) {
   return values;
 }
 
-function numbers(row, name) {
+function decoded(row, name) {
   row.decoded ??= new Map();
-  if (!row.decoded.has(name)) row.decoded.set(name, name in row.numbers ? decode(row.numbers[name]) : null);
+  if (!row.decoded.has(name)) row.decoded.set(name, name in row.values ? decode(row.values[name]) : null);
   return row.decoded.get(name);
 }
 
 function mean(row, name) {
-  const values = (numbers(row, name) || []).filter((value) => Number.isFinite(value));
+  const values = (decoded(row, name) || []).filter((value) => Number.isFinite(value));
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
@@ -44,11 +44,11 @@ function show(value) {
 }
 
 function searched(row) {
-  row.text ??= (row.prompt + SEPARATOR + row.pieces.map((place) => data.texts[place]).join("")).toLowerCase();
+  row.text ??= (row.prompt + SEPARATOR + row.tokens.map((place) => data.texts[place]).join("")).toLowerCase();
   return row.text;
 }
 
-/* Choices. */
+/* Selection lists. */
 function fill(select, options) {
   select.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
   select.closest("label").hidden = options.length < 2;
@@ -61,16 +61,16 @@ function values(key) {
 }
 
 const SORTS = {
-  order: ["as given", (row) => row.place, 1],
-  best: ["best score", (row) => row.score, -1],
-  worst: ["worst score", (row) => row.score, 1],
+  order: ["original order", (row) => row.place, 1],
+  best: ["highest score", (row) => row.score, -1],
+  worst: ["lowest score", (row) => row.score, 1],
   reward: ["highest reward", (row) => row.reward, -1],
-  longest: ["longest", (row) => row.pieces.length, -1],
-  shortest: ["shortest", (row) => row.pieces.length, 1],
+  longest: ["longest", (row) => row.tokens.length, -1],
+  shortest: ["shortest", (row) => row.tokens.length, 1],
   keep: ["dropped first", (row) => Number(row.kept), 1],
-  group: ["same prompt together", (row) => row.step * 1e9 + row.group, 1],
-  most: ["largest mean of the colour", (row) => mean(row, $("kind").value), -1],
-  least: ["smallest mean of the colour", (row) => mean(row, $("kind").value), 1],
+  group: ["by prompt", (row) => row.step * 1e9 + row.group, 1],
+  most: ["highest mean of the colour value", (row) => mean(row, $("quantity").value), -1],
+  least: ["lowest mean of the colour value", (row) => mean(row, $("quantity").value), 1],
 };
 
 function chosen() {
@@ -86,7 +86,7 @@ function chosen() {
     .map(([, row]) => row);
 }
 
-/* Trajectories: a card each; tokens are drawn while a card is near the window. */
+/* Trajectories: one card each; tokens are rendered only while the card is near the viewport. */
 const rowOf = new WeakMap();
 const near = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -102,25 +102,25 @@ function card(row) {
   const article = element("article", undefined, row.kept ? "kept" : "dropped");
   const header = element("header");
   header.append(element("b", row.kept ? "kept" : "dropped"));
-  const size = `${row.pieces.length} tokens${row.finished ? "" : ", cut"}`;
-  const judged = row.reason || `${data.judge}'s mean log-prob ${show(row.score)}`;
-  const facts = [judged, row.reward === null ? "" : `reward ${show(row.reward)}`, size, `teacher ${row.teacher}`];
+  const size = `${row.tokens.length} tokens${row.finished ? "" : ", truncated"}`;
+  const reason = row.reason || `${data.scored_by}'s mean log-prob ${show(row.score)}`;
+  const facts = [reason, row.reward === null ? "" : `reward ${show(row.reward)}`, size, `teacher ${row.teacher}`];
   facts.push(row.task && row.task !== row.teacher ? `task ${row.task}` : "", `step ${row.step}`, `group ${row.group}`);
   header.append(...facts.filter(Boolean).map((fact) => element("span", fact)));
   const tokens = element("div", undefined, "tokens");
   rowOf.set(tokens, row);
-  tokens.style.minHeight = `${1.75 * Math.ceil(row.pieces.length / 80)}em`;
+  tokens.style.minHeight = `${1.75 * Math.ceil(row.tokens.length / 80)}em`;
   article.append(header, element("div", row.prompt, "prompt"), tokens);
   near.observe(tokens);
   return article;
 }
 
 function draw(tokens) {
-  const row = rowOf.get(tokens), kind = kinds.get($("kind").value), values = numbers(row, kind.name);
-  tokens.replaceChildren(...row.pieces.map((place, index) => {
+  const row = rowOf.get(tokens), quantity = quantities.get($("quantity").value), values = decoded(row, quantity.name);
+  tokens.replaceChildren(...row.tokens.map((place, index) => {
     const text = data.texts[place];
     const token = element("i", text === "" ? "·" : text.replaceAll("\n", "⏎\n"), text === "" ? "whole" : "");
-    const away = values ? (values[index] - kind.centre) / kind.extent : NaN;
+    const away = values ? (values[index] - quantity.centre) / quantity.range : NaN;
     if (away) {
       token.classList.add(away > 0 ? "more" : "less");
       token.style.setProperty("--a", Math.min(1, Math.abs(away)).toFixed(3));
@@ -130,33 +130,34 @@ function draw(tokens) {
   tokens.style.minHeight = "";
 }
 
-/* The legend, and what a token says. */
+/* Legend and tooltip. */
 function legend() {
-  const kind = kinds.get($("kind").value), values = data.rows.map((row) => numbers(row, kind.name)).filter(Boolean);
+  const quantity = quantities.get($("quantity").value), { centre, range } = quantity;
+  const values = data.rows.map((row) => decoded(row, quantity.name)).filter(Boolean);
   const any = (test) => values.some((of) => of.some(test));
-  const less = any((value) => value < kind.centre), more = any((value) => value > kind.centre);
-  const [low, high] = [less ? kind.centre - kind.extent : kind.centre, more ? kind.centre + kind.extent : kind.centre];
+  const less = any((value) => value < centre), more = any((value) => value > centre);
+  const [low, high] = [less ? centre - range : centre, more ? centre + range : centre];
   const colour = (name) => `rgb(var(--${name}) / var(--full))`;
   const stops = [less ? colour("less") : "", "transparent", more ? colour("more") : ""].filter(Boolean);
   $("ramp").style.background = `linear-gradient(90deg, ${stops.length > 1 ? stops.join(", ") : "transparent, transparent"})`;
   $("low").textContent = (less ? "≤ " : "") + show(low);
   $("high").textContent = (more ? "≥ " : "") + show(high);
-  $("meaning").textContent = `${kind.label}: ${kind.meaning}; no colour at ${show(kind.centre)}`;
+  $("meaning").textContent = `${quantity.label}: ${quantity.meaning}; no colour at ${show(centre)}`;
 }
 
 let pinned = null;
-function tell(token) {
+function showTip(token) {
   const tokens = token.parentElement, row = rowOf.get(tokens), tip = $("tip");
   const index = [...tokens.children].indexOf(token), table = element("table");
-  for (const [name, kind] of kinds) {
-    const values = numbers(row, name), line = element("tr", undefined, name === $("kind").value ? "now" : "");
+  for (const [name, quantity] of quantities) {
+    const values = decoded(row, name), line = element("tr", undefined, name === $("quantity").value ? "now" : "");
     const given = values && !(Number.isNaN(values[index]) && !row.kept);
-    line.append(element("td", kind.label), element("td", given ? show(values[index]) : row.kept ? "–" : "dropped"));
+    line.append(element("td", quantity.label), element("td", given ? show(values[index]) : row.kept ? "–" : "dropped"));
     table.append(line);
   }
   const title = element("p");
-  title.append(element("code", JSON.stringify(data.texts[row.pieces[index]]).slice(1, -1) || "part of a character"));
-  tip.replaceChildren(title, element("p", `token ${index + 1} of ${row.pieces.length}`), table);
+  title.append(element("code", JSON.stringify(data.texts[row.tokens[index]]).slice(1, -1) || "part of a character"));
+  tip.replaceChildren(title, element("p", `token ${index + 1} of ${row.tokens.length}`), table);
   tip.hidden = false;
   const box = token.getBoundingClientRect(), below = box.bottom + 10 + tip.offsetHeight < innerHeight;
   tip.style.left = `${Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8))}px`;
@@ -167,14 +168,14 @@ function pin(token) {
   pinned?.classList.remove("mark");
   pinned = token === pinned ? null : token;
   pinned?.classList.add("mark");
-  if (pinned) tell(pinned);
+  if (pinned) showTip(pinned);
   else $("tip").hidden = true;
 }
 
 const tokenAt = (event) => event.target.closest?.(".tokens i") || null;
 document.addEventListener("pointerover", (event) => {
   if (pinned || event.pointerType === "touch") return;
-  if (tokenAt(event)) tell(tokenAt(event));
+  if (tokenAt(event)) showTip(tokenAt(event));
   else $("tip").hidden = true;
 });
 document.addEventListener("click", (event) => (tokenAt(event) || pinned) && pin(tokenAt(event)));
@@ -186,7 +187,7 @@ document.addEventListener("keydown", (event) => {
   pin(next);
 });
 
-/* Everything together. */
+/* Page. */
 function list() {
   pin(null);
   near.disconnect();
@@ -202,14 +203,14 @@ function recolour() {
 }
 
 data.rows.forEach((row, place) => Object.assign(row, { place }));
-fill($("kind"), data.kinds.map((kind) => [kind.name, kind.label]));
+fill($("quantity"), data.quantities.map((quantity) => [quantity.name, quantity.label]));
 const useless = data.rows.some((row) => row.reward !== null) ? [] : ["reward"];
 fill($("sort"), Object.entries(SORTS).filter(([name]) => !useless.includes(name)).map(([name, [text]]) => [name, text]));
 for (const name of ["teacher", "task", "step"]) fill($(name), values(name));
 let waiting = 0;
 $("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(list, 200); });
 for (const name of ["sort", "keep", "teacher", "task", "step"]) $(name).addEventListener("change", list);
-$("kind").addEventListener("change", recolour);
+$("quantity").addEventListener("change", recolour);
 $("tools").addEventListener("submit", (event) => event.preventDefault());
 legend();
 list();

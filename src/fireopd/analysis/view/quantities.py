@@ -1,4 +1,4 @@
-"""The numbers of a token that a page shows and colours by."""
+"""Token-level quantities of a page: values, labels and colour range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,46 +10,48 @@ from fireopd.types import ScoredBatch
 from fireopd.types.signals import OF_STUDENT, PER_TRAJECTORY
 from fireopd.types.targets import Targets
 
+__all__ = ["QUANTITIES", "Quantity", "colour_range", "token_values"]
+
 OUTLIERS = 0.02
-"""Share of the values at either end that have the full colour: a few extreme tokens would leave the rest pale."""
+"""Fraction of the most extreme values outside the colour range, so that a few outliers do not compress it."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A number that each token has."""
+class Quantity:
+    """Token-level quantity."""
 
     label: str
-    """How a person calls it."""
+    """Label."""
     meaning: str
-    """What it says, with its unit."""
+    """Description with unit."""
     centre: float = 0.0
-    """The value without a colour: more is one colour, less another."""
+    """Value at the centre of the colour map."""
 
 
-KINDS = {
-    "weight": Kind("weight", "token weight, 1 on average", 1.0),
-    "advantage": Kind("advantage", "nats; positive raises the token's probability"),
-    "coefficient": Kind("divergence coefficient", "by what the token's divergence is multiplied"),
-    "log_ratio": Kind("log-ratio", "log teacher - log student, nats"),
-    "teacher_logprobs": Kind("teacher log-prob", "of the token under the row's own teacher, nats"),
-    "student_logprobs": Kind("student log-prob", "of the token before the update, nats"),
-    "sampling_logprobs": Kind("sampling log-prob", "of the token when the engine sampled it, nats"),
-    "base_logprobs": Kind("base log-prob", "of the token under the base model, nats"),
-    "teacher_entropy": Kind("teacher entropy", "of the distribution before the token, nats"),
-    "student_entropy": Kind("student entropy", "of the distribution that the token was drawn from, nats"),
-    "importance": Kind("importance", "weight between sampler and student, capped", 1.0),
-    "reverse_kl": Kind("reverse KL", "KL(student || teacher) over the whole vocabulary, nats"),
-    "topk_overlap": Kind("top-k overlap", "share of the student's likeliest tokens among the teacher's"),
-    "student_topk_mass": Kind("top-k mass", "the teacher's probability of the student's likeliest tokens"),
+QUANTITIES = {
+    "weight": Quantity("weight", "token weight, 1 on average", 1.0),
+    "advantage": Quantity("advantage", "nats; positive raises the token's probability"),
+    "coefficient": Quantity("divergence coefficient", "factor of the token's divergence in the loss"),
+    "log_ratio": Quantity("log-ratio", "log teacher - log student, nats"),
+    "teacher_logprobs": Quantity("teacher log-prob", "of the token under the teacher of the row, nats"),
+    "student_logprobs": Quantity("student log-prob", "of the token before the update, nats"),
+    "sampling_logprobs": Quantity("sampling log-prob", "of the token at sampling time in the engine, nats"),
+    "base_logprobs": Quantity("base log-prob", "of the token under the base model, nats"),
+    "teacher_entropy": Quantity("teacher entropy", "of the teacher's distribution for the token, nats"),
+    "student_entropy": Quantity("student entropy", "of the student's distribution for the token, nats"),
+    "importance": Quantity("importance", "importance weight between sampler and student, capped", 1.0),
+    "reverse_kl": Quantity("reverse KL", "KL(student || teacher) over the whole vocabulary, nats"),
+    "topk_overlap": Quantity("top-k overlap", "fraction of the student's top-k tokens that are in the teacher's top-k"),
+    "student_topk_mass": Quantity("top-k mass", "teacher probability of the student's top-k tokens"),
 }
-"""All of them by name, in the order in which they are offered."""
+"""Quantities by name, in the order of the selection list."""
 
 
-def measured(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
-    """Return what is known of every token: float32 [N, L] by name, in the order of `KINDS`.
+def token_values(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
+    """Return float32 [N, L] values by name of the quantity, in the order of `QUANTITIES`.
 
-    What the method gives to tokens is NaN on dropped trajectories, which it gives nothing; what the student says is NaN
-    on trajectories that it has not read.
+    Training targets are NaN on dropped trajectories; signals of the student are NaN on trajectories that the student
+    did not score.
     """
     found = {name: values for name, values in batch.signals.items() if name not in PER_TRAJECTORY}
     for name in found.keys() & OF_STUDENT:
@@ -58,15 +60,17 @@ def measured(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
         found["log_ratio"] = batch.teacher_logprobs - found["student_logprobs"]
     given = {name: values for name, values in targets.tensors.items() if name not in ("keep", "mask")}
     found |= {name: torch.where(targets.mask, values, torch.nan) for name, values in given.items()}
-    return {name: found[name].float().cpu() for name in KINDS if name in found}
+    return {name: found[name].float().cpu() for name in QUANTITIES if name in found}
 
 
-def extent(values: Sequence[Tensor], centre: float) -> float:
-    """Return how far from the centre the full colour is: that of all values but the most extreme; 1 if all are equal.
+def colour_range(values: Sequence[Tensor], centre: float) -> float:
+    """Return the distance from the centre to the ends of the colour map; 1 if all values equal the centre.
+
+    It is the largest distance of any value except the `OUTLIERS` most extreme ones.
 
     Args:
-        values: float32 [T] each; those that are not finite have no part in it.
-        centre: the value without a colour.
+        values: float32 [T] each; non-finite values are ignored.
+        centre: value at the centre of the colour map.
     """
     away = torch.cat([part[part.isfinite()] for part in values]).sub(centre).abs().sort().values
     reach = away[int((1 - OUTLIERS) * (len(away) - 1))].item() if len(away) else 0.0

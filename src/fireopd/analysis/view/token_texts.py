@@ -1,20 +1,22 @@
-"""The text of single tokens, such that together they are the text of all."""
+"""Texts of single tokens whose concatenation is the decoded text."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-UNFINISHED = "\ufffd"
-"""What a decoder writes for bytes that are no whole character yet."""
+__all__ = ["decode_tokens"]
+
+REPLACEMENT = "\ufffd"
+"""Replacement character, which a decoder emits for an incomplete or invalid character."""
 LONGEST_CHARACTER = 4
-"""Bytes of a character in UTF-8, at most: more tokens than that, and the bytes are wrong rather than unfinished."""
+"""Maximum bytes of a character in UTF-8; after more tokens than that, the bytes are invalid rather than incomplete."""
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
-    """Return what each token adds to the text; of a character that several tokens make up, the last one adds it all.
+def decode_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[str]:
+    """Return the text of each token; a character made of several tokens belongs to the last of them.
 
-    A token is decoded after the one before it, because the spaces of many tokenizers depend on that.
+    Tokens are decoded together with the preceding one, since many tokenizers strip leading spaces.
     """
 
     @lru_cache(maxsize=65536)
@@ -25,8 +27,8 @@ def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> list[st
     start = done = 0
     for end in range(1, len(tokens) + 1):
         before, after = text(tuple(tokens[start:done])), text(tuple(tokens[start:end]))
-        waiting = after.endswith(UNFINISHED) and end < len(tokens) and end - done < LONGEST_CHARACTER
-        found.append("" if waiting else after[len(before) :])
-        if not waiting:
+        incomplete = after.endswith(REPLACEMENT) and end < len(tokens) and end - done < LONGEST_CHARACTER
+        found.append("" if incomplete else after[len(before) :])
+        if not incomplete:
             start, done = done, end
     return found

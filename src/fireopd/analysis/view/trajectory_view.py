@@ -1,4 +1,4 @@
-"""What is shown of trajectories: which of a batch, their texts, the verdict on them, their tokens' numbers."""
+"""Trajectories of a scored batch for display: selection, texts, filter decisions and token values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,43 +9,45 @@ from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd import reductions
-from fireopd.analysis.view.quantities import measured
-from fireopd.analysis.view.token_texts import pieces
+from fireopd.analysis.view.quantities import token_values
+from fireopd.analysis.view.token_texts import decode_tokens
 from fireopd.types import ScoredBatch
 from fireopd.types.targets import Targets
 
+__all__ = ["MOST_TOKENS", "View", "select_rows", "split_evenly"]
+
 MOST_TOKENS = 300_000
-"""Response tokens on a page where no number of trajectories is set: some ten megabytes."""
+"""Default maximum of response tokens on a page, about ten megabytes."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A scored batch with what a method makes of it."""
+    """Scored batch with the targets of a method."""
 
     batch: ScoredBatch
-    """N trajectories."""
+    """Scored batch of N trajectories."""
     targets: Targets
-    """What the method makes of them."""
+    """Targets of the method."""
     reasons: Sequence[str]
-    """[N]. By what the filter judged each, in a few words."""
+    """[N] strings: the criterion of the filter for each trajectory."""
 
     @property
     def scores(self) -> Tensor:
-        """float32 [N]. Mean log-probability of each response under its teacher, or the student for want of one."""
-        return reductions.row_mean(self.batch.signals[f"{self.judge}_logprobs"], self.batch.response_mask)
+        """float32 [N]. Mean log-probability of each response under its teacher, else under the student."""
+        return reductions.row_mean(self.batch.signals[f"{self.scored_by}_logprobs"], self.batch.response_mask)
 
     @property
-    def judge(self) -> str:
-        """Whose log-probabilities the scores are: teacher or student."""
+    def scored_by(self) -> str:
+        """Model whose log-probabilities define the scores: teacher or student."""
         return "teacher" if "teacher_logprobs" in self.batch.signals else "student"
 
     def describe(self, rows: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-        """Return what is shown of some rows: strings, numbers, and float32 [T] by name under `numbers`."""
-        numbers, scores = measured(self.batch, self.targets), self.scores.tolist()
-        return [self._describe(row, scores[row], numbers, tokenizer) for row in rows]
+        """Return rows as dictionaries of texts and numbers, with float32 [T] tensors by quantity under `values`."""
+        values, scores = token_values(self.batch, self.targets), self.scores.tolist()
+        return [self._describe(row, scores[row], values, tokenizer) for row in rows]
 
     def _describe(
-        self, row: int, score: float, numbers: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
+        self, row: int, score: float, values: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Any]:
         batch, mask = self.batch, self.batch.response_mask[row].cpu()
         start = int(mask.int().argmax()) if mask.any() else len(mask)
@@ -61,18 +63,18 @@ class View:
             "reward": batch.signals["rewards"][row].item() if "rewards" in batch.signals else None,
             "finished": bool(batch.finished[row]),
             "prompt": tokenizer.decode(tokens[:start].tolist()),
-            "pieces": pieces(tokenizer, tokens[mask].tolist()),
-            "numbers": {name: values[row][mask] for name, values in numbers.items()},
+            "tokens": decode_tokens(tokenizer, tokens[mask].tolist()),
+            "values": {name: own[row][mask] for name, own in values.items()},
         }
 
 
-def spread(view: View, number: int | None = None, most_tokens: int = MOST_TOKENS) -> list[int]:
-    """Return rows evenly spread over the ranks of the scores, the judge's favourites first.
+def select_rows(view: View, number: int | None = None, most_tokens: int = MOST_TOKENS) -> list[int]:
+    """Return row indices evenly spaced in the ranking by score, highest score first.
 
     Args:
-        view: of N trajectories.
-        number: of rows, at most; None for as many as their mean length lets `most_tokens` hold, at least one.
-        most_tokens: response tokens, where no number is given.
+        view: view of N trajectories.
+        number: maximum number of rows; None to derive it from `most_tokens` and the mean length, at least 1.
+        most_tokens: maximum number of response tokens, used without a number.
     """
     order = view.scores.argsort(descending=True, stable=True).tolist()
     if number is None:
@@ -81,8 +83,8 @@ def spread(view: View, number: int | None = None, most_tokens: int = MOST_TOKENS
     return [order[place] for place in places.tolist()]
 
 
-def shares(number: int, sizes: Sequence[int]) -> list[int]:
-    """Return how many of a number fall to each of several views of given sizes: as alike as it goes, and all of it."""
+def split_evenly(number: int, sizes: Sequence[int]) -> list[int]:
+    """Split a number of rows over views of given sizes as evenly as possible."""
     parts = [0] * len(sizes)
     for place, view in enumerate(sorted(range(len(sizes)), key=lambda view: sizes[view])):
         parts[view] = min(sizes[view], (number - sum(parts)) // (len(sizes) - place))
