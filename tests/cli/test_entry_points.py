@@ -33,7 +33,7 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
     assert "student_entropy, teacher_entropy" in lines["EntropyWeighter"]
     assert "More weight where the teacher is confident" in lines["EntropyWeighter"]
     assert "none" in lines["KeepAll"]
-    assert "those of its parts" in lines["AllOf"]
+    assert "signals of its parts" in lines["AllOf"]
     assert "distributions, student_logprobs, teacher_entropy, teacher_logprobs" in lines["EntropyGatedKL"]
     assert "distributions " in lines["GeneralizedJSD"]
     for plugin in load_plugins():
@@ -43,7 +43,7 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("KeepAll", "fireopd.weighters:UniformWeighter", "this plug-in is no subclass of TrajectoryFilter"),
+        ("KeepAll", "fireopd.weighters:UniformWeighter", "this plug-in is not a subclass of TrajectoryFilter"),
         ("KeepEverything", "fireopd.filters:KeepAll", "must have the name of its class, KeepAll"),
         ("Gone", "fireopd.filters:Gone", "cannot be imported"),
         ("Gone", "fireopd.nowhere:Gone", "cannot be imported"),

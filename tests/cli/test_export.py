@@ -71,7 +71,7 @@ def test_a_folder_that_is_there_is_replaced_only_by_force(run, tmp_path, capsys)
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").touch()
-    assert "already there. Give another folder, or --force" in refuse(capsys, checkpoint, out)
+    assert "it already exists. Use another folder, or --force" in refuse(capsys, checkpoint, out)
     assert (out / "mine.txt").exists()
     main(["export", str(checkpoint), str(out), "--force"])
     assert (out / "config.json").exists()

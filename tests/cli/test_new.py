@@ -70,19 +70,19 @@ def test_an_undeclared_read_ends_a_run_with_one_sentence(tmp_path, capfd, monkey
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ("MyWeighter", "not a package and a class. Write it as my_package.MyWeighter"),
+        ("MyWeighter", "not a package and a class. Use the form my_package.MyWeighter"),
         ("a.b.MyWeighter", "not a package and a class"),
         ("my-package.MyWeighter", "not a package and a class"),
         ("my_package.", "not a package and a class"),
         ("class.MyWeighter", "not a package and a class"),
         ("my_package.None", "not a package and a class"),
-        ("my_package.my_weighter", "'my_weighter': not the name of a class. Start it with a capital letter"),
-        ("my_package._Weighter", "'_Weighter': not the name of a class"),
-        ("MyPackage.MyWeighter", "'MyPackage': not the name of a package. Write mypackage"),
-        ("my_package.EntropyWeighter", "'EntropyWeighter': there is such a class already"),
-        ("my_package.HFTeacher", "there is such a class already"),
-        ("my_package.TokenWeighter", "there is such a class already"),
-        ("torch.MyWeighter", "'torch': there is such a package already"),
+        ("my_package.my_weighter", "'my_weighter': not a class name. Start it with a capital letter"),
+        ("my_package._Weighter", "'_Weighter': not a class name"),
+        ("MyPackage.MyWeighter", "'MyPackage': not a package name. Use mypackage"),
+        ("my_package.EntropyWeighter", "'EntropyWeighter': a class with this name already exists"),
+        ("my_package.HFTeacher", "a class with this name already exists"),
+        ("my_package.TokenWeighter", "a class with this name already exists"),
+        ("torch.MyWeighter", "'torch': a package with this name already exists"),
     ],
 )
 def test_bad_names_are_refused_and_nothing_is_written(strategy, message, tmp_path, capsys, monkeypatch):
@@ -97,7 +97,7 @@ def test_bad_names_are_refused_and_nothing_is_written(strategy, message, tmp_pat
 def test_a_folder_that_is_there_is_left_as_it_is(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "file").touch()
-    for folder, message in [("mine", "already there"), ("file/mine", "cannot be written")]:
+    for folder, message in [("mine", "it already exists"), ("file/mine", "cannot be written")]:
         with pytest.raises(SystemExit):
             main(["new", "filter", "my_package.MyFilter", "--into", str(tmp_path / folder)])
         assert f"--into: '{tmp_path}/{folder}': {message}" in capsys.readouterr().err

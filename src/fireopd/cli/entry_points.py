@@ -1,6 +1,6 @@
-"""Finds strategies in installed packages by their entry points; the built-in ones are found the same way.
+"""Discovery of plug-ins by their entry points; built-in classes are registered the same way.
 
-The name of an entry point is the name of its class, so that a configuration can name a strategy by its bare class name.
+The name of an entry point is the name of its class, so that a configuration can use the bare class name.
 """
 
 import inspect
@@ -18,6 +18,8 @@ from fireopd.types.strategy import Strategy
 from fireopd.verifiers import Verifier
 from fireopd.weighters import TokenWeighter
 
+__all__ = ["GROUPS", "Plugin", "load_plugins"]
+
 GROUPS: dict[str, type] = {
     "fireopd.filters": TrajectoryFilter,
     "fireopd.weighters": TokenWeighter,
@@ -27,41 +29,41 @@ GROUPS: dict[str, type] = {
     "fireopd.prompts": PromptSource,
     "fireopd.verifiers": Verifier,
 }
-"""Entry-point groups and the class that everything in them extends."""
+"""Base class of the plug-ins by entry-point group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A strategy that was found."""
+    """Installed plug-in."""
 
     group: str
     """Entry-point group."""
     package: str
-    """Distribution that it comes from."""
+    """Distribution that provides the plug-in."""
     strategy: type
-    """The class."""
+    """Class of the plug-in."""
 
     @property
     def summary(self) -> str:
-        """The first line of the class's docstring."""
+        """First line of the docstring of the class."""
         return (inspect.getdoc(self.strategy) or "").partition("\n")[0]
 
     @property
     def signals(self) -> str:
-        """The signals that it reads, in words."""
+        """Required signals as text; empty for classes that are not strategies."""
         if not issubclass(self.strategy, Strategy):
             return ""
         requires = inspect.getattr_static(self.strategy, "requires")
         declares = requires is not vars(Strategy)["requires"]
-        read = sorted(requires) if isinstance(requires, frozenset) else ["those of its parts"] * declares
+        read = sorted(requires) if isinstance(requires, frozenset) else ["signals of its parts"] * declares
         return ", ".join(["distributions"] * issubclass(self.strategy, DirectObjective) + read) or "none"
 
 
 def load_plugins() -> list[Plugin]:
-    """Import every strategy of every group, so that the configuration can name it.
+    """Import the plug-ins of all groups, so that a configuration can name them.
 
     Raises:
-        UserError: if an entry point names something that does not belong into its group.
+        UserError: if an entry point cannot be imported or has a wrong type or name.
     """
     found = []
     for group, base in GROUPS.items():
@@ -72,13 +74,13 @@ def load_plugins() -> list[Plugin]:
 
 
 def _load(entry: EntryPoint, base: type, package: str) -> type:
-    key, remedy = f"{entry.group}: {entry.name}", f"mend the package {package}, or uninstall it"
+    key, remedy = f"{entry.group}: {entry.name}", f"fix the package {package}, or uninstall it"
     try:
         strategy = entry.load()
     except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(key, entry.value, f"this plug-in cannot be imported: {error}", remedy) from error
     if not (inspect.isclass(strategy) and issubclass(strategy, base)):
-        raise UserError(key, entry.value, f"this plug-in is no subclass of {base.__name__}", remedy)
+        raise UserError(key, entry.value, f"this plug-in is not a subclass of {base.__name__}", remedy)
     if strategy.__name__ != entry.name:
         problem = f"the entry point must have the name of its class, {strategy.__name__}"
         raise UserError(key, entry.value, problem, remedy)

@@ -1,4 +1,4 @@
-"""The program's front door: `fireopd COMMAND ...`. Everything about a command is in the module that bears its name."""
+"""Entry point of the program: `fireopd COMMAND ...`. Each command is a module in `fireopd.cli.commands`."""
 
 import logging
 import os
@@ -12,23 +12,25 @@ from rich.console import Console
 
 from fireopd.errors import UserError
 
+__all__ = ["COMMANDS", "main", "quieten", "usage"]
+
 COMMANDS = {
     "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
-    "check": "see what is wrong with a run, and what memory it takes, without training: fireopd check --config FILE",
-    "replay": "filter and weigh recorded rollouts without any model: fireopd replay FILE --out OUT",
-    "view": "see what a method makes of each token of recorded rollouts: fireopd view FILE ... --out PAGE.html",
-    "compare": "methods side by side, over seeds or on recorded rollouts: fireopd compare --help",
-    "evaluate": "models on benchmarks, side by side: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
-    "export": "write the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
+    "check": "check a configuration and estimate its memory without training: fireopd check --config FILE",
+    "replay": "filter and weight recorded rollouts without any model: fireopd replay FILE --out OUT",
+    "view": "show recorded rollouts with token weights and scores: fireopd view FILE ... --out PAGE.html",
+    "compare": "compare methods over seeds or on recorded rollouts: fireopd compare --help",
+    "evaluate": "evaluate models on benchmarks: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
+    "export": "export the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
     "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
-    "new": "start a strategy of your own, in a package: fireopd new weighter my_package.MyWeighter",
-    "plugins": "list the strategies that are installed",
+    "new": "create a package with a new strategy: fireopd new weighter my_package.MyWeighter",
+    "plugins": "list the installed plug-ins",
 }
-"""Commands and what they do."""
+"""Help text by command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. What a user can mend ends in one sentence and exit code 2."""
+    """Run a command. A `UserError` is printed as a single message, with exit code 2."""
     command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if command in ("-h", "--help"):
         print(usage())
@@ -47,20 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def usage() -> str:
-    """Return the help of the program."""
+    """Return the help text of the program."""
     lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
-    more = "fireopd COMMAND --help says more, fireopd --version which this is."
+    more = "See fireopd COMMAND --help for the options of a command, and fireopd --version for the version."
     return "\n".join(["usage: fireopd COMMAND ...", "", *lines, "", more])
 
 
 def quieten() -> None:
-    """Keep notes that no user can act on, and progress bars that nobody watches, out of the output."""
+    """Suppress warnings that users cannot act on, and progress bars if the output is not a terminal."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-    warnings.filterwarnings("ignore", message="The dirpath has changed")  # a run that goes on has a folder of its own
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")  # TensorBoard's files are there
-    warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist")  # they are reduced
+    warnings.filterwarnings("ignore", message="The dirpath has changed")  # a resumed run has a new folder
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")  # those of TensorBoard
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist")  # already reduced
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -20,6 +20,8 @@ from fireopd.prompts.tokenization import check_lengths, longest_prompt
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
+__all__ = ["BenchmarkRun", "Sampler", "plan_runs", "sample_missing"]
+
 
 @dataclass(frozen=True)
 class Sampler:

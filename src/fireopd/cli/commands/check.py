@@ -16,6 +16,8 @@ from fireopd.training.checks import problems
 from fireopd.training.memory_estimate import Part, available, estimate
 from fireopd.training.run_summary import GIB, summary_rows
 
+__all__ = ["run"]
+
 
 def run(arguments: Sequence[str]) -> None:
     """Check a run and print the result."""

@@ -1,7 +1,7 @@
-"""`fireopd new KIND PACKAGE.CLASS`: write an installable package with a strategy that works, to be made yours.
+"""`fireopd new KIND PACKAGE.CLASS`: create an installable package with a working strategy to start from.
 
-KIND is filter, weighter or objective. The package has the entry point that makes the strategy known by its class name,
-a test that examines its whole contract, and a README with the commands to go on with.
+KIND is filter, weighter or objective. The package contains the strategy, its entry point, a test of its contract, and a
+README with the next commands.
 """
 
 import argparse
@@ -18,8 +18,10 @@ import fireopd
 from fireopd.cli.entry_points import GROUPS, load_plugins
 from fireopd.errors import UserError
 
+__all__ = ["SETTINGS", "checked_names", "run", "write"]
+
 SETTINGS = {"filter": "trajectory_filter", "weighter": "token_weighter", "objective": "objective"}
-"""Kinds of strategies that can be made, and the setting of a model that each goes into."""
+"""Setting of a model by kind of strategy."""
 FILES = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -27,10 +29,10 @@ FILES = {
     "src/$package/$module.py": "$kind/strategy.py",
     "tests/test_$test.py": "$kind/test.py",
 }
-"""What is written, and the template that it is made from."""
+"""Template by file of the package."""
 NEXT = """\
-$folder holds $name, $a_kind that works. To make it yours, edit
-$folder/src/$package/$module.py. Then:
+$folder contains $name, $a_kind that works. Edit
+$folder/src/$package/$module.py, then run:
 
   pip install -e '$folder[test]'
   pytest $folder
@@ -40,7 +42,7 @@ $folder/src/$package/$module.py. Then:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Write a package, and say what to do next."""
+    """Write a package and print the next commands."""
     parser = argparse.ArgumentParser(
         "fireopd new",
         description=__doc__,
@@ -48,15 +50,17 @@ def run(arguments: Sequence[str]) -> None:
         epilog="example: fireopd new weighter my_package.MyWeighter --into ../my-package",
     )
     parser.add_argument("kind", choices=SETTINGS, metavar="KIND", help="filter, weighter or objective")
-    parser.add_argument("strategy", metavar="PACKAGE.CLASS", help="as in my_package.MyWeighter; both are yours to name")
     parser.add_argument(
-        "--into", type=Path, metavar="FOLDER", help="the folder to write: the package's name, with dashes"
+        "strategy", metavar="PACKAGE.CLASS", help="package and class, for example my_package.MyWeighter"
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="FOLDER", help="folder to write; default: the package name with dashes"
     )
     options = parser.parse_args(list(arguments))
     package, name = checked_names(options.strategy)
     folder = options.into or Path(package.replace("_", "-"))
     if folder.exists():
-        raise UserError("--into", str(folder), "already there", "give a folder that is not")
+        raise UserError("--into", str(folder), "it already exists", "use a new folder")
     words = {
         "kind": options.kind,
         "a_kind": f"{'an' if options.kind == 'objective' else 'a'} {options.kind}",
@@ -71,7 +75,7 @@ def run(arguments: Sequence[str]) -> None:
     try:
         write(folder, words)
     except OSError as error:
-        raise UserError("--into", str(folder), f"cannot be written: {error}", "give another folder") from error
+        raise UserError("--into", str(folder), f"cannot be written: {error}", "use another folder") from error
     print(Template(NEXT).substitute(words), end="")
 
 
@@ -79,30 +83,34 @@ def checked_names(strategy: str) -> tuple[str, str]:
     """Return package and class of `package.Class`.
 
     Raises:
-        UserError: if one of them cannot be written in Python, or is taken.
+        UserError: if a name is invalid or already in use.
     """
     package, dot, name = strategy.rpartition(".")
     for word in (package, name):
         if not dot or not word.isidentifier() or not word.isascii() or keyword.iskeyword(word):
-            raise UserError("PACKAGE.CLASS", strategy, "not a package and a class", "write it as my_package.MyWeighter")
+            raise UserError(
+                "PACKAGE.CLASS", strategy, "not a package and a class", "use the form my_package.MyWeighter"
+            )
     if not name[0].isupper():
-        raise UserError("PACKAGE.CLASS", name, "not the name of a class", "start it with a capital letter")
+        raise UserError("PACKAGE.CLASS", name, "not a class name", "start it with a capital letter")
     if package != package.lower():
-        raise UserError("PACKAGE.CLASS", package, "not the name of a package", f"write {package.lower()}")
+        raise UserError("PACKAGE.CLASS", package, "not a package name", f"use {package.lower()}")
     taken = {plugin.strategy.__name__ for plugin in load_plugins()} | {base.__name__ for base in GROUPS.values()}
     if name in taken | set(fireopd.__all__) | {"Tensor"}:
-        raise UserError("PACKAGE.CLASS", name, "there is such a class already (fireopd plugins)", "choose another name")
+        raise UserError(
+            "PACKAGE.CLASS", name, "a class with this name already exists (fireopd plugins)", "choose another name"
+        )
     if importlib.util.find_spec(package) is not None:
-        raise UserError("PACKAGE.CLASS", package, "there is such a package already", "choose another name")
+        raise UserError("PACKAGE.CLASS", package, "a package with this name already exists", "choose another name")
     return package, name
 
 
 def write(folder: Path, words: dict[str, str]) -> None:
-    """Write the package; the folder is complete, or not there.
+    """Write the package atomically.
 
     Args:
-        folder: is made.
-        words: what stands in the templates, and in the names of files, for each `$word`.
+        folder: folder to create.
+        words: value of each `$placeholder` in templates and file names.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     templates = files("fireopd.cli") / "templates"

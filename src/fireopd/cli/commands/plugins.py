@@ -1,4 +1,4 @@
-"""`fireopd plugins`: what is installed, from which package, which signals it reads, and what it does."""
+"""`fireopd plugins`: list the installed plug-ins with package, required signals and summary."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,14 @@ from rich.table import Table
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.parser import Parser
 
+__all__ = ["run"]
+
 
 def run(arguments: Sequence[str]) -> None:
-    """Print the table of strategies."""
+    """Print the table of plug-ins."""
     Parser(prog="fireopd plugins", description=__doc__).parse_args(list(arguments))
     table = Table(show_lines=False)
-    for column in ("group", "strategy", "package", "signals", "summary"):
+    for column in ("group", "class", "package", "signals", "summary"):
         table.add_column(column, overflow="fold")
     last = ""
     for plugin in load_plugins():
