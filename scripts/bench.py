@@ -1,8 +1,8 @@
-"""How fast fireopd is beside others, and how its cost grows: `python scripts/bench.py --out bench.json`.
+"""Speed and memory of fireopd compared with other trainers: `python scripts/bench.py --out bench.json`.
 
-Two sides of a ratio take turns in one process, step by step, so that what else the machine does touches both; peaks of
-memory are those of fresh processes. An accelerator is used if there is one; nothing is downloaded. Ratios to TRL need
-`pip install -e '.[bench]'`. Every single measurement goes into the file, which is written after each benchmark.
+The two sides of a ratio alternate step by step in one process, so that other load on the machine affects both. Peak
+memory is measured in new processes. An accelerator is used if available; nothing is downloaded. Ratios to TRL require
+`pip install -e '.[bench]'`. The output file contains every measurement and is written after each benchmark.
 """
 
 import argparse
@@ -19,7 +19,16 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks import decodings, machines, memories, mixes, own_runs, plugin_costs, scalings, steps
+from benchmarks import (
+    decoding,
+    embedded_job,
+    length_mix,
+    machine,
+    peak_memory,
+    plugin_cost,
+    scaling_laws,
+    training_steps,
+)
 from benchmarks.ratios import LeftOut, Ratio
 from benchmarks.settings import Settings
 from benchmarks.tables import terminal_table
@@ -28,43 +37,43 @@ from fireopd.cli.main import quieten
 from fireopd.errors import UserError
 
 Benchmark = Callable[[Settings, Path], Iterator[Ratio | LeftOut]]
-"""Yields ratios; the folder is a temporary one of its own."""
+"""Function that yields ratios, given the settings and a temporary folder."""
 
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
-    "trl": ("whole steps, in turns with TRL's", steps.against_trl),
-    "naive": ("whole steps, in turns with a naive loop's", steps.against_naive),
-    "dropping": ("updates with rows dropped", mixes.dropping),
-    "teachers": ("scoring by one teacher and by four", mixes.teachers),
-    "padding": ("tokens computed and real ones", mixes.padding),
-    "plugins": ("filter, weighter and objective on a large batch", plugin_costs.plugins),
-    "decoding": ("HFEngine in turns with model.generate", decodings.decoding),
-    "speed": ("score and backward, three ways", memories.speed),
-    "memory": ("peaks of score and backward, a process each", memories.memory),
+    "trl": ("whole steps, interleaved with TRL", training_steps.against_trl),
+    "naive": ("whole steps, interleaved with a naive loop", training_steps.against_naive),
+    "dropping": ("updates with dropped rows", length_mix.dropping),
+    "teachers": ("scoring by one teacher and by four", length_mix.teachers),
+    "padding": ("computed tokens and tokens without padding", length_mix.padding),
+    "plugins": ("filter, weighter and objective on a large batch", plugin_cost.plugins),
+    "decoding": ("HFEngine, interleaved with model.generate", decoding.decoding),
+    "speed": ("scoring and backward, three implementations", peak_memory.speed),
+    "memory": ("peak memory of scoring and backward", peak_memory.memory),
 }
-"""What each is about, and what measures it, by name."""
+"""Description and function of each benchmark of ratios, by name."""
 OTHERS: dict[str, tuple[str, Callable[[Settings, Path], Iterator[tuple[str, dict[str, Any]]]]]] = {
-    "own_run": ("time and memory of our embedded job", own_runs.own_run),
-    "scaling": ("laws of scaling", scalings.laws),
+    "own_run": ("time and memory of the embedded job", embedded_job.own_run),
+    "scaling": ("scaling laws", scaling_laws.laws),
 }
-"""What yields other results than ratios, by name, in sections of that name."""
+"""Description and function of the other benchmarks; the name is the section of the results."""
 NAMES = (*BENCHMARKS, *OTHERS)
-"""All that can be asked for."""
+"""Names of all benchmarks."""
 QUIETENED = ("lightning.pytorch", "lightning.fabric")
-"""Libraries that would say of every run what nobody can act on."""
+"""Loggers whose messages about each run are suppressed."""
 
 
 def main() -> None:
-    """Measure, write, print a table. What a user can mend is one line and exit code 2."""
+    """Run the benchmarks, write the results and print a table; exit with code 2 for invalid options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--only", nargs="+", metavar="NAME", default=NAMES, help=f"some of: {', '.join(NAMES)}")
     parser.add_argument("--pairs", type=int, help="interleaved measurements of each side (default: 5)")
-    parser.add_argument("--threads", type=int, help="threads of torch, for all sides (default: 1)")
-    parser.add_argument("--memory-tokens", type=int, help="tokens that peaks of memory are for (default: 8192)")
+    parser.add_argument("--threads", type=int, help="torch threads, for all sides (default: 1)")
+    parser.add_argument("--memory-tokens", type=int, help="tokens for the measurement of peak memory (default: 8192)")
     parser.add_argument(
-        "--smollm2", type=Path, help="folder made by scripts/prepare_smollm2.py, to decode that model too"
+        "--smollm2", type=Path, help="folder written by scripts/prepare_smollm2.py, to also measure that model"
     )
-    parser.add_argument("--quick", action="store_true", help="the smallest sizes: a test, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes, for tests only")
     options = parser.parse_args()
     try:
         measure(options)
@@ -73,16 +82,16 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Run the benchmarks that were asked for."""
+    """Run the selected benchmarks and write the results after each."""
     settings = settings_of(options)
     torch.set_num_threads(settings.threads)
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # of the processes that are started
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)  # for subprocesses
     quieten()
     for library in QUIETENED:
         logging.getLogger(library).setLevel(logging.WARNING)
     disable_progress_bar()
     console = Console()
-    results: dict[str, Any] = {"machine": machines.describe(), "settings": settings.to_json()}
+    results: dict[str, Any] = {"machine": machine.describe(), "settings": settings.to_json()}
     results |= {"ratios": {}, "left_out": {}, **{name: {} for name in OTHERS}}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress, TemporaryDirectory() as folder:
@@ -99,7 +108,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def parts(name: str, settings: Settings, folder: Path) -> Iterator[dict[str, dict[str, Any]]]:
-    """Yield the results of one benchmark as they come, by the section that they belong to."""
+    """Yield the results of one benchmark, by section, as soon as they are available."""
     folder.mkdir(parents=True)
     if name in OTHERS:
         for key, found in OTHERS[name][1](settings, folder):
@@ -113,19 +122,19 @@ def parts(name: str, settings: Settings, folder: Path) -> Iterator[dict[str, dic
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """Return the settings that the options ask for.
+    """Return the settings for the options.
 
     Raises:
-        UserError: if a name is unknown, a number is out of range, or there is no such model or folder.
+        UserError: if a name is unknown, a number is out of range, or a model or folder does not exist.
     """
     for name in options.only:
         if name not in NAMES:
-            raise UserError("--only", name, "no such benchmark", f"the benchmarks are {', '.join(NAMES)}")
+            raise UserError("--only", name, "unknown benchmark", f"the benchmarks are {', '.join(NAMES)}")
     if options.smollm2 and not (options.smollm2 / "model" / "config.json").is_file():
-        remedy = "make it with python scripts/prepare_smollm2.py OUT"
-        raise UserError("--smollm2", str(options.smollm2), "holds no model", remedy)
+        remedy = "write it with python scripts/prepare_smollm2.py OUT"
+        raise UserError("--smollm2", str(options.smollm2), "contains no model", remedy)
     if not options.out.absolute().parent.is_dir():
-        raise UserError("--out", str(options.out), "no such folder", "make the folder first")
+        raise UserError("--out", str(options.out), "the folder does not exist", "create it first")
     given = {name: getattr(options, name) for name in ("pairs", "threads", "memory_tokens", "smollm2")}
     given = {name: value for name, value in given.items() if value is not None}
     for name in ("pairs", "threads", "memory_tokens"):

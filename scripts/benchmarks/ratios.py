@@ -1,4 +1,4 @@
-"""Ratios of two quantities that were measured in turns, with everything that was measured."""
+"""Ratios of two quantities from interleaved measurements."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 Measured = TypeVar("Measured")
-"""What one measurement gives."""
+"""Type of a measurement."""
 
 
 @dataclass(frozen=True)
@@ -14,40 +14,40 @@ class Side:
     """One of the two quantities of a ratio."""
 
     what: str
-    """What was measured, in words."""
+    """Description of the quantity."""
     unit: str
-    """For example s, bytes or tokens."""
+    """Unit, for example s, bytes or tokens."""
     values: tuple[float, ...]
-    """Every measurement, in order."""
+    """All measurements, in order."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A quantity over another. Measurements of a pair were taken one right after the other."""
+    """Ratio of two quantities. The measurements of a pair were made directly after each other."""
 
     name: str
-    """For example `trl_over_fireopd`."""
+    """Name, for example `trl_over_fireopd`."""
     numerator: Side
-    """Above the line."""
+    """Numerator."""
     denominator: Side
-    """Below the line, as many measurements."""
+    """Denominator, with the same number of measurements."""
     notes: str = ""
-    """What a reader has to know to believe it."""
+    """Conditions of the measurement."""
     details: dict[str, Any] = field(default_factory=dict)
-    """More that was measured on the way."""
+    """Further measurements."""
 
     @property
     def values(self) -> list[float]:
-        """The ratio of each pair."""
+        """Ratio of each pair."""
         return [a / b for a, b in zip(self.numerator.values, self.denominator.values, strict=True)]
 
     @property
     def median(self) -> float:
-        """The median of the pairs' ratios."""
+        """Median of the ratios of the pairs."""
         return statistics.median(self.values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the ratio for the file of results."""
+        """Return the ratio for the results file."""
         sides = {
             name: {"what": side.what, "unit": side.unit, **spread(side.values), "each": list(side.values)}
             for name, side in (("numerator", self.numerator), ("denominator", self.denominator))
@@ -58,12 +58,12 @@ class Ratio:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A ratio that could not be measured."""
+    """A ratio that was not measured."""
 
     name: str
-    """Of the ratio."""
+    """Name of the ratio."""
     reason: str
-    """Why, and what to do."""
+    """Reason, with the remedy."""
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -72,10 +72,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": middle, "min": min(values), "max": max(values), "quartile_1": low, "quartile_3": high}
 
 
-def in_turns(pairs: int, sides: Sequence[Callable[[], Measured]]) -> list[tuple[Measured, ...]]:
-    """Return what some measurements gave, each `pairs` times, taking turns, so that what else a machine does hits all.
+def interleave(pairs: int, sides: Sequence[Callable[[], Measured]]) -> list[tuple[Measured, ...]]:
+    """Return `pairs` measurements of each side, interleaved so that other load on the machine affects all sides.
 
-    Each starts every other round, as the one that comes first may find colder caches.
+    The order is reversed in every other round, since the first measurement may find colder caches.
     """
     measured: list[list[Measured]] = [[] for _ in sides]
     for turn in range(pairs):

@@ -1,4 +1,4 @@
-"""What the benchmarks are run with: sizes, and how often."""
+"""Settings of the benchmarks."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,46 +9,46 @@ import torch
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of the workloads. The defaults are those of the published figures; `quick()` are those of a test."""
+    """Sizes of the workloads. The defaults are those of the published results; `quick()` returns those of a test."""
 
     pairs: int = 5
     """Interleaved measurements of each side of a ratio."""
     warm_up: int = 2
-    """Steps before the first that counts, of each side."""
+    """Unmeasured steps at the start, of each side."""
     threads: int = 1
-    """Threads of torch, the same for all sides."""
+    """Torch threads, the same for all sides."""
     rows: int = 64
-    """Rows of a step of the embedded job, as in configs/multi_teacher.yaml."""
+    """Rows per step of the embedded job, as in configs/multi_teacher.yaml."""
     response_length: int = 64
-    """Longest response of the embedded job, tokens, as in configs/multi_teacher.yaml."""
+    """Maximum response length of the embedded job, tokens, as in configs/multi_teacher.yaml."""
     mix_rows: int = 256
-    """Rows of a step on a long-tailed length mix."""
+    """Rows per step on a long-tailed mix of lengths."""
     mix_median: int = 48
-    """Median length of its responses, tokens; the longest are 16 times as long."""
+    """Median response length of the mix, tokens; the maximum is 16 times as long."""
     width: int = 128
-    """Hidden size of the random models that read the mix; they have four layers, as the embedded ones."""
+    """Hidden size of the random models on the mix; like the embedded models, they have four layers."""
     vocabulary: int = 151_936
-    """Output layer of the model whose memory is measured: that of Qwen3."""
+    """Vocabulary size of the model for the measurement of memory: that of Qwen3."""
     vocabulary_width: int = 320
-    """Hidden size of that model, 53 million parameters."""
+    """Hidden size of that model, which has 53 million parameters."""
     memory_tokens: int = 8192
-    """Tokens that are scored and learnt from at once where peak memory is measured."""
+    """Tokens of the forward and backward pass for the measurement of peak memory."""
     time_tokens: int = 1024
-    """The same where time is measured against the plain way."""
+    """Tokens of the forward and backward pass for the comparison of times with the plain implementation."""
     plugin_rows: int = 1024
-    """Rows of the batch that strategies are timed on."""
+    """Rows of the batch for the measurement of strategies."""
     plugin_length: int = 2048
-    """Tokens of each of its rows."""
+    """Tokens per row of that batch."""
     decoding_rows: tuple[int, ...] = (64, 256)
-    """Rows of a rollout of the embedded student."""
+    """Rows per rollout of the embedded student."""
     smollm2: Path | None = None
-    """A folder made by scripts/prepare_smollm2.py, whose model is decoded too."""
+    """Folder written by scripts/prepare_smollm2.py; None to skip SmolLM2."""
     smollm2_rows: int = 32
-    """Rows of a rollout of that model."""
+    """Rows per rollout of SmolLM2."""
     smollm2_length: int = 96
-    """Longest response of that model, tokens."""
+    """Maximum response length of SmolLM2, tokens."""
     scaling_points: int = 5
-    """Sizes of each law of scaling."""
+    """Number of sizes of each scaling law."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -58,21 +58,21 @@ class Settings:
 
     @classmethod
     def quick(cls, **changes: Any) -> "Settings":
-        """Return the smallest settings that still measure everything, for a test: their figures mean nothing."""
+        """Return the smallest settings that run all benchmarks, for tests; the results are meaningless."""
         sizes = {"pairs": 2, "warm_up": 1, "rows": 8, "response_length": 16, "mix_rows": 16, "mix_median": 8}
         sizes |= {"width": 32, "vocabulary": 4096, "vocabulary_width": 32, "memory_tokens": 2048, "time_tokens": 256}
         sizes |= {"plugin_rows": 32, "plugin_length": 64, "smollm2_rows": 4, "smollm2_length": 8, "scaling_points": 3}
         return cls(**({**sizes, "decoding_rows": (8,)} | changes))
 
     def prompts(self, rows: int) -> int:
-        """Return how many prompts a run of so many rows a step needs: for one step more than is measured."""
+        """Return the number of prompts of a run with this number of rows per step: for one extra step."""
         return rows * (self.warm_up + self.pairs + 1)
 
     @property
     def device(self) -> torch.device:
-        """The accelerator if there is one, else the CPU."""
+        """Accelerator if available, else the CPU."""
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def to_json(self) -> dict[str, Any]:
-        """Return them for the file of results."""
+        """Return the settings for the results file."""
         return {**asdict(self), "smollm2": self.smollm2 and self.smollm2.name, "device": self.device.type}

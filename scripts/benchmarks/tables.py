@@ -1,27 +1,27 @@
-"""Tables of the results: for the terminal, and for a Markdown page."""
+"""Tables of the results, for the terminal and in Markdown."""
 
 from typing import Any
 
 from rich.table import Table
 
-COLUMNS = ("ratio", "median", "lowest to highest", "pairs", "of processor time", "above the line", "below the line")
-"""Of both tables."""
+COLUMNS = ("ratio", "median", "lowest to highest", "pairs", "CPU time ratio", "numerator", "denominator")
+"""Columns of both tables."""
 
 
 def terminal_table(results: dict[str, Any]) -> Table:
-    """Return the ratios with the medians of their sides, and why others are left out."""
-    table = Table(title="medians of pairs that were measured in turns")
+    """Return the ratios with the medians of their sides, and the reasons for skipped ones."""
+    table = Table(title="medians of interleaved pairs")
     for column in COLUMNS:
         table.add_column(column, no_wrap=column == "ratio")
     for name, ratio in results["ratios"].items():
         table.add_row(name, *numbers(ratio), *(quantity(ratio[side]) for side in ("numerator", "denominator")))
     for name, reason in results["left_out"].items():
-        table.add_row(name, "left out", reason)
+        table.add_row(name, "skipped", reason)
     return table
 
 
 def markdown_table(results: dict[str, Any]) -> str:
-    """Return the ratios with what was measured, and the machine below them."""
+    """Return the ratios with their sides, followed by the machine."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for name, ratio in results["ratios"].items():
         sides = (f"{ratio[side]['what']} ({quantity(ratio[side])})" for side in ("numerator", "denominator"))
@@ -30,7 +30,7 @@ def markdown_table(results: dict[str, Any]) -> str:
 
 
 def numbers(ratio: dict[str, Any]) -> tuple[str, ...]:
-    """Return median, extremes, number of pairs and, where it is known, the median of processor seconds as cells."""
+    """Return median, extremes, number of pairs and, if known, the median ratio of CPU seconds as cells."""
     processor = ratio.get("details", {}).get("of_processor_seconds")
     extremes = f"{ratio['min']:.3g} to {ratio['max']:.3g}"
     return (
@@ -42,7 +42,7 @@ def numbers(ratio: dict[str, Any]) -> tuple[str, ...]:
 
 
 def quantity(side: dict[str, Any]) -> str:
-    """Return the median of a side with its unit: bytes as GB, short times as ms."""
+    """Return the median of a side with its unit; bytes as GB, times below 1 s as ms."""
     value, unit = side["median"], side["unit"]
     if unit == "bytes":
         return f"{value / 1e9:.2f} GB"
@@ -52,7 +52,7 @@ def quantity(side: dict[str, Any]) -> str:
 
 
 def machine_line(results: dict[str, Any]) -> str:
-    """Return a sentence about the machine."""
+    """Return one line about the machine."""
     machine, settings = results["machine"], results["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     place = machine["accelerator"] or machine["processor"]

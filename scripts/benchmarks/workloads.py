@@ -1,4 +1,4 @@
-"""What is worked on: a long-tailed mix of lengths, random models of a given size, prompts for any teachers."""
+"""Workloads: long-tailed response lengths, random models, and prompts."""
 
 import json
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from fireopd.models.loading import load_tokenizer
 from fireopd.types import Prompt, Response
 
 LAYERS = 4
-"""Of a random model, as many as the embedded ones have."""
+"""Layers of a random model, as in the embedded models."""
 TAIL = 16
-"""By how much the longest response is longer than the median one."""
+"""Ratio of the maximum to the median response length."""
 PROMPT = "12+34="
-"""What the prompts of recorded rollouts ask."""
+"""Prompt of recorded rollouts."""
 
 
 def long_tailed(rows: int, median: int, seed: int) -> list[int]:
-    """Return the lengths of some responses: log-normal with sigma 1, at most 16 times the median, at least 2."""
+    """Return response lengths: log-normal with sigma 1, at least 2, at most 16 times the median."""
     generator = torch.Generator().manual_seed(seed)
     drawn = (median * torch.randn(rows, generator=generator).exp()).round()
     return drawn.clamp(2, TAIL * median).int().tolist()
@@ -33,11 +33,11 @@ def random_model(
     """Write a Qwen3 with random weights and the tokenizer of the embedded models, and return its path.
 
     Args:
-        folder: to write into.
+        folder: output folder.
         width: hidden size.
-        vocabulary: outputs of its head; none for that of the embedded models.
-        layers: decoder layers.
-        seed: of the weights.
+        vocabulary: vocabulary size; None for that of the embedded models.
+        layers: number of decoder layers.
+        seed: seed of the weights.
     """
     tokenizer = load_tokenizer("tiny/student", "student")
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def random_model(
 
 
 def write_prompts(path: Path, teachers: Sequence[str], rows: int) -> str:
-    """Write a JSONL file of equal prompts, the teachers taking turns, and return its path."""
+    """Write a JSONL file of equal prompts with alternating teachers, and return its path."""
     lines = [json.dumps({"prompt": PROMPT, "teacher": teachers[row % len(teachers)]}) for row in range(rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(path)
@@ -71,18 +71,18 @@ def write_prompts(path: Path, teachers: Sequence[str], rows: int) -> str:
 
 @dataclass
 class RecordedEngine(HFEngine):
-    """Answers at once with random tokens of long-tailed lengths, the same for every engine of the same settings.
+    """Returns random tokens of long-tailed lengths, the same for all engines with the same settings.
 
-    What comes after a rollout can so be measured on lengths that no small model would write.
+    Used to measure scoring and updates on lengths that small models do not generate.
     """
 
     median: int = 48
-    """Median length of a response, tokens; the longest is `max_response_length`."""
+    """Median response length, tokens; the maximum is `max_response_length`."""
     rollouts: int = 0
-    """Rollouts that were asked for."""
+    """Number of rollouts so far."""
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
-        """Return responses without any special token."""
+        """Return responses without special tokens."""
         assert self.model is not None, "setup() comes first"
         self.rollouts += 1
         generator = torch.Generator().manual_seed(self.rollouts)

@@ -13,17 +13,17 @@ from lightning.pytorch.callbacks import Callback
 import bench
 import plot_bench
 from benchmarks import (
-    jobs,
-    memories,
-    mixes,
-    naive_loops,
-    own_runs,
+    embedded_job,
+    fireopd_runs,
+    interleaving,
+    length_mix,
+    naive_loop,
+    peak_memory,
     ratios,
-    scalings,
-    scorings,
-    steps,
-    trl_trainers,
-    turns,
+    scaling_laws,
+    scoring_variants,
+    training_steps,
+    trl_trainer,
     workloads,
 )
 from benchmarks.settings import Settings
@@ -57,9 +57,9 @@ def our_gradient(tmp_path, *settings):
     """The batch and the gradient of one step of a real run: with SGD of rate 1 it is what the parameters lose."""
     sizes = Settings.quick(response_length=32, rows=12)
     learnt = Learnt()
-    cli = jobs.run(
+    cli = fireopd_runs.run(
         [
-            *jobs.embedded(sizes, *settings, "--trainer.limit_train_batches", "1"),
+            *fireopd_runs.embedded_arguments(sizes, *settings, "--trainer.limit_train_batches", "1"),
             *("--model.optimizer", "{class_path: torch.optim.SGD, init_args: {lr: 1.0}}", "--model.scheduler", "null"),
             *("--model.gradient_clip", "null", "--model.importance_cap", "null"),
             *("--trainer.default_root_dir", str(tmp_path)),
@@ -90,7 +90,7 @@ def test_the_naive_loop_learns_what_we_learn(tmp_path, recipe, settings):
     scale = max(value.abs().max() for value in gradient.values())
     for micro_batch in (1, 5):
         student.zero_grad()
-        loop = naive_loops.NaiveLoop(student, models, naive_loops.Recipe(**recipe, micro_batch=micro_batch), [1])
+        loop = naive_loop.NaiveLoop(student, models, naive_loop.Recipe(**recipe, micro_batch=micro_batch), [1])
         loop.backward(batch.tokens, batch.attention_mask, batch.response_mask, batch.teachers)
         for name, parameter in student.named_parameters():
             torch.testing.assert_close(parameter.grad / scale, gradient[name] / scale, atol=2e-4, rtol=0)
@@ -98,13 +98,13 @@ def test_the_naive_loop_learns_what_we_learn(tmp_path, recipe, settings):
 
 def test_padding_on_the_left_changes_nothing_for_the_naive_loop(tiny_prompts):
     model = load_causal_lm("tiny/student", "model", "float32")
-    loop = naive_loops.NaiveLoop(model, {}, naive_loops.Recipe(micro_batch=3, response_length=4), [1])
+    loop = naive_loop.NaiveLoop(model, {}, naive_loop.Recipe(micro_batch=3, response_length=4), [1])
     tokens, attention, mask = loop.roll_out(tiny_prompts[:3])
     together, entropies = loop.score(model, tokens, attention)
     for row, prompt in enumerate(tiny_prompts[:3]):
         alone = tokens[row, attention[row]][None]
         assert tuple(alone[0, : len(prompt.tokens)].tolist()) == prompt.tokens
-        logprobs, entropy = naive_loops.read(model, alone, torch.ones_like(alone, dtype=torch.bool))
+        logprobs, entropy = naive_loop.score_rows(model, alone, torch.ones_like(alone, dtype=torch.bool))
         ours = mask[row][attention[row]]
         torch.testing.assert_close(together[row, mask[row]], logprobs[0, ours], atol=1e-4, rtol=0)
         torch.testing.assert_close(entropies[row, mask[row]], entropy[0, ours], atol=1e-4, rtol=0)
@@ -115,11 +115,11 @@ def test_all_ways_of_scoring_have_the_gradient_of_the_plain_one(way):
     if way == "trl_kernel":
         pytest.importorskip("trl")
     sizes = {"width": 32, "vocabulary": 300, "device": torch.device("cpu")}
-    model, tokens = scorings.workload(48, **sizes)
+    model, tokens = scoring_variants.workload(48, **sizes)
     found = {}
     for name in ("plain", way):
         model.zero_grad()
-        loss = scorings.learn(scorings.WAYS[name], model, tokens)
+        loss = scoring_variants.accumulate_gradient(scoring_variants.WAYS[name], model, tokens)
         found[name] = (loss, {key: parameter.grad.clone() for key, parameter in model.named_parameters()})
     torch.testing.assert_close(found["plain"][0], found[way][0])
     torch.testing.assert_close(found["plain"][1], found[way][1], atol=1e-6, rtol=1e-4)
@@ -151,7 +151,7 @@ def test_a_ratio_is_that_of_the_pairs_and_not_of_the_medians():
 
 def test_sides_take_turns_and_begin_in_turns():
     called = []
-    first, second = ratios.in_turns(3, [lambda: called.append("a") or 1.0, lambda: called.append("b") or 2.0])
+    first, second = ratios.interleave(3, [lambda: called.append("a") or 1.0, lambda: called.append("b") or 2.0])
     assert "".join(called) == "abbaab"
     assert (first, second) == ((1.0,) * 3, (2.0,) * 3)
 
@@ -165,10 +165,10 @@ def test_loops_run_only_in_their_own_turns():
                 events.append(f"{name}{number}")
                 boundary({"number": number})
 
-        return turns.Loop(run)
+        return interleaving.Loop(run)
 
     with counting("a") as one, counting("b") as two:
-        made = turns.race([one, two], warm_up=1, pairs=2)
+        made = interleaving.interleave_steps([one, two], warm_up=1, pairs=2)
     assert events == ["a0", "b0", "b1", "a1", "a2", "b2"]
     assert [[step.parts["number"] for step in own] for own in made] == [[1, 2], [1, 2]]
     assert not one.thread.is_alive()
@@ -178,30 +178,30 @@ def test_a_loop_that_fails_or_ends_early_says_so():
     def failing(boundary):
         raise OSError("no room")
 
-    with turns.Loop(failing) as loop, pytest.raises(OSError, match="no room"):
+    with interleaving.Loop(failing) as loop, pytest.raises(OSError, match="no room"):
         loop.step()
-    with turns.Loop(lambda boundary: boundary({})) as loop:
+    with interleaving.Loop(lambda boundary: boundary({})) as loop:
         loop.step()
-        with pytest.raises(RuntimeError, match="came to its end"):
+        with pytest.raises(RuntimeError, match="ended before its last step"):
             loop.step()
 
 
 def test_peak_memory_is_what_was_held_at_once():
     size = 64 * 2**20
-    before = memories.reset_peak()
+    before = peak_memory.reset_peak()
     for _ in range(2):
         torch.ones(size // 4).sum()
-    assert memories.read_peak() - before == pytest.approx(size, rel=0.1)
+    assert peak_memory.read_peak() - before == pytest.approx(size, rel=0.1)
 
 
 def test_a_peak_is_measured_in_a_process_of_its_own():
     settings = Settings.quick(vocabulary=20000)
     logits = 4 * 2048 * settings.vocabulary
-    assert memories.peak("plain", 2048, settings) > 3 * logits
+    assert peak_memory.peak("plain", 2048, settings) > 3 * logits
 
 
 def test_our_own_run_tells_its_seconds_and_its_memory(tmp_path):
-    found = dict(own_runs.own_run(Settings.quick(pairs=1), tmp_path))
+    found = dict(embedded_job.own_run(Settings.quick(pairs=1), tmp_path))
     assert {"rollout", "teacher", "student", "update"} <= found["seconds"].keys()
     assert all(part["each"][0] >= 0 for part in found["seconds"].values())
     assert found["memory"]["peak_bytes"] > found["memory"]["after_imports_bytes"] > 0
@@ -211,16 +211,19 @@ def test_a_peak_without_room_is_left_out_with_the_reason(monkeypatch):
     def killed(*_, **__):
         raise subprocess.CalledProcessError(-9, ["python", "chunked"], stderr="")
 
-    monkeypatch.setattr(memories, "peak", killed)
-    left_out = memories.attempt("a_over_b", "chunked", "plain", Settings.quick())
-    assert "chunked ended with -9: killed" in left_out.reason
+    monkeypatch.setattr(peak_memory, "peak", killed)
+    left_out = peak_memory.attempt("a_over_b", "chunked", "plain", Settings.quick())
+    assert "chunked exited with -9: killed" in left_out.reason
 
 
 def test_the_plain_peak_is_extrapolated_where_there_is_no_room(monkeypatch):
-    monkeypatch.setattr(memories, "free_memory", lambda: 0)
-    monkeypatch.setattr(memories, "peak", lambda way, tokens, settings: 100 + 7 * tokens)
+    monkeypatch.setattr(peak_memory, "free_memory", lambda: 0)
+    monkeypatch.setattr(peak_memory, "peak", lambda way, tokens, settings: 100 + 7 * tokens)
     settings = Settings.quick(memory_tokens=800)
-    assert memories.peak_or_line("plain", settings) == (100 + 7 * 800, "extrapolated from 100 and 200 tokens")
+    assert peak_memory.peak_or_extrapolation("plain", settings) == (
+        100 + 7 * 800,
+        "extrapolated from 100 and 200 tokens",
+    )
 
 
 def test_lengths_have_a_long_tail():
@@ -233,7 +236,7 @@ def test_lengths_have_a_long_tail():
 
 
 def test_tokens_are_counted_at_the_input_of_the_models():
-    counter = mixes.InputTokens()
+    counter = length_mix.InputTokens()
     tokens = torch.tensor([[5, 6, 7, 0], [5, 0, 0, 0]])
     counter.count(torch.nn.Identity(), (), {"input_ids": tokens})
     with torch.no_grad():
@@ -243,7 +246,7 @@ def test_tokens_are_counted_at_the_input_of_the_models():
 
 def test_a_line_is_that_of_least_squares():
     xs, noise = [1.0, 2.0, 3.0, 4.0], [0.1, -0.1, -0.1, 0.1]
-    found = scalings.line(xs, [2 * x + 3 + e for x, e in zip(xs, noise, strict=True)])
+    found = scaling_laws.line(xs, [2 * x + 3 + e for x, e in zip(xs, noise, strict=True)])
     assert (found["slope"], found["intercept"]) == pytest.approx((2, 3))
     assert found["residuals"] == pytest.approx(noise)
     assert found["r_squared"] == pytest.approx(1 - 0.04 / (20 + 0.04))
@@ -267,8 +270,8 @@ def test_the_benchmarks_run_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert results["ratios"]["naive_over_fireopd"]["details"]["of_processor_seconds"]["min"] > 0
     assert sum(part["share"] for part in split.values()) == pytest.approx(1, abs=0.15)
     assert results["machine"]["versions"]["torch"] == torch.__version__
-    law = scalings.law(
-        "tokens", [(1, {"teacher": 1.0, "student": 1.0, "update": 2.0}), (2, dict.fromkeys(scalings.COSTS, 3.0))]
+    law = scaling_laws.law(
+        "tokens", [(1, {"teacher": 1.0, "student": 1.0, "update": 2.0}), (2, dict.fromkeys(scaling_laws.COSTS, 3.0))]
     )
     other = tmp_path / "other.json"
     other.write_text(json.dumps(results | {"ratios": {}, "scaling": {"tokens": law}}))
@@ -281,9 +284,9 @@ def test_the_benchmarks_run_from_end_to_end(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "nope"], "no such benchmark"),
+        (["--only", "nope"], "unknown benchmark"),
         (["--pairs", "0"], "out of range"),
-        (["--smollm2", "nowhere"], "holds no model"),
+        (["--smollm2", "nowhere"], "contains no model"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_anything_is(options, message, tmp_path, monkeypatch, capsys):
@@ -295,6 +298,6 @@ def test_what_cannot_be_measured_is_said_before_anything_is(options, message, tm
 
 
 def test_without_trl_its_ratios_are_left_out_with_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(trl_trainers, "version", lambda package: None)
-    (left_out,) = steps.against_trl(Settings.quick(), tmp_path)
+    monkeypatch.setattr(trl_trainer, "version", lambda package: None)
+    (left_out,) = training_steps.against_trl(Settings.quick(), tmp_path)
     assert "pip install -e '.[bench]'" in left_out.reason

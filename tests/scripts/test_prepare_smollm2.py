@@ -79,7 +79,7 @@ def test_an_existing_folder_is_replaced_only_by_force(prepare, tmp_path, capsys)
     prepare(out, "--train", 2)
     with pytest.raises(SystemExit, match="2"):
         prepare(out, "--train", 3)
-    assert "already there. Give another folder, or --force" in capsys.readouterr().err
+    assert "already exists. Choose another folder, or replace it with --force" in capsys.readouterr().err
     prepare(out, "--train", 3, "--force")
     assert len(read(out / "train.jsonl")) == 3
     assert list(tmp_path.iterdir()) == [out]
@@ -122,4 +122,4 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(script, monkeyp
 def test_numbers_out_of_range_are_refused(prepare, tmp_path, capsys, numbers):
     with pytest.raises(SystemExit, match="2"):
         prepare(tmp_path / "out", *numbers)
-    assert "ask for 0 to" in capsys.readouterr().err.lower()
+    assert "choose 0 to" in capsys.readouterr().err.lower()

@@ -1,4 +1,4 @@
-"""The machine that figures are from."""
+"""Description of the machine."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("fireopd", "torch", "lightning", "transformers", "trl", "accelerate")
-"""Whose versions matter."""
+"""Packages whose versions are reported."""
 
 
 def describe() -> dict[str, Any]:
@@ -28,7 +28,7 @@ def describe() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """Return the installed version of a package."""
+    """Return the installed version of a package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -36,7 +36,7 @@ def version(package: str) -> str | None:
 
 
 def free_memory() -> int:
-    """Return the bytes that are free where the benchmarks run: of the accelerator, else of the machine."""
+    """Return the free memory of the accelerator, or of the machine without one, bytes."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     return int((_field(Path("/proc/meminfo"), "MemAvailable") or "0").split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""Training loops that take turns: each runs in a thread of its own, and only while it has been given a step."""
+"""Interleaved training loops: each runs in its own thread, one step at a time."""
 
 import threading
 import time
@@ -16,33 +16,33 @@ class Step:
     """One step of a training loop."""
 
     seconds: float
-    """From the end of the step before to the end of this one."""
+    """Wall-clock time from the end of the previous step to the end of this one."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """What the loop itself says about the step."""
+    """Scalars that the loop reports for the step."""
     processor_seconds: float = 0.0
-    """Of this process, on all threads: what a loaded machine does not stretch."""
+    """CPU time of the process over all threads, which other load on the machine does not affect."""
 
     def per(self, number: int) -> "Step":
-        """Return the seconds for each of so many things."""
+        """Return the step with its seconds divided by a number."""
         return Step(self.seconds / number, self.parts, self.processor_seconds / number)
 
 
 Boundary = Callable[[Mapping[str, float]], None]
-"""Called by a loop at the end of each of its steps, with what it has to say."""
+"""Function that a loop calls at the end of each step, with scalars about it."""
 
 
 class OverError(BaseException):
-    """Ends a loop that gets no more turns; no `Exception`, so that nothing in between takes it for a fault."""
+    """Ends a loop; not an `Exception`, so that no handler in between catches it."""
 
 
 class Loop:
-    """A training loop that makes a step when it is asked to: `with Loop(run) as loop: loop.step()`.
+    """Training loop that runs one step per call: `with Loop(run) as loop: loop.step()`.
 
-    No two loops run at the same time, so that they can be compared in one process.
+    Only one loop runs at a time, so that several can be compared in one process.
     """
 
     def __init__(self, run: Callable[[Boundary], None]) -> None:
-        """Take the loop: it calls the boundary at the end of each step. It starts with the first step."""
+        """Store the function of the loop, which calls the boundary at the end of each step."""
         self.run = run
         self.go, self.done = threading.Event(), threading.Event()
         self.over, self.error = False, None
@@ -50,18 +50,18 @@ class Loop:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> "Loop":
-        """Start the thread, which waits."""
+        """Start the thread, which waits for the first step."""
         self.thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End the loop at the boundary where it waits."""
+        """End the loop at its boundary."""
         self.over = True
         self.go.set()
         self.thread.join()
 
     def step(self) -> Step:
-        """Let the loop run to the end of its next step; raise what it raises."""
+        """Run the next step of the loop; raises the exceptions of the loop."""
         wait()
         began, processor_began = time.perf_counter(), time.process_time()
         self.done.clear()
@@ -75,7 +75,7 @@ class Loop:
         try:
             self._rest()
             self.run(self._boundary)
-            self.error = RuntimeError("the loop came to its end before its last turn")
+            self.error = RuntimeError("the loop ended before its last step")
         except OverError:
             pass
         except BaseException as error:
@@ -96,13 +96,13 @@ class Loop:
 
 
 def wait() -> None:
-    """Wait for what an accelerator still has to do."""
+    """Synchronize with the accelerator."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def race(loops: Sequence[Loop], *, warm_up: int, pairs: int) -> list[list[Step]]:
-    """Return the steps of some loops that took turns, step by step, those of the warm-up left out."""
+def interleave_steps(loops: Sequence[Loop], *, warm_up: int, pairs: int) -> list[list[Step]]:
+    """Return the steps of loops that alternate step by step, without the warm-up."""
     steps: list[list[Step]] = [[] for _ in loops]
     for turn in range(warm_up + pairs):
         order = range(len(loops)) if turn % 2 == 0 else reversed(range(len(loops)))
@@ -114,7 +114,7 @@ def race(loops: Sequence[Loop], *, warm_up: int, pairs: int) -> list[list[Step]]
 
 
 def timed(work: Callable[[], object]) -> Step:
-    """Return the time that something takes, work on an accelerator included."""
+    """Return the time of a function, including work on the accelerator."""
     wait()
     began, processor_began = time.perf_counter(), time.process_time()
     work()
@@ -125,14 +125,14 @@ def timed(work: Callable[[], object]) -> Step:
 def ratio_of_steps(
     name: str, above: tuple[str, Sequence[Step]], below: tuple[str, Sequence[Step]], notes: str = "", unit: str = "s"
 ) -> Ratio:
-    """Return the ratio of the seconds of some steps, with that of their processor seconds among the details.
+    """Return the ratio of the seconds of steps, with the ratio of their CPU seconds in the details.
 
     Args:
-        name: of the ratio.
-        above: what the steps above the line are, and they.
-        below: the same of those below the line.
-        notes: on the ratio.
-        unit: of the seconds.
+        name: name of the ratio.
+        above: description and steps of the numerator.
+        below: description and steps of the denominator.
+        notes: conditions of the measurement.
+        unit: unit of the seconds.
     """
     sides = [Side(what, unit, tuple(step.seconds for step in steps)) for what, steps in (above, below)]
     pairs = zip(above[1], below[1], strict=True)

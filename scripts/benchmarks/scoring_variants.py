@@ -1,4 +1,4 @@
-"""Three ways to log-probabilities and entropies with a gradient: whole logits, ours in chunks, TRL's kernel."""
+"""Implementations of differentiable log-probabilities and entropies: plain, chunked (fireopd), and TRL's kernel."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,32 +12,32 @@ from benchmarks.workloads import random_model
 from fireopd.models.scorer import CausalScorer
 
 LAYERS = 2
-"""Of the model: few, so that the vocabulary is what costs."""
+"""Layers of the model: few, so that the vocabulary dominates the cost."""
 ROW = 1024
-"""Tokens of a row, at most."""
+"""Maximum number of tokens per row."""
 ENTROPY_SHARE = 0.01
-"""By what the entropies are multiplied in the loss."""
+"""Weight of the entropies in the loss."""
 
 Way = Callable[[PreTrainedModel, Tensor], tuple[Tensor, Tensor]]
-"""Takes int64 [B, L] tokens and returns log-probabilities and entropies of all but the first, [B, L - 1] each."""
+"""Function from tokens, int64 [B, L], to log-probabilities and entropies of all but the first, [B, L - 1] each."""
 
 
 def plain(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Hold the logits of all tokens; autograd does the rest."""
+    """Return log-probabilities and entropies from the logits of all tokens, with autograd."""
     distribution = model(tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
     logprobs = distribution.gather(-1, tokens[:, 1:, None]).squeeze(-1)
     return logprobs, -(distribution.exp() * distribution).sum(-1)
 
 
 def chunked(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Ours: `CausalScorer` as it comes."""
+    """Return log-probabilities and entropies of `CausalScorer` with default settings."""
     scores = CausalScorer(model)(tokens, torch.ones_like(tokens, dtype=torch.bool), entropy=True)
     assert scores.entropy is not None
     return scores.logprobs[:, 1:], scores.entropy[:, 1:]
 
 
 def trl_kernel(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """TRL's chunked kernel for both, with the tile that its trainers use."""
+    """Return log-probabilities and entropies of TRL's chunked kernel with the chunk size of its trainers."""
     from trl.kernels import ChunkedLogProbFunction
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
@@ -51,11 +51,11 @@ def trl_kernel(model: PreTrainedModel, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 WAYS: dict[str, Way] = {"plain": plain, "chunked": chunked, "trl_kernel": trl_kernel}
-"""By name."""
+"""Implementations by name."""
 
 
-def learn(way: Way, model: PreTrainedModel, tokens: Tensor) -> Tensor:
-    """Score tokens, add the gradient of a loss of log-probabilities and entropies to the model's, return the loss."""
+def accumulate_gradient(way: Way, model: PreTrainedModel, tokens: Tensor) -> Tensor:
+    """Accumulate the gradient of a loss of log-probabilities and entropies, and return the loss."""
     logprobs, entropy = way(model, tokens)
     advantage = torch.linspace(-1, 1, logprobs.numel(), device=tokens.device).view_as(logprobs)
     loss = -(advantage * logprobs).mean() - ENTROPY_SHARE * entropy.mean()
@@ -69,7 +69,7 @@ def workload(tokens: int, *, width: int, vocabulary: int, device: torch.device) 
         path = random_model(Path(folder), width=width, vocabulary=vocabulary, layers=LAYERS)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).to(device)
     for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter).zero_()  # written to, so that the memory is there
+        parameter.grad = torch.ones_like(parameter).zero_()  # written to, so that the memory is allocated
     length = min(ROW, tokens)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(3, vocabulary, (tokens // length, length), generator=generator)

@@ -1,8 +1,8 @@
-"""FiRe-OPD in the plainest way: what the released scripts are described to do, on whole padded rows.
+"""Naive implementation of FiRe-OPD on padded rows, following the description of the released scripts.
 
-Every teacher scores every row; dropped rows are computed and multiplied by zero; a micro-batch is some rows, by default
-one, padded to the longest row of the batch; logits are whole; responses come from `model.generate`. The filter sees the
-batch, as in the paper and here, so that both loops learn the same.
+Every teacher scores every row; dropped rows are computed and multiplied by zero; a micro-batch has a fixed number of
+rows, by default one, padded to the longest row of the batch; logits are not chunked; responses come from
+`model.generate`. The filter sees the whole batch, as in the paper, so that the gradient is that of fireopd.
 """
 
 from collections.abc import Sequence
@@ -17,36 +17,36 @@ from fireopd.types import Prompt
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of the loop; those of configs/multi_teacher.yaml are the defaults."""
+    """Settings of the loop; the defaults are those of configs/multi_teacher.yaml."""
 
     drop_fraction: float = 0.2
-    """Share of each teacher's rows that is dropped."""
+    """Fraction of each teacher's rows that is dropped."""
     alpha: float = 1.0
-    """Strength of the teacher's confidence."""
+    """Weight of the teacher's confidence."""
     beta: float = 1.0
-    """Strength of the student's confusion."""
+    """Weight of the student's confusion."""
     clip_ratio: float = 0.2
-    """Of the surrogate."""
+    """Clip ratio of the surrogate."""
     gradient_clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     micro_batch: int = 1
-    """Rows that go through a model at once."""
+    """Rows per forward pass."""
     response_length: int = 64
-    """Longest response, tokens."""
+    """Maximum response length, tokens."""
 
 
 class NaiveLoop:
-    """A student, its teachers and an optimizer."""
+    """Training loop with a student, its teachers and an optimizer."""
 
     def __init__(
         self, student: PreTrainedModel, teachers: dict[str, PreTrainedModel], recipe: Recipe, stops: Sequence[int]
     ) -> None:
-        """Take the models; `stops` are the token ids that end a response, the first of them pads."""
+        """Store the models; `stops` are the token ids that end a response, the first of which is the padding."""
         self.student, self.teachers, self.recipe, self.stops = student, teachers, recipe, list(stops)
         self.optimizer = torch.optim.AdamW(student.parameters(), lr=3e-4, weight_decay=0.0)
 
     def step(self, prompts: Sequence[Prompt]) -> float:
-        """Make one step on some prompts and return its loss."""
+        """Train one step on some prompts and return the loss."""
         tokens, attention, mask = self.roll_out(prompts)
         self.optimizer.zero_grad()
         loss = self.backward(tokens, attention, mask, [prompt.teacher for prompt in prompts])
@@ -56,15 +56,15 @@ class NaiveLoop:
 
     @torch.no_grad()
     def roll_out(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return int64 tokens [B, L], and bool [B, L] what is no padding and what is response; prompts padded left."""
+        """Return tokens, int64 [B, L], and the attention and response masks, bool [B, L]; prompts are padded left."""
         device, width = self.student.device, max(len(prompt.tokens) for prompt in prompts)
-        asked = torch.full((len(prompts), width), self.stops[0], device=device)
-        attention = torch.zeros_like(asked)
+        inputs = torch.full((len(prompts), width), self.stops[0], device=device)
+        attention = torch.zeros_like(inputs)
         for row, prompt in enumerate(prompts):
-            asked[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens, device=device)
+            inputs[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens, device=device)
             attention[row, width - len(prompt.tokens) :] = 1
         tokens = self.student.generate(
-            asked,
+            inputs,
             attention_mask=attention,
             generation_config=sampling(self.recipe.response_length, self.stops),
         )
@@ -76,13 +76,13 @@ class NaiveLoop:
         return tokens, whole, mask
 
     def backward(self, tokens: Tensor, attention: Tensor, mask: Tensor, names: Sequence[str]) -> float:
-        """Score, filter, weigh, and add up the gradient; return the loss.
+        """Score, filter, weight and backpropagate; return the loss.
 
         Args:
             tokens: int64 [B, L].
-            attention: bool [B, L]. False on padding.
-            mask: bool [B, L]. Response tokens.
-            names: [B]. Of each row's teacher.
+            attention: bool [B, L], False on padding.
+            mask: bool [B, L], True on response tokens.
+            names: [B] names of the teachers.
         """
         with torch.no_grad():
             student, student_entropy = self.score(self.student, tokens, attention)
@@ -104,7 +104,7 @@ class NaiveLoop:
         loss = 0.0
         for start in range(0, len(tokens), self.recipe.micro_batch):
             rows = slice(start, start + self.recipe.micro_batch)
-            logprobs, _ = read(self.student, tokens[rows], attention[rows])
+            logprobs, _ = score_rows(self.student, tokens[rows], attention[rows])
             ratio = (logprobs - student[rows]).exp()
             clipped = ratio.clamp(1 - self.recipe.clip_ratio, 1 + self.recipe.clip_ratio)
             surrogate = -torch.minimum(ratio * gain[rows], clipped * gain[rows])
@@ -117,12 +117,12 @@ class NaiveLoop:
     def score(self, model: PreTrainedModel, tokens: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities and entropies of all tokens, float32 [B, L]."""
         parts = zip(tokens.split(self.recipe.micro_batch), attention.split(self.recipe.micro_batch), strict=True)
-        read_parts = [read(model, *part) for part in parts]
-        return torch.cat([part[0] for part in read_parts]), torch.cat([part[1] for part in read_parts])
+        scored = [score_rows(model, *part) for part in parts]
+        return torch.cat([part[0] for part in scored]), torch.cat([part[1] for part in scored])
 
 
-def read(model: PreTrainedModel, tokens: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities and entropies of all tokens, float32 [B, L], 0 at the first, from whole logits."""
+def score_rows(model: PreTrainedModel, tokens: Tensor, attention: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities and entropies of all tokens, float32 [B, L], 0 at the first, without chunks."""
     positions = (attention.long().cumsum(-1) - 1).clamp(min=0)
     logits = model(tokens, attention_mask=attention.long(), position_ids=positions, use_cache=False).logits
     distribution = logits[:, :-1].float().log_softmax(-1)
@@ -132,7 +132,7 @@ def read(model: PreTrainedModel, tokens: Tensor, attention: Tensor) -> tuple[Ten
 
 
 def sampling(length: int, stops: Sequence[int]) -> GenerationConfig:
-    """Return what makes `model.generate` sample from the model's own distribution."""
+    """Return a generation config that samples from the unmodified distribution of the model."""
     stop = list(stops)
     return GenerationConfig(
         do_sample=True,

@@ -1,4 +1,4 @@
-"""Our own training runs as loops that take turns."""
+"""Training runs of fireopd as interleaved loops."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from benchmarks.interleaving import Boundary, Loop
 from benchmarks.settings import Settings
-from benchmarks.turns import Boundary, Loop
 from benchmarks.workloads import TAIL, RecordedEngine
 from fireopd.cli.training_cli import FitCLI, build
 from fireopd.engines import RolloutEngine
@@ -16,7 +16,7 @@ from fireopd.training.interrupts import Interrupts
 from fireopd.training.module import FiReOPDModule
 
 CONFIG = Path(__file__).parents[2] / "configs" / "multi_teacher.yaml"
-"""The embedded job with two teachers."""
+"""Config of the embedded job with two teachers."""
 SILENT = {
     "--data.prompts.num_validation": "0",
     "--trainer.callbacks": "[]",
@@ -26,39 +26,36 @@ SILENT = {
     "--trainer.val_check_interval": "null",
     "--trainer.accelerator": "auto",
 }
-"""Nothing is written, shown or validated: no more than what the rivals do."""
+"""Options that disable output and validation, as in the other loops."""
 
 
 class Uninterrupted(Interrupts):
-    """Leaves the signals to the benchmark: they can be taken over in the main thread alone."""
+    """Interrupt handling without signal handlers, which only the main thread can set."""
 
     def on_train_start(self, trainer: Trainer, pl_module: FiReOPDModule) -> None:
         """Do nothing."""
 
 
 class StepEnd(Callback):
-    """Tells the boundary of a loop of each step, and of the seconds that the module logs of its parts."""
+    """Calls the boundary of a loop after each step, with the logged seconds of its parts."""
 
     def __init__(self, boundary: Boundary) -> None:
-        """Take the boundary."""
+        """Store the boundary."""
         self.boundary = boundary
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stop until the next step is asked for."""
+        """Call the boundary, which waits for the next step."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.boundary(logged)
 
 
 def run(arguments: Iterable[str], *, engine: RolloutEngine | None = None, callbacks: Sequence[Callback] = ()) -> FitCLI:
-    """Train.
+    """Train, and return the command line object of the run.
 
     Args:
-        arguments: of `fireopd fit`.
-        engine: takes the place of the one that the arguments name.
-        callbacks: are added to those of the run.
-
-    Returns:
-        What was run.
+        arguments: arguments of `fireopd fit`.
+        engine: replaces the engine of the arguments.
+        callbacks: added to those of the run.
     """
     cli = build(list(arguments), train=False)
     cli.model.interrupts = Uninterrupted()
@@ -72,7 +69,7 @@ def run(arguments: Iterable[str], *, engine: RolloutEngine | None = None, callba
 def job(
     arguments: Sequence[str], folder: Path, *, engine: RolloutEngine | None = None, callbacks: Sequence[Callback] = ()
 ) -> Loop:
-    """Return a run of ours as a loop; `folder` is for what it might write."""
+    """Return a training run as a loop; `folder` is its output folder."""
 
     def go(boundary: Boundary) -> None:
         run(
@@ -84,24 +81,26 @@ def job(
     return Loop(go)
 
 
-def embedded(settings: Settings, *more: str) -> list[str]:
-    """Return the arguments of the embedded job of these sizes, with more settings."""
+def embedded_arguments(settings: Settings, *more: str) -> list[str]:
+    """Return the arguments of the embedded job, with further settings."""
     lengths = ["--data.engine.max_response_length", str(settings.response_length)]
     prompts = ["--data.prompts.num_training", str(settings.prompts(settings.rows))]
     sizes = ["--data.batch_size", str(settings.rows), *prompts, *lengths]
-    return ["--config", str(CONFIG), *flat(SILENT), *sizes, *more]
+    return ["--config", str(CONFIG), *flatten(SILENT), *sizes, *more]
 
 
-def on_mix(student: str, teachers: Mapping[str, str], prompts: str, *more: str, rows: int, longest: int) -> list[str]:
-    """Return the arguments of FiRe-OPD on recorded rollouts of any lengths.
+def mix_arguments(
+    student: str, teachers: Mapping[str, str], prompts: str, *more: str, rows: int, longest: int
+) -> list[str]:
+    """Return the arguments of FiRe-OPD on recorded rollouts.
 
     Args:
-        student: a model.
-        teachers: models by name.
-        prompts: a file of `write_prompts`.
-        more: settings.
-        rows: of a step.
-        longest: tokens of the longest response.
+        student: path of the student.
+        teachers: paths of the teachers by name.
+        prompts: file written by `write_prompts`.
+        more: further settings.
+        rows: rows per step.
+        longest: maximum response length, tokens.
     """
     named = (f"{name}: {{class_path: HFTeacher, init_args: {{path: {path}}}}}" for name, path in teachers.items())
     quiet = {key: value for key, value in SILENT.items() if key != "--data.prompts.num_validation"}
@@ -113,25 +112,25 @@ def on_mix(student: str, teachers: Mapping[str, str], prompts: str, *more: str, 
         "--data.batch_size": str(rows),
         "--data.engine.max_response_length": str(longest),
     }
-    return ["--config", str(CONFIG), *flat(quiet), *flat(sizes), *more]
+    return ["--config", str(CONFIG), *flatten(quiet), *flatten(sizes), *more]
 
 
-def flat(pairs: Mapping[str, str]) -> list[str]:
-    """Return settings and their values as arguments."""
+def flatten(pairs: Mapping[str, str]) -> list[str]:
+    """Return keys and values as a list of arguments."""
     return [part for pair in pairs.items() for part in pair]
 
 
 def recorded(settings: Settings, median: int | None = None) -> RecordedEngine:
-    """Return an engine of recorded rollouts."""
+    """Return an engine with recorded rollouts."""
     median = median or settings.mix_median
     return RecordedEngine(max_response_length=TAIL * median, median=median)
 
 
 def seconds(parts: Mapping[str, float], *names: str) -> float:
-    """Return the seconds that a step says some parts took; `teacher` is the sum of all teachers."""
+    """Return the logged seconds of some parts of a step; `teacher` is the sum over all teachers."""
     return sum(value for key, value in parts.items() for name in names if is_part(key, name))
 
 
 def is_part(key: str, name: str) -> bool:
-    """Return whether a logged scalar is the time of a part of the step."""
+    """Return True if a logged scalar is the time of a part of the step."""
     return key == f"time/{name}" or key.startswith(f"time/{name}/")

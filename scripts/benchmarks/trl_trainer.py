@@ -1,46 +1,46 @@
-"""TRL's `DistillationTrainer` as a loop that takes turns. TRL is asked for by the benchmark alone (extra `bench`)."""
+"""TRL's `DistillationTrainer` as an interleaved loop (extra `bench`)."""
 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machines import version
+from benchmarks.interleaving import Boundary, Loop
+from benchmarks.machine import version
 from benchmarks.ratios import LeftOut
 from benchmarks.settings import Settings
-from benchmarks.turns import Boundary, Loop
 from fireopd.models.loading import disable_dropout, load_causal_lm, load_tokenizer
 from fireopd.types import Prompt
 
 TESTED = "1.16.0"
-"""The version of TRL that the figures are about."""
+"""Version of TRL in the published results."""
 STEPS = 150
-"""Of the schedule, as in configs/multi_teacher.yaml."""
+"""Length of the schedule, as in configs/multi_teacher.yaml."""
 
 
 def missing(name: str) -> LeftOut | None:
-    """Return why a ratio to TRL is left out, if it has to be."""
+    """Return the reason to skip a ratio to TRL, or None."""
     found = version("trl")
     if found == TESTED:
         return None
-    return LeftOut(name, f"TRL {TESTED} is needed, {found or 'none'} is installed: pip install -e '.[bench]'")
+    return LeftOut(name, f"TRL {TESTED} is required, installed: {found or 'none'}; run pip install -e '.[bench]'")
 
 
 def trl_loop(settings: Settings, prompts: Sequence[Prompt], teacher: str, folder: Path) -> Loop:
-    """Return TRL's trainer with one teacher as a loop: its plain settings for a small model, and nothing written.
+    """Return TRL's trainer with one teacher as a loop, with settings for a small model and without output.
 
-    One micro-batch of all rows without accumulation, float32, no recomputation of activations, a key-value cache, no
-    evaluation, logging or checkpoints; batch, prompts, response length, optimizer and schedule are ours.
+    One micro-batch of all rows without accumulation, float32, no activation checkpointing, a key-value cache, no
+    evaluation, logging or checkpoints; batch, prompts, response length, optimizer and schedule as in fireopd.
     """
 
     def run(boundary: Boundary) -> None:
-        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")  # which takes no part
+        warnings.filterwarnings("ignore", message="TRL currently supports vLLM")  # not used here
         from datasets import Dataset
         from transformers import TrainerCallback
         from trl import DistillationConfig, DistillationTrainer
 
         class StepEnd(TrainerCallback):
-            """Stops after each step until the next is asked for."""
+            """Calls the boundary after each step."""
 
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 boundary({})

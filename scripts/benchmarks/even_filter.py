@@ -1,4 +1,4 @@
-"""A filter that drops a share of the rows whatever is in them, so that what is measured is the share alone."""
+"""Filter that drops a fraction of the rows independent of their content, to measure the effect of the fraction."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from fireopd.types import ScoredBatch
 
 @dataclass(frozen=True)
 class EvenFilter(TrajectoryFilter):
-    """Drops rows evenly over the lengths; under random models, a filter by likelihood would drop short ones first."""
+    """Drops rows evenly over the lengths; with random models, a likelihood filter would drop short rows first."""
 
     drop_fraction: float = 0.0
-    """Share of the rows, and very nearly of the tokens."""
+    """Fraction of the rows, and approximately of the tokens."""
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return bool [N]: of the rows in the order of their lengths one in so many goes, others in every step."""
+        """Return bool [N] that drops rows at equal distances in the order of lengths, different ones in each step."""
         offset = torch.rand((), generator=torch.Generator().manual_seed(batch.policy_version))
         ranks = batch.lengths.argsort(stable=True).argsort()
         passed = ((ranks + offset.to(ranks.device)) * self.drop_fraction).floor()
@@ -26,6 +26,6 @@ class EvenFilter(TrajectoryFilter):
 
 
 def dropping_evenly(fraction: float) -> list[str]:
-    """Return the arguments of a run that drops so much."""
+    """Return the arguments of a run that drops this fraction of the rows."""
     key, name = "--model.trajectory_filter", f"{EvenFilter.__module__}.{EvenFilter.__name__}"
     return [key, name, f"{key}.drop_fraction", str(fraction)]

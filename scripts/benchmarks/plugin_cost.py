@@ -1,8 +1,7 @@
-"""What filter, weighter and objective cost on a large batch, against a whole step on as many tokens.
+"""Cost of filter, weighter and objective on a large batch, relative to a whole step on the same number of tokens.
 
-No machine of a laptop's size can make that step. Its seconds are those of the embedded student's step for each response
-token, on many rows, times the tokens of the batch: a lower bound for any larger model, and for longer responses, whose
-tokens cost more attention.
+Small machines cannot run that step. Its time is estimated as the time per response token of the embedded student's step
+on many rows, times the tokens of the batch. This is a lower bound for larger models and for longer responses.
 """
 
 import statistics
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.jobs import embedded, job, on_mix
+from benchmarks.fireopd_runs import embedded_arguments, job, mix_arguments
+from benchmarks.interleaving import timed
 from benchmarks.ratios import Ratio, Side
 from benchmarks.settings import Settings
-from benchmarks.turns import timed
 from fireopd.distributed.gather import gather_batch
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.method import Method
@@ -25,11 +24,11 @@ from fireopd.weighters import EntropyWeighter
 SIGNALS = ("sampling_logprobs", "student_logprobs", "teacher_logprobs", "student_entropy", "teacher_entropy")
 """Signals that FiRe-OPD reads."""
 MANY = 8
-"""By how much the rows of the embedded job are multiplied, since on few rows its tokens cost more."""
+"""Factor on the rows of the embedded job, since the time per token is higher on few rows."""
 
 
 def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
-    """Yield the share of a step that FiRe-OPD's strategies and the gathering take, at the pace of one model or two."""
+    """Yield the share of strategies and gathering in a step, for the embedded student and optionally SmolLM2."""
     batch = large_batch(settings.plugin_rows, settings.plugin_length, settings.device)
     method = Method(TeacherLikelihoodFilter(drop_fraction=0.2, per_teacher=True), EntropyWeighter())
 
@@ -42,7 +41,9 @@ def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
     above = Side(f"filter, weighter, objective, gather: {settings.plugin_rows} x {settings.plugin_length}", "s", costs)
     tokens = int(batch.lengths.sum())
     many = replace(settings, rows=MANY * settings.rows)
-    yield share("plugins_share_of_step", "the embedded student (0.6 M)", above, tokens, embedded(many), many, folder)
+    yield share(
+        "plugins_share_of_step", "the embedded student (0.6 M)", above, tokens, embedded_arguments(many), many, folder
+    )
     if settings.smollm2 is not None:
         few = replace(settings, rows=settings.smollm2_rows)
         name, model = "plugins_share_of_step_smollm2", "SmolLM2 (135 M) with itself as the teacher"
@@ -52,15 +53,15 @@ def plugins(settings: Settings, folder: Path) -> Iterator[Ratio]:
 def share(
     name: str, model: str, above: Side, tokens: int, arguments: list[str], settings: Settings, folder: Path
 ) -> Ratio:
-    """Return the ratio to a step on so many response tokens at the pace of a run."""
+    """Return the ratio to a step on this number of response tokens at the speed of a run."""
     rates = []
     with job(arguments, folder / name) as loop:
         for turn in range(settings.warm_up + settings.pairs):
             step = loop.step()
             if turn >= settings.warm_up:
                 rates.append(step.seconds / (step.parts["rollout/length"] * settings.rows))
-    below = Side(f"step on {tokens} response tokens at the pace of {model}", "s", tuple(tokens * r for r in rates))
-    notes = "one process, so that nothing is sent; the step is not run but reckoned from the pace of a smaller one"
+    below = Side(f"step on {tokens} response tokens at the speed of {model}", "s", tuple(tokens * r for r in rates))
+    notes = "one process without communication; the time of the step is extrapolated from smaller ones"
     return Ratio(name, above, below, notes, {"step_seconds_per_token": statistics.median(rates)})
 
 
@@ -68,12 +69,12 @@ def with_smollm2(settings: Settings) -> list[str]:
     """Return the arguments of a run with SmolLM2 as student and teacher."""
     assert settings.smollm2 is not None
     model, prompts = str(settings.smollm2 / "model"), str(settings.smollm2 / "train.jsonl")
-    arguments = on_mix(model, {"own": model}, prompts, rows=settings.rows, longest=settings.smollm2_length)
+    arguments = mix_arguments(model, {"own": model}, prompts, rows=settings.rows, longest=settings.smollm2_length)
     return [*arguments, "--data.prompts.teacher", "own"]
 
 
 def large_batch(rows: int, length: int, device: torch.device) -> ScoredBatch:
-    """Return a batch of two teachers with all signals that FiRe-OPD reads; responses fill half of the width or more."""
+    """Return a batch of two teachers with the signals of FiRe-OPD; responses fill at least half of the width."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(length // 2, length + 1, (rows,), generator=generator)
     mask = torch.arange(length) < lengths[:, None]
