@@ -16,7 +16,7 @@ MOST_ROOMS, MOST_LAYERS, MOST_LINES, MOST_FUNCTION_LINES = 24, 11, 300, 60
 LAYERS = [
     {"errors", "moved_paths", "private_apis", "progress"},
     {"atomic_files", "types"},
-    {"reductions", "distributed"},
+    {"distributed", "log_ratio", "reductions"},
     {"models"},
     {"engines", "filters", "objectives", "verifiers", "weighters"},
     {"algorithm", "prompts", "teachers"},
@@ -85,6 +85,11 @@ def test_no_cycle_between_rooms_and_few_layers_on_the_longest_path():
     assert max(depth.values()) <= MOST_LAYERS
 
 
+def binds_all(node):
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
+    return any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets)
+
+
 @pytest.mark.parametrize("room", sorted(LEVEL))
 def test_public_names_are_declared_and_exist(room):
     for path in (path for path, own in files().items() if own == room):
@@ -92,8 +97,9 @@ def test_public_names_are_declared_and_exist(room):
             continue
         tree = ast.parse(path.read_text())
         place = path.relative_to(ROOT)
-        declared = [node for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+        declared = [node for node in tree.body if binds_all(node)]
         assert declared or not tree.body[1:], f"{place}: no __all__"
+        submodules = {child.stem for child in path.parent.iterdir()} if path.name == "__init__.py" else set()
         names = {name for node in declared for name in ast.literal_eval(node.value)}
         bound = {
             alias.asname or alias.name
@@ -101,7 +107,7 @@ def test_public_names_are_declared_and_exist(room):
             for alias in getattr(node, "names", ())
             if isinstance(alias, ast.alias)
         }
-        bound |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        bound |= submodules | {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
         targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
         targets += [node.target for node in tree.body if isinstance(node, ast.AnnAssign)]
         bound |= {target.id for target in targets if isinstance(target, ast.Name)}
