@@ -7,7 +7,6 @@ import torch
 from helpers.fakes import full_batch
 from helpers.small_vocabulary import P, Q, expected_gradient, logs, of_advantages, one_token_batch, random_state
 
-from fireopd.log_ratio import floor_of
 from fireopd.method import Method
 from fireopd.objectives import (
     ClippedReverseKL,
@@ -17,6 +16,7 @@ from fireopd.objectives import (
     ReverseKL,
     SoftLogRatio,
 )
+from fireopd.types.log_ratio import floor_of
 
 
 def test_reverse_kl_has_the_gradient_of_the_reverse_kl():

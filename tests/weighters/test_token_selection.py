@@ -7,9 +7,9 @@ import torch
 from helpers.fakes import full_batch
 from helpers.small_vocabulary import with_signals
 
-from fireopd.log_ratio import floor_of
 from fireopd.method import Method
 from fireopd.objectives import GeneralizedJSD
+from fireopd.types.log_ratio import floor_of
 from fireopd.weighters import (
     EntropyWeighter,
     HardEntropyWeighter,

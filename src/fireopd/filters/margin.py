@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fireopd import reductions
 from fireopd.filters.base import TrajectoryFilter
-from fireopd.log_ratio import log_ratio
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import log_ratio
 
 __all__ = ["MarginFilter"]
 
@@ -58,8 +58,9 @@ class MarginFilter(TrajectoryFilter):
         kept = torch.ones(len(returns), dtype=torch.bool)
 
         def gap(first_good: int, first_bad: int) -> float:
-            left = [returns[row] for row in good[first_good:]], [returns[row] for row in bad[first_bad:]]
-            return sum(left[0]) / len(left[0]) - sum(left[1]) / len(left[1])
+            correct_returns = [returns[row] for row in good[first_good:]]
+            incorrect_returns = [returns[row] for row in bad[first_bad:]]
+            return sum(correct_returns) / len(correct_returns) - sum(incorrect_returns) / len(incorrect_returns)
 
         dropped = [0, 0]
         while good and bad and gap(*dropped) < self.margin and kept.sum() - 1 >= self.least_kept * len(returns):

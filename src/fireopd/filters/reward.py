@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fireopd import reductions
 from fireopd.filters.base import TrajectoryFilter
-from fireopd.log_ratio import log_ratio
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import log_ratio
 from fireopd.types.row_uniforms import row_uniforms
 
 __all__ = ["AgreementFilter", "BalanceFilter", "VerdictFilter"]

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import log_ratio
 
 __all__ = ["BaselinedReverseKL", "ExtrapolatedReverseKL"]
 

@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import DirectObjective
 from fireopd.objectives.topk_divergence import likely_tokens, on_support
 from fireopd.reductions import kl
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import log_ratio
 
 __all__ = ["EntropyGatedKL", "SignGatedKL"]
 
@@ -53,8 +53,9 @@ class EntropyGatedKL(DirectObjective):
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return float [T]: the forward KL on the teacher's likeliest tokens."""
-        own, other = on_support(student, teacher, likely_tokens(student, teacher, self.top_k, "teacher"), self.mass)
-        return kl(other, own)
+        chosen = likely_tokens(student, teacher, self.top_k, "teacher")
+        student, teacher = on_support(student, teacher, chosen, self.mass)
+        return kl(teacher, student)
 
 
 @dataclass(frozen=True)
@@ -90,5 +91,6 @@ class SignGatedKL(DirectObjective):
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return float [T]: the forward KL on the teacher's likeliest tokens."""
-        own, other = on_support(student, teacher, likely_tokens(student, teacher, self.top_k, "teacher"), "teacher")
-        return kl(other, own)
+        chosen = likely_tokens(student, teacher, self.top_k, "teacher")
+        student, teacher = on_support(student, teacher, chosen, "teacher")
+        return kl(teacher, student)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fireopd.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import FloorFormula, floor_of, log_ratio
 
 __all__ = [
     "ClippedReverseKL",

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
-from fireopd.log_ratio import log_ratio
 from fireopd.objectives.base import Objective
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import log_ratio
 
 __all__ = ["CreditedReverseKL", "GroupRewardReverseKL", "MarginReverseKL", "VerdictGatedReverseKL"]
 

@@ -60,11 +60,12 @@ class TopKDivergence(DirectObjective):
 def likely_tokens(student: Tensor, teacher: Tensor, top_k: int, support: Support) -> Tensor:
     """Return bool [T, V], True for the likeliest tokens of log-distributions [T, V]."""
     size = min(top_k, student.shape[-1])
-    own, other = (
+    of_student, of_teacher = (
         torch.zeros_like(x, dtype=torch.bool).scatter_(-1, x.topk(size).indices, True)
         for x in (student.detach(), teacher)
     )
-    return {"student": own, "teacher": other, "intersection": own & other, "union": own | other}[support]
+    either, both = of_student | of_teacher, of_student & of_teacher
+    return {"student": of_student, "teacher": of_teacher, "intersection": both, "union": either}[support]
 
 
 def on_support(student: Tensor, teacher: Tensor, chosen: Tensor, mass: Mass) -> tuple[Tensor, Tensor]:

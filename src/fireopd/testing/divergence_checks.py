@@ -12,7 +12,8 @@ from fireopd.objectives import DirectObjective
 
 __all__ = ["DIVERGENCE_CHECKS", "divergence_violations"]
 
-TOKENS, VOCABULARY = 6, 12
+TOKENS = 6
+VOCABULARY = 12
 EQUAL = 1e-5
 """Tolerance of the divergence of equal distributions, nats."""
 

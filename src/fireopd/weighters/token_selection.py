@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
-from fireopd.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.types import ScoredBatch
+from fireopd.types.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.weighters.base import TokenWeighter
 from fireopd.weighters.entropy import EntropyWeighter
 

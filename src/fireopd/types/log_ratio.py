@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fireopd.types import ScoredBatch
+from fireopd.types.scores import ScoredBatch
 
 __all__ = ["FloorFormula", "floor_of", "log_ratio"]
 
