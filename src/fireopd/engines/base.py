@@ -8,6 +8,7 @@ engine score a probe sequence and compare: some engines report success but keep 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,19 @@ from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 from fireopd.types import Prompt, Response, Sampling
 
-__all__ = ["NO_WEIGHTS", "RolloutEngine"]
+__all__ = ["NO_WEIGHTS", "MemoryPart", "RolloutEngine"]
 
 NO_WEIGHTS = -1
 """Policy version of an engine that has not received weights from a trainer."""
+
+
+class MemoryPart(NamedTuple):
+    """One part of the memory of an engine."""
+
+    size: int
+    """Bytes."""
+    formula: str
+    """Formula of the size."""
 
 
 @dataclass
@@ -76,8 +86,8 @@ class RolloutEngine(ABC):
         """Return the reason why the engine cannot sample while the trainer computes, or None if it can."""
         return None
 
-    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
-        """Return the expected memory of the engine in this process, by part: bytes, and how they are computed.
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:
+        """Return the expected memory of the engine in this process, by name of the part.
 
         Args:
             parameters: number of parameters of the student.

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import private_apis
-from fireopd.engines.base import RolloutEngine
+from fireopd.engines.base import MemoryPart, RolloutEngine
 from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.hf.slot_cache import has_non_kv_state, spare_columns
@@ -45,14 +45,14 @@ class HFEngine(RolloutEngine):
         if has_non_kv_state(load_config(student, "model.student")):
             raise self._cannot_decode(key, student)
 
-    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:
         """Return the bytes of the engine's copy of the student and of its key-value cache."""
         itemsize, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
         columns = tokens + spare_columns(tokens)
         cache = rows * columns * cache_per_token * itemsize
         return {
-            "weights": (parameters * itemsize, f"{parameters / 1e6:.1f} M parameters x {itemsize} B"),
-            "KV cache": (cache, f"{rows} rows x {columns} tokens x {cache_per_token} x {itemsize} B"),
+            "weights": MemoryPart(parameters * itemsize, f"{parameters / 1e6:.1f} M parameters x {itemsize} B"),
+            "KV cache": MemoryPart(cache, f"{rows} rows x {columns} tokens x {cache_per_token} x {itemsize} B"),
         }
 
     def setup(self, model: str, device: torch.device) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fireopd import private_apis
 from fireopd.distributed import collectives
-from fireopd.engines.base import RolloutEngine
+from fireopd.engines.base import MemoryPart, RolloutEngine
 from fireopd.engines.vllm.worker import repack_head
 from fireopd.errors import UserError
 from fireopd.models.loading import Dtype, load_tokenizer, resolve, stop_tokens
@@ -90,17 +90,18 @@ class VLLMEngine(RolloutEngine):
             return UserError("data.overlap", True, problem, "set data.engine.tensor_parallel_size 1, or use servers")
         return None
 
-    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, tuple[int, str]]:
+    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:
         """Return the bytes of vLLM: a fraction of the device, or its weights and a cache of fixed size."""
         if self.kv_cache_gib is None and torch.cuda.is_available():
             total = torch.cuda.get_device_properties(0).total_memory
-            return {"vLLM": (int(self.memory_fraction * total), f"{self.memory_fraction} of the GPU (memory_fraction)")}
+            formula = f"{self.memory_fraction} of the GPU (memory_fraction)"
+            return {"vLLM": MemoryPart(int(self.memory_fraction * total), formula)}
         itemsize = 4 if self.dtype == "float32" else 2
         weights = parameters * itemsize // self.tensor_parallel_size
         formula = f"{parameters / 1e6:.1f} M parameters x {itemsize} B / {self.tensor_parallel_size}"
         return {
-            "weights": (weights, formula),
-            "KV cache": (int((self.kv_cache_gib or 4) * 2**30), "kv_cache_gib, or 4 GiB"),
+            "weights": MemoryPart(weights, formula),
+            "KV cache": MemoryPart(int((self.kv_cache_gib or 4) * 2**30), "kv_cache_gib, or 4 GiB"),
         }
 
     def setup(self, model: str, device: torch.device) -> None:
