@@ -1,7 +1,8 @@
-"""Old module paths, importable until version 0.3 with a deprecation warning (`FutureWarning`, so that users of YAML files see it).
+"""Old module paths, importable until version 0.3 with a deprecation warning.
 
-Class paths in YAML files and imports of plug-ins that were written for version 0.1 keep working: an old module is an
-alias that looks each name up in its new place.
+The warning is a `FutureWarning`, which Python shows to users of YAML files too. Class paths in YAML files and imports of
+plug-ins that were written for version 0.1 keep working: an old module is an alias that looks each name up in its new
+place.
 """
 
 import sys
@@ -20,8 +21,8 @@ MODULES = {
     "callbacks.interrupts": "training.interrupts",
     "callbacks.weight_sync": "training.weight_sync",
     "checkpoints": "training.checkpoints",
-    "code_blocks": "verifiers.code_blocks",
     "collectives": "distributed.collectives",
+    "commands": "cli.commands",
     "commands.check": "cli.commands.check",
     "commands.compare": "cli.commands.compare",
     "commands.evaluate": "cli.commands.evaluate",
@@ -74,6 +75,7 @@ MODULES = {
     "evaluations.reports": "analysis.evaluate.report",
     "evaluations.runs": "analysis.evaluate.sampling",
     "evaluations.summaries": "analysis.evaluate.summary",
+    "extras": "errors",
     "faults": "training.skipped_steps",
     "files": "atomic_files",
     "filters.compositions": "filters.composition",
@@ -105,12 +107,10 @@ MODULES = {
     "rollouts": "engines.rollout",
     "scoring": "models.scorer",
     "sharding": "distributed.fsdp",
-    "shards": "distributed.sharded_checkpoints",
     "signals": "types.signals",
     "states": "types.strategy_state",
     "statistics": "analysis.bootstrap",
     "stopwatches": "training.stopwatch",
-    "supervision": "training.update_targets",
     "symptoms": "callbacks.failure_detectors",
     "targets": "types.targets",
     "tasks": "prompts.tiny_tasks",
@@ -122,16 +122,6 @@ MODULES = {
     "testing.objects": "testing.settings_checks",
     "testing.subjects": "testing.subject",
     "tokenization": "prompts.tokenization",
-    "verifiers.frames": "verifiers.workers.json_messages",
-    "verifiers.math_worker": "verifiers.workers.math_worker",
-    "verifiers.names": "verifiers.required_names",
-    "verifiers.reasoning_gym_worker": "verifiers.workers.reasoning_gym_worker",
-    "verifiers.sandbox.linux": "verifiers.sandbox.syscalls",
-    "verifiers.sandbox.paths": "verifiers.sandbox.readable_paths",
-    "verifiers.sandbox.programs": "verifiers.sandbox.program_runner",
-    "verifiers.sandbox.testers": "verifiers.sandbox.test_runner",
-    "verifiers.sandbox.values": "verifiers.sandbox.value_codec",
-    "verifiers.services": "verifiers.workers.worker_loop",
     "verifiers.worked": "verifiers.workers.worker_verifier",
     "verifiers.workers": "verifiers.workers.pool",
     "views": "analysis.view",
@@ -150,23 +140,45 @@ MODULES = {
 """Old module to new module, below `fireopd`."""
 
 NAMES = {
-    "batching.MICRO_BATCH_TOKENS": "models.token_budget",
-    "batching.by_token_budget": "models.token_budget",
-    "collectives.gather_batch": "distributed.gather",
-    "data.RolloutLoader": "training.rollout_loader",
-    "data.VALIDATION_SEED": "training.rollout_loader",
-    "distributions.kl": "reductions",
-    "extras.import_extra": "errors",
-    "signals.ContractError": "types.strategy",
-    "signals.Strategy": "types.strategy",
-    "signals.UndeclaredSignalError": "types.strategy",
-    "signals.union": "types.strategy",
-    "statistics.average_ranks": "analysis.rank_correlation",
-    "statistics.rank_correlation": "analysis.rank_correlation",
-    "types.prompts.Response": "types.responses",
-    "types.prompts.Sampling": "types.responses",
+    "batching.by_token_budget": "models.token_budget.by_token_budget",
+    "collectives.gather_batch": "distributed.gather.gather_batch",
+    "commands.fit.FitCLI": "cli.training_cli.FitCLI",
+    "commands.fit.FitParser": "cli.training_cli.FitParser",
+    "commands.fit.SafeTrainer": "cli.training_cli.SafeTrainer",
+    "comparisons.replays.Portrait": "analysis.compare.method_statistics.MethodStatistics",
+    "comparisons.replays.Share": "analysis.compare.method_statistics.GroupShare",
+    "data.RolloutLoader": "training.rollout_loader.RolloutLoader",
+    "distributions.Companion": "models.distributions.HeadComparison",
+    "distributions.Comparison": "models.distributions.DistributionComparison",
+    "distributions.Distributions": "models.distributions.TeacherDistributions",
+    "distributions.Head": "models.distributions.OutputHead",
+    "distributions.kl": "reductions.kl",
+    "engines.servers.Server": "engines.vllm.client.ServerClient",
+    "engines.weight_transfers.Fleet": "engines.vllm.weight_transfer.BroadcastClient",
+    "evaluations.benchmarks.Asking": "analysis.evaluate.benchmarks.PromptFormat",
+    "overlaps.Overlap": "training.background_rollout.BackgroundRollout",
+    "signals.ContractError": "types.strategy.ContractError",
+    "signals.Strategy": "types.strategy.Strategy",
+    "signals.UndeclaredSignalError": "types.strategy.UndeclaredSignalError",
+    "signals.union": "types.strategy.union",
+    "statistics.Bootstrapped": "analysis.bootstrap.BootstrapEstimate",
+    "symptoms.Above": "callbacks.failure_detectors.AboveLimit",
+    "symptoms.Course": "callbacks.failure_detectors.MetricHistory",
+    "symptoms.Fall": "callbacks.failure_detectors.Drop",
+    "symptoms.Rise": "callbacks.failure_detectors.Increase",
+    "symptoms.Stuck": "callbacks.failure_detectors.Constant",
+    "symptoms.Symptom": "callbacks.failure_detectors.FailureDetector",
+    "symptoms.Vanishing": "callbacks.failure_detectors.RelativeDrop",
+    "testing.subjects.Question": "testing.subject.MethodSpec",
+    "testing.subjects.Recorder": "testing.subject.SignalRecorder",
+    "verifiers.worked.WorkedVerifier": "verifiers.workers.worker_verifier.WorkerVerifier",
+    "views.Page": "analysis.view.page.Page",
+    "views.View": "analysis.view.trajectory_view.View",
+    "views.quantities.Kind": "analysis.view.quantities.Quantity",
+    "views.spread": "analysis.view.trajectory_view.select_rows",
+    "weights.Weights": "models.weight_stream.WeightStream",
 }
-"""Names that left their module, to the new module."""
+"""Classes and functions that left their module or were renamed, with their new path."""
 
 
 class _Alias(ModuleType):
@@ -181,9 +193,10 @@ class _Alias(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         old = self.__name__.removeprefix("fireopd.")
-        place = f"fireopd.{NAMES.get(f'{old}.{name}', MODULES[old])}"
-        value = getattr(import_module(place), name)
-        message = f"{self.__name__}.{name} has moved to {place}.{name}; the old path works until version 0.3"
+        path = NAMES.get(f"{old}.{name}", f"{MODULES[old]}.{name}")
+        module, _, new_name = path.rpartition(".")
+        value = getattr(import_module(f"fireopd.{module}"), new_name)
+        message = f"{self.__name__}.{name} has moved to fireopd.{path}; the old path works until version 0.3"
         warnings.warn(message, FutureWarning, stacklevel=2)
         return value
 
