@@ -1,8 +1,7 @@
 """Old module paths, importable until version 0.3 with a deprecation warning.
 
-The warning is a `FutureWarning`, which Python shows to users of YAML files too. Class paths in YAML files and imports of
-plug-ins that were written for version 0.1 keep working: an old module is an alias that looks each name up in its new
-place.
+Class paths in YAML files and imports of plug-ins written for version 0.1 keep working: an old module is an alias that
+looks up each name in its new place. The warning is a `FutureWarning`, which Python also shows to users of YAML files.
 """
 
 import sys
