@@ -1,4 +1,4 @@
-"""Means, intervals and ranks against naive references and simulated data."""
+"""Intervals, standard errors and ranks against naive references and simulated data."""
 
 import itertools
 import math
@@ -118,7 +118,7 @@ def test_resampled_means_are_those_of_rows_drawn_with_replacement(monkeypatch):
 
 
 def test_a_ratio_is_resampled_as_one():
-    """Accuracy of what is finished: a problem without a finished response weighs nothing, and is drawn all the same."""
+    """Accuracy of finished responses: a problem without one has weight 0, but is still resampled."""
     tops, bottoms = [2.0, 0.0, 0.0, 1.0], [4.0, 0.0, 1.0, 1.0]
     found = bootstrap(tops, bottoms, resamples=4000)
     assert found.value == 0.5

@@ -1,4 +1,4 @@
-"""What a run is said to have been computed with."""
+"""Versions, machine and revision of a run."""
 
 import json
 import subprocess

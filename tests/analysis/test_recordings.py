@@ -1,4 +1,4 @@
-"""Files of scored rollouts: round trip, and what is said of a foreign or broken one."""
+"""Files of scored rollouts: round trip, and errors for invalid files."""
 
 import json
 from dataclasses import replace

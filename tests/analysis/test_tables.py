@@ -1,4 +1,4 @@
-"""A table on the terminal, as Markdown and on a page."""
+"""Tables on the terminal, as Markdown and as HTML."""
 
 import io
 from dataclasses import replace

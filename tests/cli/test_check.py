@@ -1,4 +1,4 @@
-"""`fireopd check`: says all that is wrong, trains nothing, and estimates memory that the run then takes."""
+"""`fireopd check`: all problems of a configuration, without training, and the memory estimate."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""`fireopd compare` as a user starts it: on recorded rollouts, and by training."""
+"""`fireopd compare` from the command line: on recorded rollouts, and by training."""
 
 import json
 import signal
@@ -206,7 +206,7 @@ def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path
         if result["measure"] in ("final", "length", "seconds"):
             assert set(result["values"]) == {"1", "2"}
     steps = {tuple(run["curves"]["train/loss"]) for run in found["runs"]}
-    assert len(steps) == 1, "a run that went on has the same steps"
+    assert len(steps) == 1, "a resumed run has the same steps"
 
     capfd.readouterr()
     main(arguments_of(tmp_path))

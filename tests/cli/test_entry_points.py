@@ -1,4 +1,4 @@
-"""Strategies are found by their entry points, in our own package as in anybody's."""
+"""Discovery of plug-ins by their entry points."""
 
 from importlib.metadata import EntryPoint
 from inspect import isabstract
@@ -13,7 +13,7 @@ from fireopd.filters import TrajectoryFilter
 
 
 def subclasses(base):
-    """Return everything that extends a class, at any remove."""
+    """Return all direct and indirect subclasses."""
     return {c for own in base.__subclasses__() for c in {own} | subclasses(own)}
 
 
@@ -31,7 +31,7 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
     lines = {line.split("│")[2].strip(): line for line in table.splitlines() if line.count("│") == 6}
     assert "fireopd.weighters" in table
     assert "student_entropy, teacher_entropy" in lines["EntropyWeighter"]
-    assert "More weight where the teacher is confident" in lines["EntropyWeighter"]
+    assert "Larger weights for confident teachers" in lines["EntropyWeighter"]
     assert "none" in lines["KeepAll"]
     assert "signals of its parts" in lines["AllOf"]
     assert "distributions, student_logprobs, teacher_entropy, teacher_logprobs" in lines["EntropyGatedKL"]

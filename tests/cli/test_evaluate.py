@@ -1,4 +1,4 @@
-"""`fireopd evaluate` as a user starts it."""
+"""`fireopd evaluate` from the command line."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ sampling.append_records = torn
 from fireopd.cli.main import main
 main(sys.argv[1:])
 """
-"""The program, which is killed in the middle of a line."""
+"""Program that is killed while it writes a line."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def benchmark(tmp_path):
 
 @pytest.fixture
 def arguments(benchmark, tmp_path):
-    """Return a function from more arguments, and a folder, to all of them."""
+    """Return a function that builds the arguments of the command."""
 
     def given(*more, models=("tiny/student",), out="out"):
         shared = ("--verifier", "FinalAnswer", "--max_response_length", "40", "--batch_size", "2", "--responses", "3")
@@ -59,7 +59,7 @@ def arguments(benchmark, tmp_path):
 
 @pytest.fixture
 def evaluate(arguments, capsys):
-    """Return a function that evaluates, and returns what was printed."""
+    """Return a function that evaluates and returns the printed text."""
 
     def run(*more, code=0, **places):
         with pytest.raises(SystemExit) if code else nullcontext() as stop:

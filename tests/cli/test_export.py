@@ -1,4 +1,4 @@
-"""Exporting a student: the folder is a Hugging Face model that says what the run's student says."""
+"""Export of a student: the folder is a Hugging Face model with the logits of the student."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ TOKENS = torch.arange(5, 40)[None]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A student after one step, its checkpoint and what it says of some tokens."""
+    """Checkpoint of a student after one step, and its logits for some tokens."""
     folder = tmp_path_factory.mktemp("run")
     module = make_module()
     _, trainer = fit(module, make_data(8), folder)
@@ -50,7 +50,7 @@ def test_the_folder_is_the_student(run, tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.chat_template
     assert GenerationConfig.from_pretrained(tmp_path / "out").eos_token_id == tokenizer.eos_token_id
-    assert {path.name for path in tmp_path.iterdir()} == {"out"}, "nothing is left beside it"
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}, "no temporary files are left"
     assert not list((tmp_path / "out").glob("*.bin"))
 
 

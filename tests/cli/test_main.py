@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, messages, exit codes, and a whole short run."""
+"""Command line: help, messages, exit codes, and a short training run."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ CONFIG = str(ROOT / "configs" / "multi_teacher.yaml")
 
 
 def refuse(capsys, *arguments):
-    """Run a command that is to be refused; return what it printed."""
+    """Run a command with invalid arguments; return the error message."""
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
@@ -110,7 +110,7 @@ def test_the_version_is_that_of_the_package(capsys):
     "arguments", [["fit", "--help"], ["fit", f"--config={CONFIG}", "--print_config"], ["replay", "--help"]]
 )
 def test_help_and_print_config_load_no_model(capsys, monkeypatch, arguments):
-    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -127,7 +127,7 @@ def test_importing_the_library_imports_neither_vllm_nor_the_command_line():
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A short run of the main config, as a user would start it, with everything recorded."""
+    """Short run of the main config with recorded rollouts."""
     root = tmp_path_factory.mktemp("run")
     recorder = "--trainer.callbacks+={class_path: fireopd.callbacks.RolloutRecorder, init_args: {every_n_steps: 2}}"
     sizes = ["--data.prompts.num_training=24", "--data.prompts.num_validation=4", "--data.batch_size=8"]

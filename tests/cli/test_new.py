@@ -1,4 +1,4 @@
-"""`fireopd new`: what it writes works for a stranger, outside the checkout; what it cannot write it refuses."""
+"""`fireopd new`: the package works outside the checkout; invalid names are rejected."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`fireopd replay` on the recorded answers of the released loss."""
+"""`fireopd replay` against recorded results of the released loss."""
 
 import json
 import re

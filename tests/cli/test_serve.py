@@ -1,4 +1,4 @@
-"""The command that becomes a vLLM server."""
+"""Command that starts a vLLM server."""
 
 import sys
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""`fireopd view`: what stands on the page, that texts in it are inert, and what is said where it cannot be made."""
+"""`fireopd view`: contents of the page, inert texts, and errors."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ NASTY = '</script><script>alert(1)</script><!--<img src=x onerror="alert(2)">&am
 
 
 class Spelling:
-    """A tokenizer whose tokens are whole texts."""
+    """Tokenizer whose tokens are whole texts."""
 
     def __init__(self, *texts):
         self.texts = texts
@@ -42,7 +42,7 @@ def view_of(batch, method=None):
 
 
 def data_of(html):
-    """Read the data back as a browser does: the element ends at the first end tag."""
+    """Parse the data as a browser does: the element ends at the first end tag."""
     return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.S)[1])
 
 

@@ -1,4 +1,4 @@
-"""What runs leave behind, without running them."""
+"""Output of runs without running them."""
 
 import sys
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def run_of(method, seed, accuracy, **more):
 
 @dataclass(frozen=True)
 class Stub(PlannedRun):
-    """A run that is a line of Python, in its folder."""
+    """Run that executes a line of Python in its folder."""
 
     code: str = ""
 

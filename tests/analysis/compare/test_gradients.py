@@ -1,4 +1,4 @@
-"""Gradients of methods at a student, against the plain loss and by their angles."""
+"""Gradients of methods at a student, against the plain loss and by cosine similarity."""
 
 from dataclasses import dataclass
 

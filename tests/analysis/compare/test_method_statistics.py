@@ -1,4 +1,4 @@
-"""What methods make of recorded rollouts, with numbers that can be worked out by hand."""
+"""Statistics of methods on recorded rollouts, with values computed by hand."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Measures over seeds, in pairs, and bands of curves."""
+"""Paired differences of measures over seeds, and bands of curves."""
 
 import pytest
 from helpers.fake_runs import run_of

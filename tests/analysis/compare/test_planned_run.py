@@ -1,4 +1,4 @@
-"""Which runs there are, and how each is begun or goes on."""
+"""Runs of a comparison: order, start and resume."""
 
 import pytest
 

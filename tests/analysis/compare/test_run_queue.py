@@ -1,4 +1,4 @@
-"""The queue of runs, with lines of Python for runs."""
+"""Queue of runs, with short Python programs in place of runs."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""A run as it is read from its folder."""
+"""Results of a run, read from its folder."""
 
 import pytest
 from helpers.fake_runs import run_of, write_curves

@@ -1,4 +1,4 @@
-"""The report on trained methods: what it says, and that its page needs nothing else."""
+"""Report on trained methods: contents, and a self-contained page."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from fireopd.analysis.compare.training_report import training_report
 
 
 class Tags(HTMLParser):
-    """Checks that every element that is opened is closed in its turn."""
+    """Parser that checks the nesting of elements."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def planned(tmp_path):
-    """Two methods with three seeds, of which one has not come to its end."""
+    """Two methods with three seeds; one run is not finished."""
     runs = [stub(tmp_path, method, seed) for seed in (1, 2, 3) for method in ("opd", "<fire>")]
     for run in runs[:-1]:
         gain = 0.1 if run.method == "opd" else 0.1 + run.seed / 10

@@ -1,4 +1,4 @@
-"""Benchmark files, and how their problems become prompts."""
+"""Benchmark files, and prompts made from their problems."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Exports against the files that the other evaluators' documentation shows."""
+"""Exports against the file formats in the documentation of the external evaluators."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Records survive a process that was killed while it wrote."""
+"""Records after a process was killed during a write."""
 
 import pytest
 

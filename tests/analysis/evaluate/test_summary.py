@@ -1,4 +1,4 @@
-"""The numbers of an evaluation against naive ones, and what is said of differences."""
+"""Metrics of an evaluation against naive computations, and verdicts on differences."""
 
 import json
 from statistics import fmean, stdev
@@ -66,7 +66,7 @@ def graded(rewards):
 
 
 def test_differences_are_taken_problem_by_problem():
-    """Two models that differ on one problem in forty: apart their intervals overlap, in pairs 0 is still inside."""
+    """Two models that differ on one problem in forty: the paired interval still contains 0."""
     base = [0, 1] * 20
     summary = summarise({"b": {"one": graded(base), "two": graded([1, *base[1:]]), "far": graded([1] * 40)}}, [])
     difference = summary.differences("b")

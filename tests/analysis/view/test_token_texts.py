@@ -1,4 +1,4 @@
-"""Texts of tokens: together they are the text, however characters and spaces are cut."""
+"""Texts of single tokens: their concatenation is the decoded text for any split of characters and spaces."""
 
 import pytest
 
@@ -7,14 +7,14 @@ from fireopd.models.loading import load_tokenizer
 
 
 class Bytes:
-    """A tokenizer of single bytes."""
+    """Tokenizer of single bytes."""
 
     def decode(self, tokens, **_):
         return bytes(tokens).decode("utf-8", errors="replace")
 
 
 class LeadingSpaces:
-    """A tokenizer that, as many do, writes no space at the beginning of what it decodes."""
+    """Tokenizer that strips a leading space, as many do."""
 
     words = (" one", " two", "-and", " three")
 
