@@ -237,7 +237,7 @@ def test_all_runs_are_checked_before_the_first_is_begun(tmp_path, refused, metho
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        (["--control", "tip"], "--control: 'tip': no such method. The methods are opd, fire"),
+        (["--control", "tip"], "--control: 'tip': no such method. Use one of opd, fire"),
         (["--jobs", "0"], "--jobs: 0: must be at least 1"),
         (["--seeds", "1", "1"], "a seed occurs twice"),
         (["--student", "tiny/student"], "gradients can only be compared on recorded rollouts"),

@@ -91,7 +91,7 @@ def test_without_vllm_its_engine_and_server_are_refused_and_the_remedy_is_named(
 
 
 def test_an_unknown_command(capsys):
-    assert "'fitt': no such command. The commands are fit" in refuse(capsys, "fitt")
+    assert "'fitt': no such command. Use one of fit" in refuse(capsys, "fitt")
 
 
 def test_help_of_the_program(capsys):

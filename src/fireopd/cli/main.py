@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     quieten()
     try:
         if command not in COMMANDS:
-            raise UserError("COMMAND", command, "no such command", f"the commands are {', '.join(COMMANDS)}")
+            raise UserError("COMMAND", command, "no such command", f"use one of {', '.join(COMMANDS)}")
         import_module(f"fireopd.cli.commands.{command}").run(rest)
     except UserError as error:
         Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"fireopd: {error}")

@@ -55,9 +55,9 @@ def run(arguments: Sequence[str]) -> None:
         )
     load_plugins()
     if settings.config:
-        _train(settings, more)
+        _compare_trained(settings, more)
     else:
-        _replay(settings, more)
+        _compare_recorded(settings, more)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +94,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return given[:place], given[place + 1 :]
 
 
-def _replay(settings: argparse.Namespace, more: Sequence[str]) -> None:
+def _compare_recorded(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods on recorded rollouts."""
     given = {"": more, "seeds": settings.seeds, "jobs": settings.jobs, "control": settings.control}
     for option, value in given.items():
@@ -127,7 +127,7 @@ def _replay(settings: argparse.Namespace, more: Sequence[str]) -> None:
     _finish(report, settings.out, console)
 
 
-def _train(settings: argparse.Namespace, more: Sequence[str]) -> None:
+def _compare_trained(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods by training them."""
     methods = methods_by_name(settings.methods)
     _check_options(settings, methods, more)
@@ -153,7 +153,7 @@ def _train(settings: argparse.Namespace, more: Sequence[str]) -> None:
 
 def _check_options(settings: argparse.Namespace, methods: dict[str, Path], more: Sequence[str]) -> None:
     if settings.control is not None and settings.control not in methods:
-        raise UserError("--control", settings.control, "no such method", f"the methods are {', '.join(methods)}")
+        raise UserError("--control", settings.control, "no such method", f"use one of {', '.join(methods)}")
     if settings.jobs is not None and settings.jobs < 1:
         raise UserError("--jobs", settings.jobs, "must be at least 1", "set it to 1 or more")
     if settings.seeds is not None and len(set(settings.seeds)) < len(settings.seeds):
