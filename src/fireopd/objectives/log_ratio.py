@@ -59,7 +59,7 @@ class ClippedReverseKL(ReverseKL):
 
 @dataclass(frozen=True)
 class SoftLogRatio(ReverseKL):
-    """Compressed log-ratio, A_t = sign(r_t) log(1 + |r_t|), which limits the advantage of large log-ratios."""
+    """Compressed log-ratio, `A_t = sign(r_t) log(1 + |r_t|)`, which limits the advantage of large log-ratios."""
 
     by_trajectory = True
 
