@@ -5,7 +5,6 @@ import signal
 from collections import defaultdict
 
 import pytest
-import torch
 from helpers.training import fit, make_data, make_module
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import cast
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -25,7 +26,7 @@ class SafeCSVLogger(CSVLogger):
         """Writer of the file."""
         if self._experiment is None:
             self._experiment = _Writer(self.log_dir)
-        return self._experiment
+        return cast(ExperimentWriter, self._experiment)
 
 
 class _Writer(ExperimentWriter):
