@@ -1,4 +1,4 @@
-"""Prompts from Hugging Face datasets, from folders: nothing is downloaded."""
+"""Prompts from Hugging Face datasets in local folders."""
 
 import json
 
@@ -92,6 +92,6 @@ def test_what_a_saved_folder_does_not_have(saved, settings, message):
 def test_what_cannot_be_read(files, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
-    for path, split in ((str(tmp_path / "empty"), "train"), (str(files), "dev"), ("nobody/nothing", "train")):
+    for path, split in ((str(tmp_path / "empty"), "train"), (str(files), "dev"), ("unknown/dataset", "train")):
         with pytest.raises(UserError, match=rf"data.prompts.path: '{path}': split {split} cannot be read"):
             HFPrompts(path, split, teacher="x", columns=COLUMNS).training(0)

@@ -1,4 +1,4 @@
-"""Prompts from JSONL files, and what is said of a malformed one."""
+"""Prompts from JSONL files, and messages about malformed ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Several sources in one: shares, order, names, verifiers."""
+"""Mixtures of prompt sources: weights, order, names, verifiers."""
 
 from collections import Counter
 
@@ -114,7 +114,7 @@ def data_module(source, engine, **settings):
 
 
 def test_each_prompt_is_graded_by_its_own_verifier():
-    """The scripted engine writes nothing that either would find right; what is graded is which of them was asked."""
+    """The grade is the verifier that was called: both would find the responses of the scripted engine incorrect."""
     asked = []
 
     class Recording(FinalAnswer):
@@ -139,7 +139,7 @@ def test_the_same_prompts_may_go_to_two_teachers_and_every_batch_has_both():
     assert len({prompt.id for batch in batches for prompt in batch.prompts}) == 40
     seen = {prompt.id for batch in batches for prompt in batch.prompts}
     again = {prompt.id for batch in loader for prompt in batch.prompts}
-    assert len({name for name in seen | again if name.startswith("b/")}) == 40, "the next epoch goes on with the others"
+    assert len({name for name in seen | again if name.startswith("b/")}) == 40, "the next epoch has the others"
 
 
 def test_a_mixture_goes_on_from_a_checkpoint_with_the_next_batch():

@@ -1,4 +1,4 @@
-"""Prompts in the rows of a table: which column holds what, and what is held out."""
+"""Prompts from tables: columns and held-out prompts."""
 
 import json
 import random
@@ -53,8 +53,8 @@ def test_a_column_that_is_named_must_be_there(tmp_path):
     rows = [{"problem": "a", "solution": "1", "meta": {"who": "y"}}]
     with pytest.raises(UserError, match=r"no column solutoin; the columns are problem, solution, meta.*to solution"):
         source(tmp_path, rows, columns=Columns(answer="solutoin")).training(0)
-    with pytest.raises(UserError, match=r"the column meta.whom is empty in all rows\. Fix .*columns.teacher"):
-        source(tmp_path, rows, columns=Columns(teacher="meta.whom")).training(0)
+    with pytest.raises(UserError, match=r"the column meta.name is empty in all rows\. Fix .*columns.teacher"):
+        source(tmp_path, rows, columns=Columns(teacher="meta.name")).training(0)
     with pytest.raises(UserError, match=r"train.jsonl:1.*the column solution has no nested columns"):
         source(tmp_path, rows, columns=Columns(details="solution")).training(0)
 
@@ -75,7 +75,7 @@ def test_a_held_out_prompt_is_not_trained_on_and_is_the_same_in_any_order(tmp_pa
         own = source(tmp_path, order, held_out=10)
         training, held_out = ({t.answer for t in texts} for texts in (own.training(0), own.validation()))
         assert len(own.validation()) == 10
-        assert not training & held_out, "a prompt that stands in two rows is on one side"
+        assert not training & held_out, "a prompt of two rows is on one side"
         assert len(training | held_out) == 40
         contents.append(held_out)
     assert contents[0] == contents[1]

@@ -1,4 +1,4 @@
-"""The embedded tasks: worked solutions that are right."""
+"""Embedded tasks: correct worked solutions."""
 
 import random
 from itertools import islice

@@ -1,4 +1,4 @@
-"""Prompts in verl's layout: from files that the script writes, and through a run that routes by them."""
+"""Prompts in verl's layout, from the script's files, and a run that routes by teacher column."""
 
 import json
 import runpy
@@ -21,12 +21,12 @@ PUBLISHED = {
     "reward_model": {"ground_truth": "2", "style": "rule"},
     "extra_info": {"index": 0, "split": "train", "opd_teacher": "alice"},
 }
-"""The columns of G-OPD's training data (arXiv 2602.12125), with a row of our own."""
+"""Row with the columns of G-OPD's training data (arXiv 2602.12125)."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What the script writes."""
+    """Folder written by the script."""
     folder = tmp_path_factory.mktemp("verl")
     arguments, sys.argv = sys.argv, ["make_verl_data.py", str(folder), "--train", "16", "--val", "2", "--seed", "5"]
     try:

@@ -1,4 +1,4 @@
-"""The benchmarks: that they compare the same work, count right, and run from end to end."""
+"""Benchmarks: equal work on both sides, correct counts, end-to-end run."""
 
 import json
 import logging
@@ -33,8 +33,8 @@ QUICK = ["naive", "dropping", "teachers", "padding", "plugins", "decoding"]
 """Benchmarks that start no process and need no TRL."""
 
 
-class Learnt(Callback):
-    """Keeps the batches that a run learns from."""
+class TrainingBatches(Callback):
+    """Stores the batches of a run."""
 
     def __init__(self):
         self.batches = []
@@ -45,7 +45,7 @@ class Learnt(Callback):
 
 @pytest.fixture(autouse=True)
 def _loud():
-    """A benchmark quietens Lightning; the tests after it want to hear it."""
+    """Restore the log levels of Lightning after a benchmark."""
     loggers = [logging.getLogger(name) for name in bench.QUIETENED]
     levels = [logger.level for logger in loggers]
     yield
@@ -54,9 +54,9 @@ def _loud():
 
 
 def our_gradient(tmp_path, *settings):
-    """The batch and the gradient of one step of a real run: with SGD of rate 1 it is what the parameters lose."""
+    """Return batch and gradient of one training step with SGD of rate 1, whose gradient is the change of weights."""
     sizes = Settings.quick(response_length=32, rows=12)
-    learnt = Learnt()
+    training = TrainingBatches()
     cli = fireopd_runs.run(
         [
             *fireopd_runs.embedded_arguments(sizes, *settings, "--trainer.limit_train_batches", "1"),
@@ -65,11 +65,11 @@ def our_gradient(tmp_path, *settings):
             *("--trainer.default_root_dir", str(tmp_path)),
         ],
         engine=workloads.RecordedEngine(max_response_length=32, median=8),
-        callbacks=[learnt],
+        callbacks=[training],
     )
     before = load_causal_lm("tiny/student", "student", "float32").state_dict()
     after = dict(cli.model.student.model.named_parameters())
-    return learnt.batches[0], {name: before[name] - value.detach() for name, value in after.items()}
+    return training.batches[0], {name: before[name] - value.detach() for name, value in after.items()}
 
 
 @pytest.mark.parametrize(
@@ -219,11 +219,8 @@ def test_a_peak_without_room_is_left_out_with_the_reason(monkeypatch):
 def test_the_plain_peak_is_extrapolated_where_there_is_no_room(monkeypatch):
     monkeypatch.setattr(peak_memory, "free_memory", lambda: 0)
     monkeypatch.setattr(peak_memory, "peak", lambda way, tokens, settings: 100 + 7 * tokens)
-    settings = Settings.quick(memory_tokens=800)
-    assert peak_memory.peak_or_extrapolation("plain", settings) == (
-        100 + 7 * 800,
-        "extrapolated from 100 and 200 tokens",
-    )
+    found = peak_memory.peak_or_extrapolation("plain", Settings.quick(memory_tokens=800))
+    assert found == (100 + 7 * 800, "extrapolated from 100 and 200 tokens")
 
 
 def test_lengths_have_a_long_tail():

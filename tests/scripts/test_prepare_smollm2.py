@@ -1,4 +1,4 @@
-"""The script that prepares SmolLM2 and word problems: its problems, its weights' order and what it leaves behind."""
+"""The script that prepares SmolLM2: problems, order of weights, output folder."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""MathVerify: what counts as right, and that nothing that a student can write hangs or kills the trainer."""
+"""MathVerify: correct answers, and responses that must not hang or kill the trainer."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from fireopd.verifiers import MathVerify
 from fireopd.verifiers.workers import pool as workers
 
 ANSWERS = [json.loads(line) for line in (GOLDEN / "math_answers.jsonl").read_text().splitlines()]
-"""Reference answers that are hard to read, as they stand in the files of MATH-500, Minerva Math, OlympiadBench, AMC
-2023 and HMMT 2025 (February, November) that evaluations of language models use; `source` names file and line."""
+"""Reference answers that are hard to parse, from the files of MATH-500, Minerva Math, OlympiadBench, AMC
+2023 and HMMT 2025 (February, November); `source` is file and line."""
 BENCHMARKS = os.environ.get("FIREOPD_BENCHMARKS")
-"""A folder of JSONL files with "answer", all of which are to verify against themselves."""
+"""Folder of JSONL files with "answer"; all answers must verify against themselves."""
 
 
 def prompt(answer):
@@ -224,14 +224,14 @@ os.kill(os.getpid(), 9)
 
 
 def test_workers_serve_a_forked_process_and_end_with_the_parent_however_it_ends():
-    """The program has no `if __name__ == "__main__"`, has computed with torch, forks, and is killed."""
+    """The program has no `if __name__ == "__main__"`, uses torch, forks, and is killed."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == -9, done.stderr
     wait_for_the_end_of(int(done.stdout))
 
 
 def wait_for_the_end_of(process):
-    """Return when a process has ended; one that nobody waits for yet counts as ended."""
+    """Return when a process has ended or is a zombie."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""Prompts of reasoning-gym with the graders of its tasks."""
+"""Prompts and graders of reasoning-gym."""
 
 import pickle
 import sys

@@ -1,4 +1,4 @@
-"""The names that tests of a program use, and those that the program has to define."""
+"""Names that tests use, and names that a program has to define."""
 
 import pytest
 

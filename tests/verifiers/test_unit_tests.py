@@ -1,4 +1,4 @@
-"""UnitTests: what counts as a right program, and how tests are written."""
+"""UnitTests: correct programs and the forms of tests."""
 
 import json
 import shutil
@@ -220,7 +220,7 @@ def test_what_is_not_refused_for_its_size_can_be_passed():
 
 
 def test_no_worker_starts_with_less_isolation_than_is_allowed(monkeypatch):
-    """A later worker, too, though the machine may offer less by then."""
+    """Also a later worker, after the machine's support has changed."""
     pool = workers.Pool(unit_tests.SUPERVISOR, ("no_such_isolation",), 1)
     with pytest.raises(workers.WorkerError, match="supports no isolation of no_such_isolation"):
         pool.greeting()
@@ -247,7 +247,7 @@ def test_settings_are_checked(name):
 
 
 def test_a_virtual_environment_in_the_temporary_folder_costs_no_isolation():
-    """The folder of a program bears the name of the temporary one, and must not hide Python."""
+    """The folder of a program is linked as /tmp and must not hide Python."""
     environment = Path(tempfile.mkdtemp(dir="/tmp", prefix="environment-"))
     try:
         venv.create(environment)

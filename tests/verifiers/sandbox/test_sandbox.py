@@ -1,4 +1,4 @@
-"""The sandbox: hostile programs do nothing, leave nothing, forge nothing, and harm nobody, under each isolation."""
+"""Tests of the sandbox with hostile programs, under each isolation."""
 
 import os
 import socket
@@ -6,17 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.hostile_programs import BOMBS, FORGERIES, PROCESSES, READS, RIGHT, SOCKETS, TESTS, WRITES, attempt
 
 from fireopd.verifiers.sandbox import landlock
 from fireopd.verifiers.workers import pool as workers
 
 LIMITS = {"cpu_seconds": 1, "memory_mib": 512, "disk_mib": 4, "output_kib": 64}
-RIGHT = "def f(x):\n    return 2 * x\n"
-TESTS = "assert f(2) == 4\nassert f(21) == 42\nassert f(2) * 10 == 40"
 
 
 class Sandbox:
-    """The worker process of a sandbox."""
+    """Worker process of a sandbox."""
 
     def __init__(self, isolation):
         self.isolation = isolation
@@ -76,63 +75,9 @@ def of_the_session(leader):
     return found
 
 
-FORGERIES = {
-    "exit before the tests": "import os\nos._exit(0)",
-    "exit politely": "import sys\nsys.exit(0)",
-    "exit in the tests": "import os\ndef f(x):\n    os._exit(0)",
-    "raise in the tests": "def f(x):\n    raise SystemExit(0)",
-    "equal everything": "class Yes:\n    __eq__ = __le__ = __ge__ = lambda self, other: True\n    __hash__ = None\n"
-    "    __mul__ = __getattr__ = __call__ = lambda self, *given: self\ndef f(x):\n    return Yes()",
-    "equal everything as a number": "class Yes(int):\n    __eq__ = lambda self, other: True\n"
-    "    __mul__ = lambda self, other: self\ndef f(x):\n    return Yes(0)",
-    "patch builtins": "import builtins\nbuiltins.AssertionError = builtins.compile = builtins.exec = lambda *x: None\n"
-    "def f(x):\n    return 0",
-    "patch the harness": "import sys\nfor name, module in list(sys.modules.items()):\n"
-    "    if 'sandbox' in name or name == 'json':\n        for key, value in list(vars(module).items()):\n"
-    "            if callable(value):\n                setattr(module, key, lambda *a, **k: True)\n"
-    "def f(x):\n    return 0",
-    "write answers": "import os, struct\n"
-    "for kind in (b'{\"answer\": true}', b'true', b'\"ready\"', b'{\"value\": 4}'):\n"
-    "    for fd in range(256):\n        for text in (kind, struct.pack('!I', len(kind)) + kind):\n"
-    "            try:\n                os.write(fd, text)\n            except OSError:\n                pass\n",
-    "answer before the question": 'import os, struct\nkind = b\'{"value": 4, "after": [2]}\'\n'
-    "for fd in range(3, 256):\n    try:\n        os.write(fd, (struct.pack('!I', 7) + b'\"ready\"') +"
-    " (struct.pack('!I', len(kind)) + kind) * 9)\n    except OSError:\n        pass\nimport time\ntime.sleep(60)",
-    "answer too much": "def f(x):\n    return 'a' * 2**25",
-    "answer too deeply": "def f(x):\n    y = []\n    for _ in range(100000):\n        y = [y]\n    return y",
-    "close everything": "import os\nos.closerange(0, 256)\n" + RIGHT,
-    "crash": "import ctypes\nctypes.string_at(0)",
-    "crash in the tests": "import ctypes\ndef f(x):\n    ctypes.string_at(0)",
-    "recurse": "import sys\nsys.setrecursionlimit(10**9)\ndef f(x):\n    return f(x)",
-    "bad source": "\x00",
-    "deep source": "(" * 100_000,
-}
-
-
 @pytest.mark.parametrize("name", FORGERIES)
 def test_no_result_can_be_forged(sandbox, name):
     assert not sandbox.passes(FORGERIES[name], wall_seconds=5.0)
-
-
-BOMBS = {
-    "a loop": "while True:\n    pass",
-    "a loop in the tests": "def f(x):\n    while True:\n        pass",
-    "a sleep": "import time\ntime.sleep(1000)",
-    "a loop that catches signals": "import signal\nfor number in range(1, 65):\n    try:\n"
-    "        signal.signal(number, signal.SIG_IGN)\n    except (OSError, ValueError):\n        pass\n"
-    "while True:\n    try:\n        pass\n    except BaseException:\n        pass",
-    "a fork bomb": "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
-    "memory": "held = []\nwhile True:\n    held.append(bytearray(2**24))",
-    "memory that catches": "held = []\nwhile True:\n    try:\n        held.append(bytearray(2**20))\n"
-    "    except MemoryError:\n        pass",
-    "a big number": "def f(x):\n    return 10 ** 10 ** 10",
-    "output": "while True:\n    print('flood' * 1000)",
-    "errors": "import sys\nwhile True:\n    print('flood' * 1000, file=sys.stderr)",
-    "threads": "import threading, time\nwhile True:\n    try:\n"
-    "        threading.Thread(target=time.sleep, args=[99]).start()\n    except RuntimeError:\n        pass",
-    "descriptors": "import os\nwhile True:\n    os.pipe()",
-    "a regular expression": "import re\nre.match('(a*)*b', 'a' * 50)",
-}
 
 
 def test_no_program_hangs(sandbox):
@@ -159,65 +104,10 @@ def test_a_program_that_waits_ends_when_its_time_is_over(sandbox):
     assert 0.5 <= time.monotonic() - began < 5
 
 
-def attempt(body, **names):
-    """Return a program that writes "done" if a body of code raises nothing, and else the kind of error."""
-    lines = "\n".join(f"    {line}" for line in body.splitlines())
-    settings = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-    end = "    print('done')\nexcept Exception:\n    print('refused')"
-    return f"import os, socket, sys\n{settings}try:\n{lines}\n{end}"
-
-
-PROCESSES = {
-    "fork": "os.fork()",
-    "daemon": "if os.fork() == 0:\n    os.setsid()\n    os.fork()",
-    "system": "if os.system('touch x') != 0:\n    raise OSError",
-    "subprocess": "import subprocess\nsubprocess.run(['/usr/bin/true'])",
-    "spawn": "os.posix_spawn('/bin/true', ['true'], {})",
-    "exec": "os.execv('/bin/sh', ['sh', '-c', 'echo done'])",
-    "multiprocessing": "import multiprocessing\nmultiprocessing.Process(target=print).start()",
-    "session": "os.setsid()",
-    "the parent": "os.kill(PARENT, 9)",
-    "the parent as it is seen": "os.kill(os.getppid(), 9)",
-    "the first": "os.kill(1, 9)",
-    "the group": "os.killpg(0, 9)",
-    "the parent's group": "os.killpg(GROUP, 9)",
-    "everybody": "os.kill(-1, 9)",
-    "by a thread's id": "import ctypes\nif ctypes.CDLL(None).syscall(200, PARENT, 9) or True:\n"
-    "    ctypes.CDLL(None).syscall(234, PARENT, PARENT, 9)\n    raise OSError",
-    "by a file": "import fcntl\nfcntl.fcntl(0, fcntl.F_SETOWN, PARENT)",
-    "by limits": "import resource\nresource.prlimit(PARENT, resource.RLIMIT_CPU, (1, 1))",
-    "own limits": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1000, 1000))",
-    "by descriptor": "os.pidfd_open(os.getppid())",
-    "by tracing": "import ctypes\nif ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == -1:\n    raise OSError",
-    "outlive": "import ctypes\nif ctypes.CDLL(None).prctl(1, 0) == -1:\n    raise OSError",
-    "become somebody": "os.setuid(1 if os.getuid() != 1 else 2)",
-    "a namespace": "import ctypes\nif ctypes.CDLL(None).unshare(0x10000000) == -1:\n    raise OSError",
-    "other numbers": "import ctypes\nif ctypes.CDLL(None).syscall(0x40000000 + 57) == -1:\n    raise OSError",
-    "clone3": "import ctypes\nif ctypes.CDLL(None).syscall(435, ctypes.create_string_buffer(88), 88) == -1:\n"
-    "    raise OSError",
-}
-
-
 @pytest.mark.parametrize("name", PROCESSES)
 def test_there_are_no_other_processes(sandbox, name):
     program = attempt(PROCESSES[name], PARENT=os.getpid(), GROUP=os.getpgid(0))
     assert sandbox.output(program) in ("refused\n", None)
-
-
-SOCKETS = {
-    "here": "socket.create_connection(('127.0.0.1', PORT), timeout=2)",
-    "here, by version 6": "socket.socket(socket.AF_INET6).connect(('::1', PORT))",
-    "elsewhere": "socket.create_connection(('1.1.1.1', 53), timeout=2)",
-    "a datagram": "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', PORT))",
-    "a path": "socket.socket(socket.AF_UNIX).connect(PATH)",
-    "an abstract name": "socket.socket(socket.AF_UNIX).connect('\\0' + NAME)",
-    "a server": "socket.create_server(('127.0.0.1', 0))",
-    "raw": "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
-    "a pair": "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', '\\0' + NAME + '-datagrams')",
-    "a raw pair": "socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW | socket.SOCK_NONBLOCK)[0].sendto("
-    "b'x', '\\0' + NAME + '-datagrams')",
-    "netlink": "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
-}
 
 
 @pytest.mark.parametrize("name", SOCKETS)
@@ -236,34 +126,6 @@ def test_there_is_no_network(sandbox, name, tmp_path):
         datagrams.bind("\0" + own + "-datagrams")
         settings = {"PORT": server.getsockname()[1], "PATH": str(tmp_path / "socket"), "NAME": own}
         assert sandbox.output(attempt(SOCKETS[name], **settings)) == "refused\n"
-
-
-WRITES = {
-    "a file": "open(PLACE + '/new', 'w').write('x')",
-    "into a file": "open(PLACE + '/old', 'a').write('x')",
-    "a folder": "os.mkdir(PLACE + '/new')",
-    "cut short": "os.truncate(PLACE + '/old', 0)",
-    "remove": "os.remove(PLACE + '/old')",
-    "rename": "os.rename(PLACE + '/old', PLACE + '/new')",
-    "rights": "os.chmod(PLACE + '/old', 0)",
-    "times": "os.utime(PLACE + '/old', (0, 0))",
-    "owner": "os.chown(PLACE + '/old', 1, 1)",
-    "a link": "os.symlink(PLACE + '/old', 'link')\nopen('link', 'a').write('x')",
-    "a hard link": "os.link(PLACE + '/old', PLACE + '/new')",
-    "by the parent folder": "open('../../../../../../..' + PLACE + '/new', 'w').write('x')",
-    "by another root": "open('/proc/1/root' + PLACE + '/new', 'w').write('x')",
-    "Python itself": "open(os.__file__, 'a').write('x')",
-    "the root": "open('/new', 'w').write('x')",
-    "shared memory": "open('/dev/shm/new', 'w').write('x')",
-    "a device": "os.mknod(PLACE + '/new', 0o60666, 0x800)",
-    "the disk": "open('/dev/vda', 'r+b')",
-    "cut short by a mode": "os.open(PLACE + '/old', 3 | os.O_TRUNC)",
-    "attributes by a mode": "os.open(PLACE + '/old', 3)",
-    "by a call with a structure": "import ctypes, struct\n"
-    "if ctypes.CDLL(None).syscall(437, -100, (PLACE + '/old').encode(), struct.pack('QQQ', 3, 0, 0), 24) == -1:\n"
-    "    raise OSError",
-    "a kernel setting": "open('/proc/sys/kernel/core_pattern', 'w').write('|/bin/sh')",
-}
 
 
 @pytest.mark.parametrize("name", WRITES)
@@ -285,22 +147,6 @@ def test_nothing_outside_is_written(sandbox, name, tmp_path):
     )
 
 
-READS = {
-    "passwords": "open('/etc/shadow').read()",
-    "users": "open('/etc/passwd').read()",
-    "by a link": "os.symlink('/etc/passwd', 'link')\nopen('link').read()",
-    "the data": "open(SECRET).read()",
-    "the parent's variables": "open(f'/proc/{PARENT}/environ', 'rb').read()",
-    "the parent's variables as it is seen": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
-    "the tester's memory": "open(f'/proc/{os.getppid()}/mem', 'rb').read(0)",
-    "the tester's descriptors": "os.listdir(f'/proc/{os.getppid()}/fd')",
-    "all processes": "os.listdir('/proc/self')",
-    "home": "os.listdir('/root') if os.listdir('/home') is None else None",
-    "memory by a call": "import ctypes\nif ctypes.CDLL(None).syscall(310, os.getppid(), 0, 0, 0, 0, 0) == -1:\n"
-    "    raise OSError",
-}
-
-
 @pytest.mark.parametrize("name", READS)
 def test_nothing_outside_is_read(sandbox, name, tmp_path):
     secret = tmp_path / "secret"
@@ -319,11 +165,11 @@ def test_a_pair_of_streams_is_a_programs_own(sandbox, flags):
 @pytest.mark.parametrize("known", [0, 1, 2])
 def test_a_landlock_that_does_not_keep_files_from_being_cut_short_does_not_count(known, monkeypatch):
     def call(name, number, *arguments):
-        assert arguments == (None, 0, 1), "nothing but its version is asked for"
+        assert arguments == (None, 0, 1), "only the version is queried"
         return known
 
     monkeypatch.setattr(landlock.syscalls, "call", call)
-    with pytest.raises(OSError, match="no Landlock that keeps files from being cut short"):
+    with pytest.raises(OSError, match="Landlock is missing or cannot prevent the truncation of files"):
         landlock.restrict()
 
 

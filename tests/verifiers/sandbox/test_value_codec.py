@@ -1,4 +1,4 @@
-"""What goes between a program and its tests, and the user ids that programs run under."""
+"""Values between a program and its tests, and user ids of programs."""
 
 import json
 
