@@ -11,8 +11,8 @@ LINK = re.compile(r"(?<!\\)\[[^\]]*\]\((?!https?:|mailto:)([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 PATH = re.compile(r"(?:configs|scripts|tests|docs|src|callbacks)/[\w./-]*\w/?|\.ci/run|[A-Z]+\.md")
 NAME = re.compile(r"(?:\{py:\w+\})?~?(fireopd(?:\.\w+)+)")
-MADE = ("docs/_build",)
-"""Paths that a command makes."""
+MADE = ("docs/_build", "src/my_plugins")
+"""Paths that a command or a reader makes."""
 NAMES = [str(page.relative_to(ROOT)) for page in pages()]
 
 

@@ -47,7 +47,7 @@ class Step:
     """One step of a worked solution: `result` is the result of `lead`."""
 
     lead: str
-    """For example `7+5=` or `rev `."""
+    """For example `7+5=`, or `rev` and a space."""
     result: str
     """For example `12` or `acbd`."""
 
