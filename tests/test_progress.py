@@ -1,4 +1,4 @@
-"""Work that is tracked, and the bar that shows it when it takes long."""
+"""Progress reports, and the progress bar of long tasks."""
 
 from types import SimpleNamespace
 
@@ -10,34 +10,34 @@ from fireopd.progress import set_listener, track
 
 
 @pytest.fixture
-def heard():
+def reports():
     found = []
-    set_listener(lambda *news: found.append(news))
+    set_listener(lambda *report: found.append(report))
     yield found
     set_listener(None)
 
 
-def test_work_is_told_before_each_part_and_at_its_end(heard):
+def test_progress_is_reported_before_each_item_and_at_the_end(reports):
     assert list(track("ab", "update")) == ["a", "b"]
-    assert heard == [("update", 0, 2), ("update", 1, 2), ("update", 2, 2)]
+    assert reports == [("update", 0, 2), ("update", 1, 2), ("update", 2, 2)]
 
 
-def test_work_that_ends_early_or_fails_is_finished(heard):
+def test_a_loop_that_ends_early_or_fails_is_complete(reports):
     for number in track(range(9), "rollout"):
         if number == 2:
             break
-    assert heard[-2:] == [("rollout", 2, 9), ("rollout", 9, 9)]
+    assert reports[-2:] == [("rollout", 2, 9), ("rollout", 9, 9)]
     with pytest.raises(ZeroDivisionError):
         [1 // number for number in track([1, 0, 1], "scoring")]
-    assert heard[-1] == ("scoring", 3, 3)
+    assert reports[-1] == ("scoring", 3, 3)
 
 
-def test_nobody_has_to_listen():
+def test_a_listener_is_optional():
     assert list(track([1, 2], "update")) == [1, 2]
 
 
 class FakeBars:
-    """Writes down what is drawn."""
+    """Records the updates of the bars."""
 
     def __init__(self):
         self.drawn = []
@@ -51,7 +51,7 @@ class FakeBars:
         self.drawn.append((shown["description"], shown["completed"], shown["total"], shown["visible"]))
 
 
-def test_only_what_takes_long_gets_a_bar_which_goes_when_it_is_over(monkeypatch):
+def test_only_long_tasks_get_a_temporary_bar(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
     callback = Progress()
@@ -59,7 +59,7 @@ def test_only_what_takes_long_gets_a_bar_which_goes_when_it_is_over(monkeypatch)
     for finished in range(5):
         callback.note("update", finished, 4)
         now[0] += 0.3
-    assert callback.progress.drawn == [], "a second is nothing"
+    assert callback.progress.drawn == [], "short tasks get no bar"
     for finished in range(5):
         callback.note("rollout", finished, 4)
         now[0] += 1.0
@@ -70,13 +70,13 @@ def test_only_what_takes_long_gets_a_bar_which_goes_when_it_is_over(monkeypatch)
     for finished in range(1, 1000):
         callback.note("scoring", finished, 1000)
         now[0] += 0.001
-    assert 5 <= len(callback.progress.drawn) <= 12, "looked at every tenth of a second"
+    assert 5 <= len(callback.progress.drawn) <= 12, "updated every tenth of a second"
 
 
-def test_it_listens_as_long_as_the_run(monkeypatch):
+def test_the_progress_bar_listens_during_the_run(monkeypatch):
     callback, module = Progress(), SimpleNamespace()
     seen = []
-    monkeypatch.setattr(callback, "note", lambda *news: seen.append(news))
+    monkeypatch.setattr(callback, "note", lambda *report: seen.append(report))
     callback.setup(SimpleNamespace(is_global_zero=True, local_rank=0), module, "fit")
     list(track("a", "update"))
     callback.teardown(SimpleNamespace(), module, "fit")

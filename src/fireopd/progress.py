@@ -1,40 +1,42 @@
-"""How far long work has come: whoever does it counts, and whoever wants to show it listens."""
+"""Progress reports of long-running loops to a listener, such as a progress bar."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+__all__ = ["Listener", "report", "set_listener", "track"]
+
 T = TypeVar("T")
 Listener = Callable[[str, int, int], None]
-"""Is told what is done, how many of its parts are finished, and how many there are."""
+"""Function of the name of a task, the number of finished items, and the total number of items."""
 
 
-class _Audience:
-    """Who listens: one at a time, in this process."""
+class _State:
+    """The listener of this process."""
 
     listener: Listener | None = None
 
 
 def set_listener(listener: Listener | None) -> None:
-    """Tell a listener of all work from now on; None for nobody."""
-    _Audience.listener = listener
+    """Send all reports of this process to a listener, which replaces the previous one. None disables reports."""
+    _State.listener = listener
 
 
-def track(items: Sequence[T], what: str) -> Iterator[T]:
-    """Yield the items, and report how many are finished; work that ends early is finished too.
+def track(items: Sequence[T], name: str) -> Iterator[T]:
+    """Yield the items and report the number of finished ones. A loop that ends early is reported as complete.
 
     Args:
-        items: parts of the work.
-        what: a word for it, such as `rollout`.
+        items: items of the loop.
+        name: name of the task, such as `rollout`.
     """
     try:
-        for number, item in enumerate(items):
-            report(what, number, len(items))
+        for finished, item in enumerate(items):
+            report(name, finished, len(items))
             yield item
     finally:
-        report(what, len(items), len(items))
+        report(name, len(items), len(items))
 
 
-def report(what: str, finished: int, total: int) -> None:
-    """Tell how much of some work is finished."""
-    if _Audience.listener is not None:
-        _Audience.listener(what, finished, total)
+def report(name: str, finished: int, total: int) -> None:
+    """Report the number of finished items to the listener, if there is one."""
+    if _State.listener is not None:
+        _State.listener(name, finished, total)

@@ -1,4 +1,4 @@
-"""Two gloo processes with uneven rows compute what one process computes."""
+"""Two gloo processes with different numbers of rows against one process."""
 
 import os
 from dataclasses import replace
@@ -31,8 +31,8 @@ def global_batch(keep_only=None):
     return batch
 
 
-def share_of(rank, batch):
-    """Uneven rows, and no more columns than they need."""
+def rows_of_rank(rank, batch):
+    """Return the rows of one rank, without padding columns."""
     rows = range(2) if rank == 0 else range(2, ROWS)
     part = batch.select(rows)
     width = int(rollouts_of(part).attention_mask.sum(-1).max())
@@ -42,7 +42,7 @@ def share_of(rank, batch):
 
 
 def loss_and_gradient(local):
-    """What `training_step` does with the rows of this process, on a table in place of a model."""
+    """Compute the update of `training_step` with a lookup table as the model."""
     batch, own = gather_batch(local)
     targets = METHOD.targets(batch)
     rows = targets.keep.nonzero().squeeze(-1)
@@ -64,36 +64,36 @@ def loss_and_gradient(local):
 def worker(rank, port, keep_only, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    batch, loss, gradient, passes = loss_and_gradient(share_of(rank, global_batch(keep_only)))
+    batch, loss, gradient, passes = loss_and_gradient(rows_of_rank(rank, global_batch(keep_only)))
     saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
     saved |= {"loss": loss, "gradient": gradient, "passes": passes}
     torch.save(saved, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("keep_only", [None, slice(2, ROWS)], ids=["both ranks keep rows", "the first rank keeps none"])
+@pytest.mark.parametrize("keep_only", [None, slice(2, ROWS)], ids=["both ranks keep rows", "rank 0 keeps none"])
 def test_two_processes_equal_one(tmp_path, keep_only):
     port = free_port()
     mp.spawn(worker, (port, keep_only, str(tmp_path)), nprocs=2)
-    whole = global_batch(keep_only)
+    full = global_batch(keep_only)
     if keep_only is not None:
-        assert not METHOD.targets(whole).keep[:2].any()
-    _, loss, gradient, _ = loss_and_gradient(whole)
+        assert not METHOD.targets(full).keep[:2].any()
+    _, loss, gradient, _ = loss_and_gradient(full)
     answers = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    assert answers[0]["passes"] == answers[1]["passes"], "sharded models need the same number of passes"
+    assert answers[0]["passes"] == answers[1]["passes"], "sharded models need the same number of forward passes"
     for answer in answers:
         width = answer["tokens"].shape[1]
-        seen = rollouts_of(whole).attention_mask[:, :width]
-        assert torch.equal(answer["tokens"] * seen, whole.tokens[:, :width] * seen)
-        assert answer["names"] == (whole.teachers, whole.tasks)
+        seen = rollouts_of(full).attention_mask[:, :width]
+        assert torch.equal(answer["tokens"] * seen, full.tokens[:, :width] * seen)
+        assert answer["names"] == (full.teachers, full.tasks)
         for name, value in answer["signals"].items():
-            assert torch.equal(value, whole.signals[name][:, :width]), name
+            assert torch.equal(value, full.signals[name][:, :width]), name
         torch.testing.assert_close(answer["loss"], loss, rtol=1e-12, atol=0)
         torch.testing.assert_close(answer["gradient"], gradient, rtol=1e-12, atol=1e-15)
     assert gradient.abs().max() > 0
 
 
-def test_one_process_gets_back_what_it_gave():
+def test_collectives_of_one_process_return_their_input():
     batch = scored_batch()
     gathered, own = gather_batch(batch)
     assert gathered is batch
@@ -106,15 +106,15 @@ def raising(rank, port, folder):
     dist.init_process_group("gloo", rank=rank, world_size=2)
     collectives.raise_on_all_ranks(None)
     try:
-        collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "mend it") if rank == 1 else None)
+        collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "fix it") if rank == 1 else None)
     except UserError as error:
         (folder / str(rank)).write_text(str(error))
     dist.destroy_process_group()
 
 
-def test_what_one_process_raises_all_raise(tmp_path):
+def test_an_error_is_raised_on_all_ranks(tmp_path):
     port = free_port()
     mp.spawn(raising, (port, tmp_path), nprocs=2)
-    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Mend it."] * 2
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Fix it."] * 2
     with pytest.raises(UserError, match="it broke"):
-        collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "mend it"))
+        collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "fix it"))

@@ -1,4 +1,4 @@
-"""One process, two that share the data (DDP), two that share the models too (FSDP2): the same mathematics."""
+"""DDP and FSDP2 with two processes against one process."""
 
 import json
 import os
@@ -25,27 +25,27 @@ CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Three steps of FiRe-OPD in each of the ways."""
+    """Three steps of FiRe-OPD with each strategy."""
     return run_in_each_way(tmp_path_factory.mktemp("runs"), PROCESSES, [])
 
 
 @pytest.fixture(scope="module")
 def direct_runs(tmp_path_factory):
-    """Three steps of a method that compares distributions, for its weights and for its loss."""
+    """Three steps of a method that compares distributions for its weights and its loss."""
     processes = {name: PROCESSES[name] for name in ("one", "fsdp")}
     return run_in_each_way(tmp_path_factory.mktemp("direct"), processes, ["--config=configs/methods/tip.yaml"])
 
 
 @pytest.fixture(scope="module")
 def lean_runs(tmp_path_factory):
-    """Three steps of a method that has the student read in its update alone, what the filter keeps."""
+    """Three steps of a method whose student scores only kept rows, during the update."""
     processes = {name: PROCESSES[name] for name in ("one", "fsdp")}
     method = ["--config=configs/methods/fire_filter_only.yaml"]
     return run_in_each_way(tmp_path_factory.mktemp("lean"), processes, method)
 
 
 def run_in_each_way(folder, processes, method):
-    """Run three steps of plain SGD on 15 rows, 8 for one process and 7 for the other."""
+    """Run three steps of plain SGD on 15 rows, 8 on one process and 7 on the other."""
     command = [
         sys.executable,
         "-m",
@@ -83,14 +83,14 @@ def scalars(folder, tag):
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])
-def test_loss_and_gradient_norm_are_those_of_one_process(runs, way):
+def test_loss_and_gradient_norm_equal_one_process(runs, way):
     for tag in ("train/loss", "train/grad_norm", "fire/keep_ratio", "train/reverse_kl", "val/avg_at_k"):
         expected = scalars(runs / "one" / "version_0", tag)
         assert len(expected) == (1 if tag.startswith("val") else 3)
         torch.testing.assert_close(scalars(runs / way / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_divergence_of_sharded_models_is_that_of_one_process(direct_runs):
+def test_the_divergence_of_sharded_models_equals_one_process(direct_runs):
     for tag in ("train/loss", "train/grad_norm", "fire/weight_ess", "train/reverse_kl", "val/avg_at_k"):
         expected = scalars(direct_runs / "one" / "version_0", tag)
         assert expected.abs().min() > 0
@@ -100,7 +100,7 @@ def test_a_divergence_of_sharded_models_is_that_of_one_process(direct_runs):
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
 
 
-def test_what_each_process_read_in_its_update_comes_together(lean_runs):
+def test_scores_from_the_update_are_gathered(lean_runs):
     for tag in ("train/loss", "train/grad_norm", "fire/importance_mean", "train/reverse_kl", "kl/math", "kl/code"):
         expected = scalars(lean_runs / "one" / "version_0", tag)
         torch.testing.assert_close(scalars(lean_runs / "fsdp" / "version_0", tag), expected, rtol=1e-5, atol=1e-6)
@@ -110,7 +110,7 @@ def test_what_each_process_read_in_its_update_comes_together(lean_runs):
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp", "saving"])
-def test_parameters_are_those_of_one_process(runs, way):
+def test_parameters_equal_one_process(runs, way):
     (name, one), (other, two) = (read_student(runs / run / CHECKPOINT) for run in ("one", way))
     start = load_causal_lm("tiny/student", "x", "float32").state_dict()
     assert name == other == "tiny/student"
@@ -120,26 +120,26 @@ def test_parameters_are_those_of_one_process(runs, way):
     for name, expected in one.items():
         torch.testing.assert_close(two[name], expected, rtol=0, atol=1e-5)
         moved = max(moved, (expected - start[name]).abs().max().item())
-    assert moved > 1e-3, "the parameters have moved far more than they may differ"
+    assert moved > 1e-3, "the parameters moved by more than the tolerance"
 
 
-def test_each_process_holds_half_of_everything(runs):
-    """The optimizer is plain SGD here, without any state; AdamW's is counted in test_resume_sharded."""
-    whole = json.loads((runs / "one" / "holdings_0.json").read_text())
+def test_each_process_holds_half_of_all_tensors(runs):
+    """Plain SGD has no optimizer state; test_resume_sharded covers AdamW."""
+    full = json.loads((runs / "one" / "holdings_0.json").read_text())
     for way in ("fsdp", "saving"):
         for rank in (0, 1):
             part = json.loads((runs / way / f"holdings_{rank}.json").read_text())
             for name in ("student", "gradients", "teachers"):
-                assert 0.45 < part[name] / whole[name] < 0.55, (way, rank, name)
+                assert 0.45 < part[name] / full[name] < 0.55, (way, rank, name)
 
 
-def test_a_sharded_checkpoint_leaves_nothing_half_written_beside_it(runs):
+def test_a_sharded_checkpoint_leaves_no_partial_files(runs):
     names = [path.name for path in (runs / "fsdp" / CHECKPOINT).parent.iterdir()]
     assert "last.ckpt" in names
     assert not [name for name in names if name.startswith(".")]
 
 
-def test_a_model_is_left_whole_where_nothing_is_shared():
+def test_leave_unsharded_does_nothing():
     scorer = CausalScorer(load_causal_lm("tiny/small", "x", "float32"))
     before = [id(parameter) for parameter in scorer.parameters()]
     leave_unsharded(scorer)

@@ -1,4 +1,4 @@
-"""Folders of sharded checkpoints are read as data: what would run code is refused, whichever part holds it."""
+"""Safe loading of sharded checkpoints: code in any part is rejected."""
 
 import io
 import pickle
@@ -13,7 +13,7 @@ from fireopd.training import checkpoints
 
 
 class Evil:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -24,7 +24,7 @@ class Evil:
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sharded checkpoint: two tensors of a model, and a number of the optimizer's, which is stored as bytes."""
+    """Sharded checkpoint with two model tensors and an optimizer setting, which is stored as bytes."""
     state = {"student.model.a": torch.arange(6.0).reshape(2, 3), "student.model.b": torch.ones(2, dtype=torch.bfloat16)}
     saved = {"state_dict": state, "optimizer_0": {"param_groups.0.lr": 1e-3, "state.a.exp_avg": torch.zeros(3)}}
     path = tmp_path / "last.ckpt"
@@ -33,14 +33,14 @@ def folder(tmp_path):
     return path
 
 
-def test_an_honest_one_is_read(folder):
+def test_a_valid_checkpoint_is_read(folder):
     sharded_checkpoints.check_no_code(folder)
     checkpoints.check(folder, sharded=True)
     name, tensors = checkpoints.read_student(folder)
     assert name == "tiny/student"
     assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3))
     assert tensors["b"].dtype == torch.bfloat16
-    assert tensors.keys() == {"a", "b"}, "nothing of the optimizer's"
+    assert tensors.keys() == {"a", "b"}, "no optimizer state"
 
 
 def evil_list(folder, mark):
@@ -52,7 +52,7 @@ def evil_meta(folder, mark):
 
 
 def evil_bytes(folder, mark):
-    """Put code where the optimizer's number is."""
+    """Replace the optimizer setting with code."""
     metadata = sharded_checkpoints.read_metadata(folder)
     (index,) = [index for index in metadata.storage_data if index.fqn == "optimizer_0.param_groups.0.lr"]
     place, content = metadata.storage_data[index], io.BytesIO()
@@ -63,7 +63,7 @@ def evil_bytes(folder, mark):
 
 
 @pytest.mark.parametrize("plant", [evil_list, evil_meta, evil_bytes])
-def test_code_is_refused_before_a_run_goes_on(folder, tmp_path, plant):
+def test_resume_rejects_code(folder, tmp_path, plant):
     plant(folder, tmp_path / "mark")
     with pytest.raises(UserError, match="holds more than tensors and plain values, which could be code"):
         checkpoints.check(folder, sharded=True)
@@ -71,14 +71,14 @@ def test_code_is_refused_before_a_run_goes_on(folder, tmp_path, plant):
 
 
 @pytest.mark.parametrize("plant", [evil_list, evil_meta])
-def test_code_is_refused_by_export(folder, tmp_path, plant):
+def test_export_rejects_code(folder, tmp_path, plant):
     plant(folder, tmp_path / "mark")
     with pytest.raises(UserError, match="which could be code"):
         checkpoints.read_student(folder)
     assert not (tmp_path / "mark").exists()
 
 
-def test_bytes_that_pass_for_the_students_are_refused_by_export(folder, tmp_path):
+def test_export_rejects_bytes_in_place_of_a_tensor(folder, tmp_path):
     metadata, content = sharded_checkpoints.read_metadata(folder), io.BytesIO()
     torch.save(Evil(tmp_path / "mark"), content)
     name = "state_dict.student.model.a"
@@ -91,21 +91,21 @@ def test_bytes_that_pass_for_the_students_are_refused_by_export(folder, tmp_path
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_shard_that_is_cut_short_is_refused_by_export(folder):
+def test_export_rejects_a_truncated_shard(folder):
     (shard,) = folder.glob("*.distcp")
     shard.write_bytes(shard.read_bytes()[:700])
     with pytest.raises(UserError, match="cannot be read as a checkpoint of fireopd"):
         checkpoints.read_student(folder)
 
 
-def test_pytorch_itself_would_have_run_it(folder, tmp_path):
-    """What the tests above plant is real."""
+def test_pytorch_executes_the_planted_code(folder, tmp_path):
+    """The payload of the tests above is effective."""
     evil_list(folder, tmp_path / "mark")
     dcp.FileSystemReader(folder).read_metadata()
     assert (tmp_path / "mark").exists()
 
 
-def test_a_kill_between_two_renames_leaves_a_checkpoint_that_is_found(folder, tmp_path):
+def test_the_checkpoint_is_found_after_a_kill_between_two_renames(folder, tmp_path):
     root = tmp_path / "runs"
     place = root / "version_0" / "checkpoints" / "last.ckpt"
     place.parent.mkdir(parents=True)
@@ -117,7 +117,7 @@ def test_a_kill_between_two_renames_leaves_a_checkpoint_that_is_found(folder, tm
     assert checkpoints.read_student(place)[0] == "tiny/student"
 
 
-def test_a_folder_takes_the_place_of_a_folder_and_a_file_that_of_a_file(tmp_path):
+def test_files_and_folders_are_replaced(tmp_path):
     for kind in ("file", "folder"):
         old, new = tmp_path / f"old_{kind}", tmp_path / f"new_{kind}"
         for path in (old, new):
@@ -131,6 +131,6 @@ def test_a_folder_takes_the_place_of_a_folder_and_a_file_that_of_a_file(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old_file", "old_folder"]
 
 
-def test_a_run_without_sharding_says_what_to_do_with_a_sharded_checkpoint(folder):
+def test_a_run_without_sharding_rejects_a_sharded_checkpoint(folder):
     with pytest.raises(UserError, match="it is the checkpoint of a run with sharded models"):
         checkpoints.check(folder, sharded=False)

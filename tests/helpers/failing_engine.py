@@ -1,4 +1,4 @@
-"""An engine for runs in processes of their own that fails on one process."""
+"""Engine for multi-process runs that fails on one process."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from fireopd.engines import HFEngine
 
 @dataclass
 class FailingEngine(HFEngine):
-    """Fails on the second process when the student has seen three steps."""
+    """Fails on the second process after three optimizer steps."""
 
     def generate(self, prompts, seeds):
         if self.policy_version == 3 and collectives.rank() == 1:

@@ -1,4 +1,4 @@
-"""Servers that speak as vLLM does, and misbehave when they are told to."""
+"""Fake vLLM servers with configurable faults."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ SETTINGS = {
 
 
 class FakeServer:
-    """Answers each prompt with its first token, some 7s and the stop token 1; what it was asked is in `requests`."""
+    """Answers each prompt with its first token, two 7s and the stop token 1; `requests` records all requests."""
 
     def __init__(self, fault=None, after=0, settings=SETTINGS, port=0):
         self.fault, self.after, self.settings = fault, after, settings
@@ -46,8 +46,8 @@ class FakeServer:
         choice = {"token_ids": tokens, "finish_reason": "stop", "logprobs": {"content": logprobs}}
         choice["weight_versions"] = [{"version": self.version, "start": 0, "end": len(tokens)}]
         asked = body["token_ids"]
-        told = [None, *({str(t): {"logprob": -float(t)}} for t in asked[1:])]
-        answer = {"choices": [choice], "prompt_logprobs": told}
+        prompt_logprobs = [None, *({str(t): {"logprob": -float(t)}} for t in asked[1:])]
+        answer = {"choices": [choice], "prompt_logprobs": prompt_logprobs}
         return self.spoil(answer) if self.fault and len(self.asked) > self.after else answer
 
     def spoil(self, answer):
@@ -84,7 +84,7 @@ class FakeServer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands requests to the fake server."""
+    """Request handler of a fake server."""
 
     protocol_version = "HTTP/1.1"
 

@@ -1,4 +1,4 @@
-"""How large the largest tensor is that anything creates, forward or backward."""
+"""Size of the largest tensor in a forward and backward pass."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -6,7 +6,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that any operation returns while this is entered."""
+    """Dispatch mode that records the largest number of elements of a tensor returned by an operation."""
 
     def __init__(self):
         super().__init__()

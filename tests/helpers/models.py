@@ -1,4 +1,4 @@
-"""Small random models, and teachers made of them."""
+"""Small random models, and teachers with these models."""
 
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
@@ -26,7 +26,7 @@ def make_model(kind, dtype=torch.float32):
 
 
 def wide_model():
-    """A teacher of another width than the student, with a bias in its head."""
+    """Return a teacher model with a larger hidden size than the student and a bias in its head."""
     torch.manual_seed(1)
     sizes = {"hidden_size": 24, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=40, tie_word_embeddings=False, **sizes)).eval()
@@ -38,7 +38,7 @@ def wide_model():
 
 
 def teachers_of(models, chunk):
-    """Teachers that were set up, without a file to load."""
+    """Return teachers with the given models, without loading files."""
     made = {}
     for name, model in models.items():
         made[name] = HFTeacher(name, token_budget=30)

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies by chunks against the definition, in value and gradient, and what they hold."""
+"""Chunked log-probabilities and entropies: values and gradients against a reference, and memory."""
 
 import pytest
 import torch
@@ -12,67 +12,67 @@ T, D, V = 13, 5, 17
 def inputs(dtype=torch.float64, bias=True, scale=1.0):
     generator = torch.Generator().manual_seed(0)
     states, weight, offset = (torch.randn(shape, generator=generator).to(dtype) for shape in ((T, D), (V, D), (V,)))
-    chosen = torch.randint(V, (T,), generator=generator)
+    target_ids = torch.randint(V, (T,), generator=generator)
     leaves = [(scale * states).requires_grad_(), weight.requires_grad_(), offset.requires_grad_() if bias else None]
-    return *leaves, chosen
+    return *leaves, target_ids
 
 
-def naive(states, weight, bias, chosen, temperature):
-    """By way of probabilities."""
+def naive(states, weight, bias, target_ids, temperature):
+    """Return the same through probabilities."""
     logits = states @ weight.T + (0 if bias is None else bias)
     p = (logits / temperature).softmax(-1)
     terms = torch.where(p > 0, p * p.clamp(min=1e-300).log(), 0.0)
-    return p[torch.arange(len(p)), chosen].log(), -terms.sum(-1)
+    return p[torch.arange(len(p)), target_ids].log(), -terms.sum(-1)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("temperature", "chunk"), [(1.0, 1), (0.7, 2 * V), (1.0, 7 * T), (1.6, 10**6)])
-def test_values_and_gradients_are_those_of_the_definition(bias, temperature, chunk):
-    *leaves, chosen = inputs(bias=bias)
+def test_values_and_gradients_equal_the_reference(bias, temperature, chunk):
+    *leaves, target_ids = inputs(bias=bias)
     given = {"temperature": temperature, "entropy": True, "chunk_logits": chunk}
     for ours, expected in zip(
-        token_logprobs(*leaves, chosen, **given), naive(*leaves, chosen, temperature), strict=True
+        token_logprobs(*leaves, target_ids, **given), naive(*leaves, target_ids, temperature), strict=True
     ):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     trained = [leaf for leaf in leaves if leaf is not None]
-    assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, chosen, **given), trained)
+    assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, target_ids, **given), trained)
     given["entropy"] = False
-    assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, chosen, **given)[0], trained)
+    assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, target_ids, **given)[0], trained)
 
 
-def test_only_what_is_trained_has_a_gradient():
-    states, weight, bias, chosen = inputs()
+def test_frozen_parameters_have_no_gradient():
+    states, weight, bias, target_ids = inputs()
     frozen = weight.detach(), bias.detach()
-    logprobs, _ = token_logprobs(states, *frozen, chosen, temperature=1.0, entropy=False, chunk_logits=40)
+    logprobs, _ = token_logprobs(states, *frozen, target_ids, temperature=1.0, entropy=False, chunk_logits=40)
     logprobs.sum().backward()
-    expected = torch.autograd.grad(naive(states, weight, bias, chosen, 1.0)[0].sum(), states)[0]
+    expected = torch.autograd.grad(naive(states, weight, bias, target_ids, 1.0)[0].sum(), states)[0]
     torch.testing.assert_close(states.grad, expected)
 
 
 def test_impossible_and_certain_tokens_are_exact():
-    """A bias of minus infinity rules a token out; a great one leaves nothing else."""
+    """A bias of minus infinity excludes a token; a large bias makes a token certain."""
     states, weight, _, _ = inputs(torch.float32)
-    chosen = torch.full((T,), 3)
+    target_ids = torch.full((T,), 3)
     bias = torch.zeros(V).index_fill_(0, torch.tensor([2]), -torch.inf).requires_grad_()
     given = {"temperature": 1.0, "entropy": True, "chunk_logits": 3 * T}
-    logprobs, entropies = token_logprobs(states, weight, bias, chosen, **given)
+    logprobs, entropies = token_logprobs(states, weight, bias, target_ids, **given)
     others = [v for v in range(V) if v != 2]
-    expected = naive(states.double(), weight.double()[others], None, chosen - 1, 1.0)
+    expected = naive(states.double(), weight.double()[others], None, target_ids - 1, 1.0)
     torch.testing.assert_close(logprobs.double(), expected[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(entropies.double(), expected[1], rtol=1e-5, atol=1e-5)
     (logprobs.sum() + entropies.sum()).backward()
     assert all(leaf.grad.isfinite().all() for leaf in (states, weight, bias))
-    impossible, _ = token_logprobs(states, weight, bias, chosen - 1, **given)
+    impossible, _ = token_logprobs(states, weight, bias, target_ids - 1, **given)
     assert (impossible == -torch.inf).all()
     masked = torch.where(torch.zeros(T, dtype=torch.bool), impossible, 0.0)
     assert all(g.isfinite().all() for g in torch.autograd.grad(masked.sum(), (states, weight, bias)))
     certain = torch.zeros(V).index_fill_(0, torch.tensor([3]), 500.0)
-    logprobs, entropies = token_logprobs(states, weight, certain, chosen, **given)
+    logprobs, entropies = token_logprobs(states, weight, certain, target_ids, **given)
     assert logprobs.abs().max() == entropies.abs().max() == 0
 
 
-def test_half_precision_has_statistics_in_float32():
-    """Rounding is that of the logits; sums over the vocabulary and the gradient of the states add none to it."""
+def test_bfloat16_uses_float32_statistics():
+    """Only the logits are rounded, not the sums over the vocabulary or the gradient of the hidden states."""
     half, exact = inputs(torch.bfloat16), inputs(torch.bfloat16)
     double = [leaf.detach().double().requires_grad_() for leaf in exact[:3]]
     given = {"temperature": 1.0, "entropy": True, "chunk_logits": 2 * T}
@@ -88,22 +88,22 @@ def test_half_precision_has_statistics_in_float32():
         torch.testing.assert_close(leaf.grad.double(), reference.grad, rtol=0.03, atol=0.1)
 
 
-def test_mixed_precision_computes_in_its_type_and_trains_in_float32():
-    states, weight, bias, chosen = inputs(torch.float32)
+def test_autocast_computes_in_bfloat16_with_float32_gradients():
+    states, weight, bias, target_ids = inputs(torch.float32)
     given = {"temperature": 0.9, "entropy": True, "chunk_logits": 40}
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = token_logprobs(states, weight, bias, chosen, **given)
-    half = token_logprobs(*(leaf.bfloat16() for leaf in (states, weight, bias)), chosen, **given)
+        mixed = token_logprobs(states, weight, bias, target_ids, **given)
+    half = token_logprobs(*(leaf.bfloat16() for leaf in (states, weight, bias)), target_ids, **given)
     for one, other in zip(mixed, half, strict=True):
         assert torch.equal(one, other)
     mixed[0].sum().backward()
     assert weight.grad.dtype == torch.float32
 
 
-def test_no_tokens_are_no_trouble():
-    states, weight, bias, chosen = inputs()
+def test_empty_inputs_are_supported():
+    states, weight, bias, target_ids = inputs()
     logprobs, entropies = token_logprobs(
-        states[:0], weight, bias, chosen[:0], temperature=1.0, entropy=True, chunk_logits=40
+        states[:0], weight, bias, target_ids[:0], temperature=1.0, entropy=True, chunk_logits=40
     )
     assert logprobs.shape == entropies.shape == (0,)
     logprobs.sum().backward()
@@ -112,7 +112,7 @@ def test_no_tokens_are_no_trouble():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("chunk", [V, 50, T * V // 2])
-def test_no_more_logits_than_allowed_are_ever_held(dtype, chunk):
+def test_memory_stays_within_the_chunk_size(dtype, chunk):
     leaves = inputs(dtype)
     assert max(leaf.numel() for leaf in leaves) <= V * D
     with LargestTensor() as largest:

@@ -1,4 +1,4 @@
-"""Teachers' distributions beside the student's: chunks against whole tensors of logits, in value and gradient."""
+"""Comparison of teacher and student distributions: values and gradients against full logits."""
 
 from dataclasses import replace
 
@@ -19,8 +19,8 @@ from fireopd.types.signals import JOINT
 CPU = torch.device("cpu")
 
 
-def whole_log_distributions(model, rollouts, temperature):
-    """float [B, L, V]: before each token, from all logits at once."""
+def full_log_distributions(model, rollouts, temperature):
+    """Return float [B, L, V], the log-distribution at each token from the full logits."""
     logits = model(input_ids=rollouts.tokens).logits[:, :-1] / temperature
     first = torch.zeros_like(logits[:, :1])
     return torch.cat([first, logits], 1).log_softmax(-1)
@@ -28,13 +28,13 @@ def whole_log_distributions(model, rollouts, temperature):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_chunks_equal_whole_logits_in_value_and_gradient(chunk, temperature):
+def test_chunked_comparisons_and_gradients_equal_the_reference(chunk, temperature):
     names = ["narrow", "wide", "wide", "narrow", "wide", "narrow"]
     batch = scored_batch(6, 11, seed=2, teachers=names)
     rollouts = replace(rollouts_of(batch), sampling=replace(batch.sampling, temperature=temperature))
     mask = rollouts.response_mask
     sizes = [int(mask[[own == name for own in names]].sum()) for name in ("narrow", "wide")]
-    assert all(size % 7 for size in sizes), "the last chunks are to be uneven"
+    assert all(size % 7 for size in sizes), "the last chunks must be partial"
     models = {"narrow": make_model("untied"), "wide": wide_model()}
     with torch.no_grad():
         models["narrow"].lm_head.weight.mul_(1.5)
@@ -50,8 +50,8 @@ def test_chunks_equal_whole_logits_in_value_and_gradient(chunk, temperature):
             scores = scorer(rollouts.tokens, mask, temperature=temperature, comparison=comparison)
             value = ours = scores.comparisons["divergence"]
         else:
-            own = whole_log_distributions(student, rollouts, temperature)
-            theirs = {name: whole_log_distributions(model, rollouts, temperature) for name, model in models.items()}
+            own = full_log_distributions(student, rollouts, temperature)
+            theirs = {name: full_log_distributions(model, rollouts, temperature) for name, model in models.items()}
             other = torch.stack([theirs[name][row] for row, name in enumerate(names)])
             value = expected = objective.divergence(own.flatten(0, 1), other.flatten(0, 1)).view(mask.shape) * mask
         (upstream * value).sum().backward()
@@ -81,34 +81,33 @@ def test_joint_signals_equal_a_naive_reference(budget):
     )
     assert found.comparisons.keys() == JOINT
     with torch.no_grad():
-        own = whole_log_distributions(student, rollouts, 1.0).double().exp().tolist()
+        own = full_log_distributions(student, rollouts, 1.0).double().exp().tolist()
         others = {
-            name: whole_log_distributions(model, rollouts, 1.0).double().exp().tolist()
-            for name, model in models.items()
+            name: full_log_distributions(model, rollouts, 1.0).double().exp().tolist() for name, model in models.items()
         }
     for row, name in enumerate(names):
         for place in range(rollouts.tokens.shape[1]):
-            read = {signal: values[row, place].item() for signal, values in found.comparisons.items()}
+            signals = {signal: values[row, place].item() for signal, values in found.comparisons.items()}
             if not rollouts.response_mask[row, place]:
-                assert set(read.values()) == {0.0}
+                assert set(signals.values()) == {0.0}
                 continue
             p, q = own[row][place], others[name][row][place]
             tops = [set(sorted(range(40), key=lambda v, x=x: -x[v])[:5]) for x in (p, q)]
             exact = sum(a * torch.tensor(a / b).log().item() for a, b in zip(p, q, strict=True))
-            assert read["reverse_kl"] == pytest.approx(exact, abs=1e-5)
-            assert read["topk_overlap"] == pytest.approx(len(tops[0] & tops[1]) / 5)
-            assert read["student_topk_mass"] == pytest.approx(sum(q[v] for v in tops[0]), abs=1e-5)
+            assert signals["reverse_kl"] == pytest.approx(exact, abs=1e-5)
+            assert signals["topk_overlap"] == pytest.approx(len(tops[0] & tops[1]) / 5)
+            assert signals["student_topk_mass"] == pytest.approx(sum(q[v] for v in tops[0]), abs=1e-5)
 
 
-def test_only_what_is_declared_is_measured():
+def test_only_declared_signals_are_computed():
     student, teacher = torch.randn(2, 3, 9).log_softmax(-1)
     assert joint_signals(frozenset({"topk_overlap"}), 4)(student, teacher).keys() == {"topk_overlap"}
-    whole = joint_signals(JOINT, 99)(student, teacher)
-    assert whole["topk_overlap"].tolist() == [1.0] * 3
-    torch.testing.assert_close(whole["student_topk_mass"], torch.ones(3))
+    full = joint_signals(JOINT, 99)(student, teacher)
+    assert full["topk_overlap"].tolist() == [1.0] * 3
+    torch.testing.assert_close(full["student_topk_mass"], torch.ones(3))
 
 
-def test_a_student_that_is_its_own_teacher_is_at_no_distance():
+def test_a_student_has_no_divergence_from_itself():
     rollouts = rollouts_of(scored_batch(4, 11, teachers=["one"] * 4))
     model = make_model("tied")
     _, known = score_by_teachers(
@@ -122,8 +121,8 @@ def test_a_student_that_is_its_own_teacher_is_at_no_distance():
     assert (found["topk_overlap"][rollouts.response_mask] == 1).all()
 
 
-def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
-    """What autograd saves of two models is no larger than one chunk of logits, or the hidden states."""
+def test_no_tensor_has_the_size_of_tokens_by_vocabulary():
+    """Tensors saved by autograd are no larger than a chunk of logits or the hidden states."""
     rollouts = rollouts_of(scored_batch(16, 20, teachers=["one"] * 16))
     _, known = score_by_teachers(
         teachers_of({"one": make_model("untied")}, 4), rollouts, Stopwatch(), entropy=False, distributions=True
@@ -139,8 +138,8 @@ def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
     assert max(sizes) <= max(4 * 41, rollouts.tokens.numel() * 24)
 
 
-def test_rows_of_a_context_are_aligned(tiny_prompts):
-    """A teacher that reads more before the response answers about the same tokens."""
+def test_hidden_states_do_not_depend_on_the_position_of_the_response(tiny_prompts):
+    """A teacher with a context scores the same response tokens."""
     from fireopd.engines.rollout import collate
     from fireopd.types import Response
 
@@ -160,13 +159,13 @@ def test_rows_of_a_context_are_aligned(tiny_prompts):
         assert [len(states) for states in distributions.hidden_states] == [4, 2, 1]
         for row, states in enumerate(distributions.hidden_states):
             logprobs = distributions.heads[row](states).log_softmax(-1)
-            chosen = rollouts.tokens[row][rollouts.response_mask[row]]
+            target_ids = rollouts.tokens[row][rollouts.response_mask[row]]
             expected = scores.logprobs[row][rollouts.response_mask[row]]
-            torch.testing.assert_close(logprobs.gather(-1, chosen[:, None]).squeeze(-1), expected)
+            torch.testing.assert_close(logprobs.gather(-1, target_ids[:, None]).squeeze(-1), expected)
     assert (known[0].hidden_states[0] - known[1].hidden_states[0]).abs().max() > 0.01
 
 
-def test_an_output_layer_of_another_size_is_refused(tmp_path):
+def test_an_output_layer_of_another_size_is_rejected(tmp_path):
     make_model("tied").save_pretrained(tmp_path)
     HFTeacher("tiny/math").check_distributions("model.teachers.x", "tiny/student")
     with pytest.raises(UserError, match=r"model.teachers.x.path: .* it has 40 logits and the student \d+"):

@@ -1,4 +1,4 @@
-"""Models by name: what is no model, or more than one, is refused in a sentence."""
+"""Loading of models by name, and errors for names without a model."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from fireopd.models.loading import EMBEDDED, load_causal_lm, load_config, load_t
 
 @pytest.fixture
 def with_code(tmp_path):
-    """A model folder whose configuration names a class in a file of its own, which leaves a mark when it is run."""
+    """Model folder with custom code that creates a file when it is executed."""
     folder = tmp_path / "model"
     shutil.copytree(EMBEDDED / "student", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -22,7 +22,7 @@ def with_code(tmp_path):
 
 
 @pytest.mark.parametrize("load", [load_config, lambda name, key: load_causal_lm(name, key, "float32")])
-def test_code_that_a_model_brings_is_not_run(with_code, tmp_path, load):
+def test_custom_model_code_is_not_executed(with_code, tmp_path, load):
     with pytest.raises(UserError, match="model.student: '.*': it requires custom code, which is never executed"):
         load(str(with_code), "model.student")
     assert not (tmp_path / "mark").exists()
@@ -36,7 +36,7 @@ def test_code_that_a_model_brings_is_not_run(with_code, tmp_path, load):
         ("tests", "the folder holds no config.json"),
     ],
 )
-def test_what_is_no_model_is_refused(name, message):
+def test_names_without_a_model_are_rejected(name, message):
     for load in (load_config, load_tokenizer):
         with pytest.raises(UserError, match=message):
             load(name, "model.student")

@@ -1,4 +1,4 @@
-"""Scoring by chunks against the plain computation, in value and gradient."""
+"""Chunked scoring: values and gradients against a reference."""
 
 import pytest
 import torch
@@ -12,21 +12,21 @@ from fireopd.models.scorer import CausalScorer, check_scorer, score_rollouts
 
 
 def plain(model, tokens, mask, temperature):
-    """The same from the whole tensor of logits, by way of probabilities."""
+    """Return the same from the full logits through probabilities."""
     probabilities = (model(input_ids=tokens).logits / temperature).softmax(-1)
     before = probabilities[:, :-1]
-    chosen = before.gather(-1, tokens[:, 1:, None]).squeeze(-1).log()
+    logprobs = before.gather(-1, tokens[:, 1:, None]).squeeze(-1).log()
     entropy = -(before * before.log()).sum(-1)
-    first = torch.zeros(len(tokens), 1, dtype=chosen.dtype)
-    return tuple(torch.cat([first, part], dim=1) * mask for part in (chosen, entropy))
+    first = torch.zeros(len(tokens), 1, dtype=logprobs.dtype)
+    return tuple(torch.cat([first, part], dim=1) * mask for part in (logprobs, entropy))
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_chunks_equal_the_plain_computation_in_value_and_gradient(kind, chunk):
+def test_chunked_scores_and_gradients_equal_the_reference(kind, chunk):
     batch, temperature = scored_batch(5, 11, seed=2), 0.7
     tokens, mask = batch.tokens, batch.response_mask
-    assert int(mask.sum()) % 7 != 0, "the last chunk is to be uneven"
+    assert int(mask.sum()) % 7 != 0, "the last chunk must be partial"
     generator = torch.Generator().manual_seed(3)
     upstream = [torch.randn(tokens.shape, generator=generator) for _ in range(2)]
     gradients = []
@@ -47,7 +47,7 @@ def test_chunks_equal_the_plain_computation_in_value_and_gradient(kind, chunk):
         )
 
 
-def test_double_precision_stays_double():
+def test_float64_is_preserved():
     batch = scored_batch(3, 8)
     model = make_model("untied", torch.float64)
     scores = CausalScorer(model, 160)(batch.tokens, batch.response_mask)
@@ -55,8 +55,8 @@ def test_double_precision_stays_double():
     torch.testing.assert_close(scores.logprobs, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
-    """Forward and backward, with a vocabulary that is large beside the hidden states."""
+def test_no_tensor_has_the_size_of_tokens_by_vocabulary():
+    """Forward and backward pass with a vocabulary that is large compared with the hidden size."""
     batch = scored_batch(16, 20)
     config = Qwen3Config(vocab_size=900, head_dim=8, num_key_value_heads=1, tie_word_embeddings=True, **SIZES)
     model = AutoModelForCausalLM.from_config(config)
@@ -69,12 +69,12 @@ def test_no_token_of_the_vocabulary_by_tokens_is_ever_held():
         assert largest.size <= max(chunk, largest_else)
 
 
-def test_entropies_are_computed_only_if_asked_for():
+def test_entropies_are_optional():
     batch = scored_batch()
     assert CausalScorer(make_model("tied"))(batch.tokens, batch.response_mask).entropy is None
 
 
-def test_nothing_to_score_gives_zeros_with_a_graph():
+def test_an_empty_mask_gives_differentiable_zeros():
     batch = scored_batch()
     scorer = CausalScorer(make_model("tied"))
     scores = scorer(batch.tokens, torch.zeros_like(batch.response_mask))
@@ -84,17 +84,17 @@ def test_nothing_to_score_gives_zeros_with_a_graph():
 
 
 @pytest.mark.parametrize("budget", [1, 30, 10**6])
-def test_micro_batches_of_scoring_put_rows_back_in_place(budget):
+def test_micro_batches_preserve_the_row_order(budget):
     rollouts = rollouts_of(scored_batch(7, 12, seed=4))
     scorer = CausalScorer(make_model("tied"))
     scores = score_rollouts(scorer, rollouts, entropy=True, token_budget=budget)
     with torch.no_grad():
-        whole = scorer(rollouts.tokens, rollouts.response_mask, entropy=True)
-    torch.testing.assert_close(scores.logprobs, whole.logprobs, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(scores.entropy, whole.entropy, rtol=1e-5, atol=1e-5)
+        full = scorer(rollouts.tokens, rollouts.response_mask, entropy=True)
+    torch.testing.assert_close(scores.logprobs, full.logprobs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores.entropy, full.entropy, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_that_changes_its_logits_after_the_head_is_refused():
+def test_a_model_that_transforms_its_logits_after_the_head_is_rejected():
     from transformers import Gemma2Config
 
     config = Gemma2Config(vocab_size=40, head_dim=8, num_key_value_heads=1, final_logit_softcapping=0.5, **SIZES)
@@ -107,7 +107,7 @@ def test_a_model_that_changes_its_logits_after_the_head_is_refused():
         check_scorer("model.student", "gemma", CausalScorer(model))
 
 
-def test_a_model_that_answers_nan_is_refused():
+def test_a_model_with_nan_scores_is_rejected():
     model = make_model("tied")
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)

@@ -1,4 +1,4 @@
-"""The student's weights by name: what a checkpoint would hold, tied tensors once."""
+"""Student weights by name: the tensors of a checkpoint, tied tensors once."""
 
 import math
 import os
@@ -14,26 +14,26 @@ from fireopd.models.loading import load_causal_lm
 from fireopd.models.weight_stream import WeightStream
 
 
-def test_tied_tensors_come_once_and_nothing_is_missing():
+def test_tied_tensors_occur_once_and_none_is_missing():
     model = load_causal_lm("tiny/student", "x", "float32")
     weights = WeightStream(model)
     names = [name for name, _ in weights]
     assert len(set(names)) == len(names)
     assert set(model.state_dict()) - set(names) == {"lm_head.weight"}
-    assert [name for name, _ in weights] == names, "it can be iterated over again"
+    assert [name for name, _ in weights] == names, "repeated iteration is supported"
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in weights)
     assert all(not tensor.requires_grad for _, tensor in weights)
     assert weights.metadata() == [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in weights]
 
 
-def test_buffers_that_a_checkpoint_holds_are_weights_too():
+def test_persistent_buffers_are_included():
     model = torch.nn.Linear(2, 2)
     model.register_buffer("saved", torch.ones(1))
     model.register_buffer("made_anew", torch.ones(1), persistent=False)
     assert [name for name, _ in WeightStream(model)] == ["weight", "bias", "saved"]
 
 
-def test_what_comes_is_the_model_as_it_is_now():
+def test_the_stream_reflects_the_current_parameters():
     model = torch.nn.Linear(1, 1, bias=False)
     weights = WeightStream(model)
     with torch.no_grad():
@@ -47,18 +47,18 @@ def gather(rank, port, folder):
     mesh = init_device_mesh("cpu", (2,))
     model = torch.nn.Linear(3, 5)
     for name, shape in (("weight", (5, 3)), ("bias", (5,))):
-        whole = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
-        setattr(model, name, torch.nn.Parameter(distribute_tensor(whole, mesh, [Shard(0)])))
+        full = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
+        setattr(model, name, torch.nn.Parameter(distribute_tensor(full, mesh, [Shard(0)])))
     weights = WeightStream(model)
     assert weights.metadata() == [("weight", torch.float32, (5, 3)), ("bias", torch.float32, (5,))]
     torch.save(dict(weights), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_sharded_tensors_are_gathered_whole_on_every_process(tmp_path):
+def test_sharded_tensors_are_gathered_on_all_processes(tmp_path):
     port = free_port()
     mp.spawn(gather, (port, str(tmp_path)), nprocs=2)
     for rank in range(2):
-        whole = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert torch.equal(whole["weight"], torch.arange(15.0).reshape(5, 3))
-        assert torch.equal(whole["bias"], torch.arange(5.0))
+        full = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(full["weight"], torch.arange(15.0).reshape(5, 3))
+        assert torch.equal(full["bias"], torch.arange(5.0))

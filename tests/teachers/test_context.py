@@ -1,4 +1,4 @@
-"""A teacher with a context of its own: the same response tokens, read after more."""
+"""Teachers with a context: scores of the same response tokens after a longer prompt."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def rollouts(tiny_prompts):
 
 
 def naive(messages, response):
-    """Log-probability and entropy of each response token after some messages, with plain logits."""
+    """Return log-probability and entropy of each response token after the messages, from the full logits."""
     tokenizer, model = load_tokenizer("tiny/math", "x"), load_causal_lm("tiny/math", "x", "float32").eval()
     prompt = list(encode_chats(tokenizer, [messages], {})[0])
     with torch.no_grad():
@@ -33,7 +33,7 @@ def naive(messages, response):
     return logits.gather(-1, torch.tensor(response)[:, None])[:, 0], -(logits.exp() * logits).sum(-1)
 
 
-def test_scores_are_those_of_the_same_response_after_the_richer_prompt(rollouts):
+def test_scores_with_a_context_equal_the_reference(rollouts):
     teacher, plain = HFTeacher("tiny/math", context=EXAMPLES), HFTeacher("tiny/math")
     for each in (teacher, plain):
         each.setup("x", torch.device("cpu"))
@@ -48,7 +48,7 @@ def test_scores_are_those_of_the_same_response_after_the_richer_prompt(rollouts)
     assert (scores.logprobs - plain.score(rollouts, entropy=False).logprobs).abs().max() > 0.01
 
 
-def test_a_context_stands_behind_the_prompts_own_system_message():
+def test_the_context_follows_the_system_message_of_the_prompt():
     teacher = HFTeacher("tiny/math", context=EXAMPLES)
     own = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "1;+1"}]
     tokenizer = load_tokenizer("tiny/math", "x")
@@ -56,7 +56,7 @@ def test_a_context_stands_behind_the_prompts_own_system_message():
     assert teacher.prompt_tokens(Prompt((), "math", "math", None, "p", own)) == expected
 
 
-def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch):
+def test_the_chat_template_receives_the_options_of_the_prompt(tiny_prompts, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "fireopd.teachers.huggingface.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)]
@@ -66,11 +66,11 @@ def test_the_chat_template_gets_what_the_student_s_got(tiny_prompts, monkeypatch
     assert seen == [{"enable_thinking": False}]
 
 
-def test_without_a_context_the_teacher_reads_what_the_student_reads(tiny_prompts):
+def test_without_a_context_the_prompt_is_unchanged(tiny_prompts):
     assert HFTeacher("tiny/math").prompt_tokens(tiny_prompts[0]) == tiny_prompts[0].tokens
 
 
-def test_moving_to_other_prompts_and_back_changes_nothing():
+def test_replacing_prompts_and_aligning_back_is_lossless():
     rollouts = rollouts_of(scored_batch(7, 12))
     moved = replace_prompts(rollouts, [[9] * (1 + row % 4) for row in range(7)])
     assert torch.equal(moved.tokens[moved.response_mask], rollouts.tokens[rollouts.response_mask])
@@ -79,7 +79,7 @@ def test_moving_to_other_prompts_and_back_changes_nothing():
     assert torch.equal(back, rollouts.sampling_logprobs * rollouts.response_mask)
 
 
-def test_prompts_of_plain_text_are_refused():
+def test_plain_text_prompts_are_rejected_with_a_context():
     text = Prompt((5, 6), "x", "math", None, "train.jsonl:3", "5+6")
     with pytest.raises(UserError, match="model.teachers.x.context: 'train.jsonl:3': chat messages cannot precede"):
         HFTeacher("tiny/math", context=EXAMPLES).check("model.teachers.x", "tiny/student", [text], 8)

@@ -1,4 +1,4 @@
-"""Teachers: routing, sharing, freezing, and what is refused before anything is loaded."""
+"""Teachers: routing, deduplication, freezing, and checks before loading."""
 
 import shutil
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Constant(Teacher):
-    """Answers its own number, and remembers how many rows it saw."""
+    """Returns its number as the score and counts its rows."""
 
     def __init__(self, number):
         self.number, self.rows = number, 0
@@ -36,7 +36,7 @@ class Constant(Teacher):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_each_teacher_scores_its_own_rows_and_no_others(count):
+def test_each_teacher_scores_only_its_own_rows(count):
     names = [f"t{1 + i % count}" for i in range(10)]
     rollouts = rollouts_of(scored_batch(10, 12, teachers=names))
     teachers = {f"t{i}": Constant(i) for i in range(1, count + 2)}
@@ -51,7 +51,7 @@ def test_each_teacher_scores_its_own_rows_and_no_others(count):
     assert score_by_teachers(teachers, rollouts, watch, entropy=False, distributions=False)[0].entropy is None
 
 
-def test_teachers_of_equal_settings_are_one_object_loaded_once(monkeypatch):
+def test_teachers_with_equal_settings_are_loaded_once(monkeypatch):
     loads = []
     from fireopd.teachers import huggingface as module
 
@@ -86,13 +86,13 @@ def tiny_copy(tmp_path, change):
         (('"eos_token": "<|end|>"', '"eos_token": "<|user|>"'), "its eos_token is '<|user|>', the student's '<|end|>'"),
     ],
 )
-def test_a_teacher_that_reads_another_language_is_refused(tmp_path, change, message):
+def test_a_teacher_with_another_vocabulary_is_rejected(tmp_path, change, message):
     HFTeacher("tiny/math").check("model.teachers.x", "tiny/student", [], 8)
     with pytest.raises(UserError, match=message.replace("|", r"\|")):
         HFTeacher(tiny_copy(tmp_path, change)).check("model.teachers.x", "tiny/student", [], 8)
 
 
-def test_a_teacher_that_stops_at_other_tokens_is_told_of(tmp_path):
+def test_different_stop_tokens_are_a_warning(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(EMBEDDED / "math", folder)
     GenerationConfig(eos_token_id=[1, 5]).save_pretrained(folder)
@@ -100,7 +100,7 @@ def test_a_teacher_that_stops_at_other_tokens_is_told_of(tmp_path):
         HFTeacher(str(folder)).check("model.teachers.x", "tiny/student", [], 8)
 
 
-def test_a_prompt_that_does_not_fit_into_the_teachers_context_is_named(tiny_prompts):
+def test_a_prompt_that_exceeds_the_teachers_context_is_reported(tiny_prompts):
     HFTeacher("tiny/math").check("model.teachers.x", "tiny/student", tiny_prompts, 200)
     with pytest.raises(UserError, match="do not fit into the teacher's context of 256"):
         HFTeacher("tiny/math").check("model.teachers.x", "tiny/student", tiny_prompts, 250)
@@ -114,24 +114,24 @@ def test_a_prompt_that_does_not_fit_into_the_teachers_context_is_named(tiny_prom
         ("/nowhere/at/all", "no such folder"),
     ],
 )
-def test_a_model_that_is_not_there(name, message):
+def test_missing_models_are_reported(name, message):
     with pytest.raises(UserError, match=f"model.student: '{name}': {message}"):
         resolve(name, "model.student")
 
 
-def test_a_folder_that_holds_no_model(tmp_path):
+def test_a_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(UserError, match="holds no config.json"):
         resolve(str(tmp_path), "model.student")
 
 
-def test_hub_names_are_left_to_transformers_and_local_folders_win(tmp_path, monkeypatch):
+def test_hub_names_are_unchanged_and_local_folders_take_precedence(tmp_path, monkeypatch):
     assert resolve("Qwen/Qwen3-4B", "model.student") == "Qwen/Qwen3-4B"
     monkeypatch.chdir(tmp_path)
     shutil.copytree(EMBEDDED / "student", tmp_path / "own" / "model")
     assert resolve("own/model", "model.student") == "own/model"
 
 
-def test_a_broken_model_says_why(tmp_path):
+def test_a_model_that_cannot_be_loaded_is_reported(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(EMBEDDED / "student", folder)
     (folder / "config.json").write_text("{")
@@ -144,7 +144,7 @@ def test_stop_tokens_of_the_embedded_student():
     assert stop_tokens("tiny/student", "x", tokenizer) == {tokenizer.eos_token_id}
 
 
-def test_dropout_is_switched_off_for_good():
+def test_dropout_stays_disabled_in_training_mode():
     from transformers import AutoModelForCausalLM, GPT2Config
 
     config = GPT2Config(vocab_size=20, n_embd=16, n_layer=1, n_head=2, attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)

@@ -1,4 +1,4 @@
-"""Attention of shared heads against attention written out, head by head."""
+"""Grouped-query attention against a reference that loops over heads."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def naive(query, key, value, mask, scaling):
 @pytest.mark.parametrize("queries", [1, 5])
 @pytest.mark.parametrize(("heads", "shared"), [(6, 2), (4, 4), (4, 1)])
 @pytest.mark.parametrize("masked", [False, True])
-def test_every_head_attends_as_if_it_had_keys_and_values_of_its_own(queries, heads, shared, masked):
+def test_grouped_query_attention_equals_the_reference(queries, heads, shared, masked):
     torch.manual_seed(0)
     module = nn.Module()
     module.num_key_value_groups, module.is_causal = heads // shared, False
@@ -36,7 +36,7 @@ def test_every_head_attends_as_if_it_had_keys_and_values_of_its_own(queries, hea
     torch.testing.assert_close(attended, naive(query, key, value, mask, 0.3), atol=1e-6, rtol=1e-5)
 
 
-def test_only_a_model_with_the_attention_of_pytorch_is_changed():
+def test_only_models_with_sdpa_attention_are_changed():
     small = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
     for kind, expected in (("sdpa", ATTENTION_NAME), ("eager", "eager")):

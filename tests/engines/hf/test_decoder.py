@@ -1,4 +1,4 @@
-"""Decoding against a reference that reads every row from its beginning, alone, for every token."""
+"""Decoding against a reference without cache, padding and batching."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ CONFIGS = {
     "sliding and full": Gemma3TextConfig(
         **SIZES, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
     ),
-    "learnt positions": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128),
+    "learned positions": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128),
 }
 
 
@@ -50,7 +50,7 @@ def decode(model, prompts, seeds, sampling=Sampling(), slots=100, max_length=LON
 
 
 def reference(model, prompt, seed, sampling):
-    """Return what a row is to get: no cache, no padding, no other row."""
+    """Return the response of one row without cache, padding and other rows."""
     uniforms = torch.rand(LONGEST, generator=torch.Generator().manual_seed(seed))
     tokens, logprobs = list(prompt.tokens), []
     for uniform in uniforms:
@@ -72,8 +72,8 @@ def assert_same(responses, expected):
 
 
 @pytest.mark.parametrize(("name", "attention"), [*((name, "sdpa") for name in CONFIGS), ("sliding and full", "eager")])
-def test_rows_get_what_they_would_get_alone(name, attention, monkeypatch):
-    """Whatever the number of slots and the order; at most 30 tokens of prompts are read together."""
+def test_rows_equal_the_reference(name, attention, monkeypatch):
+    """With several numbers of slots and row orders, and with prefills of at most 30 tokens."""
     model, prompts, seeds = make_model(name, attention), make_prompts(12), list(range(12))
     expected = [reference(model, *row, Sampling()) for row in zip(prompts, seeds, strict=True)]
     lengths = sorted(len(response.tokens) for response in expected)
@@ -87,14 +87,14 @@ def test_rows_get_what_they_would_get_alone(name, attention, monkeypatch):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(0.7), Sampling(1.3, 0.8), Sampling(1.0, 1.0, 3)])
-def test_rows_get_what_they_would_get_alone_from_any_distribution(sampling):
+def test_rows_equal_the_reference_with_any_sampling_distribution(sampling):
     model, prompts, seeds = make_model("shared heads"), make_prompts(8), list(range(8))
     expected = [reference(model, *row, sampling) for row in zip(prompts, seeds, strict=True)]
     assert_same(decode(model, prompts, seeds, sampling, slots=3), expected)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.6])
-def test_logprobs_are_those_of_scoring_for_every_token(temperature):
+def test_logprobs_equal_scored_logprobs(temperature):
     model, prompts, sampling = make_model("shared heads"), make_prompts(20), Sampling(temperature)
     responses = decode(model, prompts, range(20), sampling, slots=7)
     rollouts = collate(prompts, responses, range(20), sampling, 0)
@@ -103,7 +103,7 @@ def test_logprobs_are_those_of_scoring_for_every_token(temperature):
 
 
 def forwards(model):
-    """Return a list that takes the shape of all tokens that the model reads from now on."""
+    """Return a list that collects the input shapes of all later forward passes."""
     seen = []
     model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -111,7 +111,7 @@ def forwards(model):
     return seen
 
 
-def test_equal_prompts_are_read_once():
+def test_identical_prompts_are_prefilled_once():
     model, prompts = make_model("shared heads"), make_prompts(12, distinct=3)
     expected = [decode(model, [prompt], [seed])[0] for seed, prompt in enumerate(prompts)]
     seen = forwards(model)
@@ -119,20 +119,20 @@ def test_equal_prompts_are_read_once():
     assert seen[0] == (3, max(len(prompt.tokens) for prompt in prompts))
 
 
-def test_a_row_that_ends_costs_nothing_more_and_its_slot_is_taken():
-    """64 prompts, 8 slots: rows in turn would wait for the longest of each eight."""
+def test_finished_rows_free_their_slots():
+    """64 prompts, 8 slots: static batches would wait for the longest of each eight rows."""
     model, prompts = make_model("shared heads"), make_prompts(64)
     lengths = [len(response.tokens) for response in decode(model, prompts, range(64))]
     seen = forwards(model)
     decode(model, prompts, range(64), slots=8)
     steps = [rows for rows, width in seen if width == 1]
     assert max(steps) == 8
-    assert sum(rows for rows, _ in seen) <= sum(lengths), "no more rows in all steps than there are tokens"
+    assert sum(rows for rows, _ in seen) <= sum(lengths), "no more rows in all steps than tokens"
     in_turn = sum(max(lengths[start : start + 8]) for start in range(0, 64, 8))
     assert len(steps) < 0.7 * in_turn
 
 
-def test_rows_that_stop_at_once_leave_their_slots_to_others():
+def test_rows_that_stop_at_the_first_token_free_their_slots():
     model, prompts = make_model("shared heads"), make_prompts(9)
     everything = frozenset(range(VOCABULARY))
     seen = forwards(model)
@@ -142,7 +142,7 @@ def test_rows_that_stop_at_once_leave_their_slots_to_others():
     assert len(seen) == 5
 
 
-def test_responses_of_one_token_at_most():
+def test_responses_of_at_most_one_token():
     model, prompts = make_model("shared heads"), make_prompts(9)
     responses = decode(model, prompts, range(9), max_length=1, stops=frozenset())
     assert [len(response.tokens) for response in responses] == [1] * 9
@@ -155,8 +155,8 @@ def test_one_row():
     assert_same(decode(model, [prompt], [5]), [reference(model, prompt, 5, Sampling())])
 
 
-def test_sequences_follow_the_model():
-    """Sequences of two tokens of four: chi-square with 12 degrees of freedom, level 0.001, 8,000 rows in 900 slots."""
+def test_sequence_frequencies_match_the_model():
+    """Sequences of two of four tokens: chi-square with 12 degrees of freedom, level 0.001, 8,000 rows in 900 slots."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(Qwen3Config(**(SIZES | {"vocab_size": 4}))).eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -169,7 +169,7 @@ def test_sequences_follow_the_model():
     first = model(torch.tensor([[0, 1]])).logits[0, -1].softmax(-1)
     after = model(torch.tensor([[0, 1, t] for t in range(4)])).logits[:, -1].softmax(-1)
     exact = {(3,): first[3].item()} | {(a, b): (first[a] * after[a, b]).item() for a in range(3) for b in range(4)}
-    assert min(exact.values()) * count > 5, "enough of each to count"
+    assert min(exact.values()) * count > 5, "enough expected samples of each sequence"
     assert counts.keys() <= exact.keys()
     statistic = sum((counts.get(s, 0) - p * count) ** 2 / (p * count) for s, p in exact.items())
     assert statistic < 32.91

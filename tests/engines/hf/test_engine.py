@@ -1,4 +1,4 @@
-"""The embedded engine: what a row gets depends on its prompt and seed alone, and comes from the right distribution."""
+"""HFEngine: responses depend only on prompt and seed, and follow the sampling distribution."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def prompts(tiny_prompts):
     return tiny_prompts[:12]
 
 
-def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
+def test_rows_do_not_depend_on_the_rest_of_the_batch(engine, prompts):
     seeds = list(range(100, 112))
     together = engine.generate(prompts, seeds)
     alone = [engine.generate([p], [s])[0] for p, s in zip(prompts, seeds, strict=True)]
@@ -38,11 +38,11 @@ def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
     small.setup("tiny/student", CPU)
     for others in (alone, backwards, small.generate(prompts, seeds)):
         assert [r.tokens for r in others] == [r.tokens for r in together]
-    assert len({len(r.tokens) for r in together}) > 1, "rows of different lengths leave the batch at different times"
+    assert len({len(r.tokens) for r in together}) > 1, "rows of different lengths finish at different times"
     assert [r.tokens for r in engine.generate(prompts, seeds[::-1])] != [r.tokens for r in together]
 
 
-def test_sampling_logprobs_are_those_of_the_trainer(engine, prompts):
+def test_sampling_logprobs_equal_scored_logprobs(engine, prompts):
     hot = HFEngine(max_response_length=24, temperature=1.7)
     hot.setup("tiny/student", CPU)
     for sampler in (engine, hot):
@@ -51,7 +51,7 @@ def test_sampling_logprobs_are_those_of_the_trainer(engine, prompts):
         torch.testing.assert_close(scores.logprobs, rollouts.sampling_logprobs, atol=1e-4, rtol=0)
 
 
-def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts):
+def test_responses_end_with_a_stop_token_or_are_marked_as_cut(engine, prompts):
     short = HFEngine(max_response_length=5)
     short.setup("tiny/student", CPU)
     for sampler in (short, engine):
@@ -66,11 +66,11 @@ def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts)
         assert not all(response.finished for response in responses) or sampler is engine
 
 
-def test_nothing_is_sampled_where_nothing_is_asked(engine):
+def test_no_prompts_give_no_responses(engine):
     assert engine.generate([], []) == []
 
 
-def test_a_model_that_keeps_more_than_keys_and_values_is_refused(tmp_path):
+def test_a_model_that_caches_more_than_keys_and_values_is_rejected(tmp_path):
     MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1).save_pretrained(tmp_path)
     message = "data.engine: 'HFEngine': .* caches more than keys and values. Use VLLMEngine"
     with pytest.raises(UserError, match=message):
@@ -80,7 +80,7 @@ def test_a_model_that_keeps_more_than_keys_and_values_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("model", ["tiny/student", "tiny/code"])
-def test_temperature_0_is_the_greedy_search_of_transformers(prompts, model):
+def test_temperature_0_equals_greedy_search_of_transformers(prompts, model):
     engine = HFEngine(max_response_length=40, temperature=0, top_p=0.5, top_k=3)
     engine.setup(model, CPU)
     responses = engine.generate(prompts, range(12))
@@ -92,7 +92,7 @@ def test_temperature_0_is_the_greedy_search_of_transformers(prompts, model):
         )
         assert response.tokens == tuple(expected[0, len(prompt.tokens) :].tolist())
         assert set(response.logprobs) == {0.0}, "a point mass"
-    assert responses == engine.generate(prompts, range(50, 62)), "seeds have no part in it"
+    assert responses == engine.generate(prompts, range(50, 62)), "seeds have no effect"
     assert engine.sampling.greedy
     assert not Sampling(0.01).greedy
 
@@ -109,7 +109,7 @@ def test_loading_weights_changes_what_is_sampled(prompts):
     assert [r.tokens for r in after] != [r.tokens for r in before]
 
 
-def test_a_tensor_of_an_unknown_name_is_not_swallowed(engine):
+def test_an_unknown_tensor_name_is_an_error(engine):
     with pytest.raises(KeyError, match="nonsense"):
         engine.load_weights([("nonsense", torch.zeros(1))], 1)
 
@@ -121,7 +121,7 @@ def test_responses_to_one_prompt_share_a_group_and_differ(engine, prompts):
     assert len({tuple(row.tolist()) for row in batch.tokens}) > 6
 
 
-def test_row_seeds_tell_apart_seed_step_prompt_and_index():
+def test_row_seeds_depend_on_seed_step_prompt_and_index():
     seeds = {row_seed(*key) for key in [(0, 0, "a", 0), (1, 0, "a", 0), (0, 1, "a", 0), (0, 0, "b", 0), (0, 0, "a", 1)]}
     assert len(seeds) == 5
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,4 +1,4 @@
-"""Slots against rows that are kept apart: whatever ends, comes and grows, each row's keys and values are its own."""
+"""Slot cache against separate rows as rows start, grow and finish."""
 
 import random
 
@@ -17,13 +17,13 @@ def states(layer, rows, columns):
 
 
 class Apart:
-    """The same rows, one list of columns each."""
+    """Reference cache: one list of columns per row."""
 
     def __init__(self):
         self.rows = []
 
     def column(self, cache):
-        """Write a column to both; return what the cache answers by layer."""
+        """Write a column to both caches and return the result of the slot cache by layer."""
         answers, new = [], [states(layer, len(self.rows), 1) for layer in range(LAYERS)]
         for layer in range(LAYERS):
             answers.append(cache.update(*new[layer], layer))
@@ -44,7 +44,7 @@ class Apart:
 
 
 def prefill(lengths):
-    """Return a cache of rows padded on the left with what is not a number, and the rows apart."""
+    """Return a left-padded cache and its rows as separate lists."""
     width, cache = max(lengths), DynamicCache()
     rows = [[[None] * LAYERS for _ in range(length)] for length in lengths]
     for layer in range(LAYERS):
@@ -57,7 +57,7 @@ def prefill(lengths):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_rows_that_come_and_go_stay_apart(seed):
+def test_rows_stay_separate_as_others_start_and_finish(seed):
     torch.manual_seed(seed)
     chance, cache, apart, most = random.Random(seed), SlotCache(), Apart(), 6
     steps = 0
@@ -84,7 +84,7 @@ def test_rows_that_come_and_go_stay_apart(seed):
             cache.trim(max(len(row) for row in apart.rows))
 
 
-def test_what_an_earlier_row_left_reaches_no_other():
+def test_stale_values_do_not_reach_other_rows():
     cache, given = SlotCache(), prefill([4, 4])[0]
     for layer in given.layers:
         layer.keys[1] = torch.nan
@@ -98,7 +98,7 @@ def test_what_an_earlier_row_left_reaches_no_other():
             assert part.isfinite().all()
 
 
-def test_memory_is_set_aside_by_the_half_of_what_is_in_use():
+def test_the_cache_grows_geometrically():
     cache, (given, _) = SlotCache(), prefill([3, 2])
     cache.append(given, torch.tensor([0, 1]), 2)
     sizes = set()
@@ -117,5 +117,5 @@ def test_memory_is_set_aside_by_the_half_of_what_is_in_use():
     [("qwen3", False), ("llama", False), ("gemma3_text", False), ("mistral", False), ("gpt2", False), ("mamba", True),
      ("qwen3_next", True), ("jamba", True), ("falcon_h1", True), ("deepseek_v32", True), ("deepseek_v4", True)],
 )  # fmt: skip
-def test_models_that_keep_more_than_keys_and_values_are_told_apart(name, more):
+def test_models_that_cache_more_than_keys_and_values_are_detected(name, more):
     assert has_non_kv_state(AutoConfig.for_model(name)) is more

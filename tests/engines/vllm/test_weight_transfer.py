@@ -26,7 +26,7 @@ def servers():
 
 
 @pytest.mark.parametrize("file_bytes", [1, 600, 10**9])
-def test_a_snapshot_reads_as_it_was_written(tmp_path, model, file_bytes):
+def test_a_snapshot_round_trip_is_exact(tmp_path, model, file_bytes):
     write_snapshot(tmp_path, WeightStream(model), file_bytes)
     files = len(list(tmp_path.iterdir()))
     assert files == {1: 10, 600: 3, 10**9: 1}[file_bytes]
@@ -52,7 +52,7 @@ def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers):
     assert not list((tmp_path / "shared").iterdir())
 
 
-def test_a_server_that_does_not_take_the_weights_is_told_of(tmp_path, model, servers):
+def test_a_failed_weight_transfer_is_reported(tmp_path, model, servers):
     servers[1].stop()
     listed = [ServerClient(fake.url, 5.0) for fake in servers]
     failed = SnapshotTransfer(folder=tmp_path).send(listed, WeightStream(model), "3")
@@ -64,7 +64,7 @@ def test_nccl_ranks_of_servers_do_not_overlap(servers):
     client = BroadcastClient([ServerClient(fake.url, 5.0) for fake in servers])
     client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
     offsets = [fake.requests[0][1]["init_info"]["rank_offset"] for fake in servers]
-    assert offsets == [1, 3, 5], "each fake has two workers, the trainer is number 0"
+    assert offsets == [1, 3, 5], "each fake has two workers, the trainer has rank 0"
     client.start_weight_update()
     client.update_weights({"names": ["a"]})
     client.finish_weight_update()
@@ -75,7 +75,7 @@ def test_nccl_ranks_of_servers_do_not_overlap(servers):
         client.start_weight_update()
 
 
-def test_nccl_sends_then_names_the_version(model, servers, monkeypatch):
+def test_nccl_transfer_sends_before_setting_the_version(model, servers, monkeypatch):
     sent = []
 
     class Group:
@@ -91,13 +91,13 @@ def test_nccl_sends_then_names_the_version(model, servers, monkeypatch):
     assert [fake.version for fake in servers] == ["2"] * 3
     servers[1].version = "default"
     failed = transfer.send(listed, WeightStream(model), "3")
-    assert list(failed) == listed, "a broadcast without the one that was restarted would wait for ever"
+    assert list(failed) == listed, "a broadcast without the restarted server would hang"
     assert all("was restarted" in str(error) for error in failed.values())
     assert "the NCCL group consists of" in str(transfer.send(listed[:2], WeightStream(model), "3")[listed[0]])
     assert sent == ["weights", "weights"]
 
 
-def test_a_snapshot_that_cannot_be_written_is_every_server_s_problem(model, servers, tmp_path, monkeypatch):
+def test_a_snapshot_that_cannot_be_written_fails_all_servers(model, servers, tmp_path, monkeypatch):
     seen = []
 
     class Counted:
@@ -114,5 +114,5 @@ def test_a_snapshot_that_cannot_be_written_is_every_server_s_problem(model, serv
     failed = SnapshotTransfer(folder=tmp_path, file_gib=1e-7).send(listed, Counted(), "3")
     assert list(failed) == listed
     assert all("No space left on device" in str(error) for error in failed.values())
-    assert len(seen) == 10, "all tensors are taken, since other processes gather them too"
+    assert len(seen) == 10, "all tensors are consumed, since the other processes also gather them"
     assert not list(tmp_path.iterdir())
