@@ -139,7 +139,7 @@ def test_the_first_steps_prove_nothing_and_odd_batches_neither():
     assert run(watching(), 60, train__reverse_kl=lambda step: float("nan") if step == 30 else 0.3) == []
 
 
-def test_a_run_that_goes_on_remembers_its_beginning_and_what_it_has_said():
+def test_a_resumed_run_remembers_its_beginning_and_its_warnings():
     first = watching()
     assert len(run(first, 40, rollout__finished=after(20, 0.95, 0.6))) == 1
     saved = json.loads(json.dumps(first.state_dict()))

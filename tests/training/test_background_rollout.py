@@ -1,4 +1,4 @@
-"""Rollouts beside the training: one batch old, never more, in the same order, and exact when a run goes on."""
+"""Background rollouts: one batch old, never more, in the same order, and exact after a resume."""
 
 import os
 import signal
@@ -68,18 +68,18 @@ def test_where_the_student_stands_still_nothing_changes(tmp_path):
 
 
 def test_the_engine_takes_no_weights_while_it_samples(tmp_path):
-    learnt = threading.Event()
+    stepped = threading.Event()
 
     class Learnt(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            learnt.set()
+            stepped.set()
 
     class Slow(ScriptedEngine):
         def generate(self, prompts, seeds):
             answers = super().generate(prompts, seeds)
             if threading.current_thread() is not threading.main_thread():
-                assert learnt.wait(30), "the step beside it is done"
-                learnt.clear()
+                assert stepped.wait(30), "the concurrent step is complete"
+                stepped.clear()
                 time.sleep(0.1)
             self.events.append("done")
             return answers
@@ -142,7 +142,7 @@ def resumed(tmp_path, **settings):
     return module, notes
 
 
-def assert_goes_on(tmp_path, whole):
+def assert_resumes(tmp_path, whole):
     module, notes = resumed(tmp_path)
     assert module.policy_version == 5
     for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
@@ -172,7 +172,7 @@ class Stopped(FiReOPDModule):
 
 @pytest.mark.parametrize("place", ["score", "update"])
 @pytest.mark.parametrize(("number", "stop"), [(signal.SIGINT, SystemExit), (signal.SIGTERM, SIGTERMException)])
-def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, place, number, stop):
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, whole, place, number, stop):
     settings = {"trajectory_filter": make_module().method.trajectory_filter}
     module = Stopped(TEACHERS, optimizer=sgd, token_weighter=make_module().method.token_weighter, **settings)
     module.place, module.number = place, number
@@ -182,7 +182,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, place, num
     loader = torch.load(last, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
     assert loader["position"] == {"score": 2, "update": 3}[place]
     assert loader["next"][0]["policy_version"] == loader["position"] - 1
-    assert_goes_on(tmp_path, whole)
+    assert_resumes(tmp_path, whole)
 
 
 def test_an_error_of_the_engine_is_raised_when_its_batch_is_asked_for(tmp_path):
@@ -196,7 +196,7 @@ def test_an_error_of_the_engine_is_raised_when_its_batch_is_asked_for(tmp_path):
     module, data = make_module(), make_data(40, engine=Failing(max_response_length=40), overlap=True)
     with pytest.raises(ConnectionError, match="gone"):
         fit(module, data, tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
-    assert module.policy_version == 3, "the step beside which it failed is done"
+    assert module.policy_version == 3, "the step during which it failed is complete"
     (last,) = tmp_path.rglob("last.ckpt")
     loader = torch.load(last, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
     assert loader == {"position": 3, "next": [None]}
@@ -226,7 +226,7 @@ def test_rewards_are_given_in_the_main_thread_and_reach_strategies(tmp_path):
     assert set(threads) == {threading.main_thread()}
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     reference = Run(tmp_path / "whole", *EVERY_STEP, OVERLAP)
     assert reference.wait() == 0, reference.said
     run = Run(tmp_path / "broken", *EVERY_STEP, OVERLAP)
@@ -237,7 +237,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     assert_same(again, reference)
 
 
-def test_two_processes_go_on_to_the_same_student(tmp_path):
+def test_two_processes_resume_to_the_same_student(tmp_path):
     four_steps = [OVERLAP, "--data.prompts.num_training=28"]
     reference = Pair(tmp_path / "whole", *four_steps)
     assert reference.wait() == 0, reference.log.read_text()
@@ -296,7 +296,7 @@ def test_a_run_that_is_stopped_before_its_first_step_loses_no_rollout():
     assert again.tokens is kept["next"][0]["tokens"]
     assert second.state_dict()["next"][0]["tokens"] is again.tokens, "no step has learned from it"
     second.mark_learned(again.number)
-    assert second.state_dict()["next"][0]["tokens"] is not again.tokens, "the one after it, sampled beside the training"
+    assert second.state_dict()["next"][0]["tokens"] is not again.tokens, "the next one, sampled in the background"
 
 
 def test_only_the_rollout_that_is_asked_for_is_taken():

@@ -66,7 +66,7 @@ def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
     assert epochs[0] != epochs[1]
 
 
-def test_a_loaded_state_goes_on_with_the_next_batch():
+def test_a_loaded_state_continues_with_the_next_batch():
     whole = make()
     expected = [batch.tokens for batch in whole.train_dataloader()]
     first, second = make().train_dataloader(), make().train_dataloader()
@@ -133,7 +133,7 @@ def test_validation_is_graded_and_the_same_whatever_the_seed():
     assert batches[0].groups.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_training_rollouts_are_graded_only_if_somebody_reads_rewards():
+def test_training_rollouts_are_graded_only_if_rewards_are_read():
     data = make()
     assert next(iter(data.train_dataloader())).rewards is None
     data.grade_training = True

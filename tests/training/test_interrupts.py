@@ -30,7 +30,7 @@ class InRollout(HFEngine):
     def generate(self, prompts, seeds):
         if self.policy_version == 1:
             os.kill(os.getpid(), self.signal)
-            pytest.fail("the run went on")
+            pytest.fail("the run continued")
         return super().generate(prompts, seeds)
 
 

@@ -314,7 +314,7 @@ def test_the_state_of_a_strategy_is_in_the_checkpoint_also_inside_a_composition(
         make_module(token_weighter=ProductOf([Rising()])).on_load_checkpoint(checkpoint)
 
 
-def test_resuming_goes_on_with_the_same_numbers(tmp_path):
+def test_resuming_gives_the_same_numbers(tmp_path):
     whole, _ = fit(make_module(), make_data(32), tmp_path)
     half = ModelCheckpoint(tmp_path, "half", every_n_train_steps=2, save_top_k=1)
     fit(make_module(), make_data(32), tmp_path, callbacks=[half], max_steps=2, max_epochs=-1, enable_checkpointing=True)

@@ -1,4 +1,4 @@
-"""What a run says of itself when it begins."""
+"""Summary line of a run."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Steps that come to nothing: passed over, named, and the end of the run when they are too many in a row."""
+"""Skipped steps: logged with their reason, and the end of the run after too many in a row."""
 
 import math
 
@@ -76,7 +76,7 @@ def broken(kind, value):
         ),
     ],
 )
-def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(tmp_path, caplog, settings, message):
+def test_skipped_steps_leave_everything_unchanged_and_stop_the_run(tmp_path, caplog, settings, message):
     ticks = []
 
     def scheduler(optimizer):
@@ -91,7 +91,7 @@ def test_steps_that_come_to_nothing_leave_everything_as_it_is_and_stop_the_run(t
     untouched(module)
 
 
-def test_what_a_teacher_holds_impossible_is_dropped_and_the_rest_is_learnt_from(tmp_path):
+def test_what_a_teacher_holds_impossible_is_dropped_and_the_rest_is_used(tmp_path):
     settings = broken(Broken, -math.inf) | {"trajectory_filter": TeacherLikelihoodFilter(0.5)}
     module = make_module(**settings)
     notes, _ = fit(module, make_data(8), tmp_path)
@@ -100,7 +100,7 @@ def test_what_a_teacher_holds_impossible_is_dropped_and_the_rest_is_learnt_from(
     assert all(parameter.isfinite().all() for parameter in module.parameters())
 
 
-def test_one_bad_step_is_passed_over_with_all_callbacks_at_work(tmp_path):
+def test_one_skipped_step_with_all_callbacks_active(tmp_path):
     class FirstTime(HFTeacher):
         calls = 0
 
@@ -132,7 +132,7 @@ def test_a_gradient_that_is_not_finite_is_not_stepped_on(tmp_path):
     untouched(module)
 
 
-def test_scores_off_the_response_mask_are_nobodys_fault():
+def test_scores_off_the_response_mask_are_ignored():
     batch = scored_batch()
     for values in batch.signals.values():
         values[~batch.response_mask] = math.nan
@@ -149,7 +149,7 @@ def test_scores_off_the_response_mask_are_nobodys_fault():
         ("rewards", "data.prompts.verifier: 'rewards'"),
     ],
 )
-def test_whose_signal_it_is_is_named_and_what_nobody_reads_is_let_be(name, culprit):
+def test_the_owner_of_an_invalid_signal_is_named_and_unused_signals_are_ignored(name, culprit):
     batch = full_batch()
     batch.signals[name][0] = math.nan
     assert str(skipped_steps.invalid_signal(batch, frozenset(batch.signals))).startswith(

@@ -1,4 +1,4 @@
-"""A student that is read in its update, not before: the same loss, gradient and parameters, one pass less."""
+"""Targets during the update: same loss, gradient and parameters as before the update, one forward pass fewer."""
 
 from dataclasses import dataclass, replace
 
@@ -133,11 +133,11 @@ class Whitened(ReverseKL):
         (True, Method(population="micro_batch_of_one")),
     ],
 )
-def test_who_has_the_student_read_first(first, method):
+def test_methods_that_score_the_student_first(first, method):
     assert method.scores_student_first == first
 
 
-def test_several_updates_and_recordings_have_the_student_read_first(tmp_path):
+def test_several_updates_and_recordings_score_the_student_first(tmp_path):
     assert not make_module(**OPD).scores_student_first
     assert make_module(**OPD, mini_batches=2).scores_student_first
     assert make_module(**OPD, epochs=2).scores_student_first
@@ -149,8 +149,8 @@ def test_several_updates_and_recordings_have_the_student_read_first(tmp_path):
     assert (batch.student_logprobs[batch.response_mask] < 0).all()
 
 
-def test_rows_are_supervised_alike_whenever_they_are_read():
-    """Piece by piece, in any order, what stands in a piece's padding left out."""
+def test_targets_before_and_during_the_update_are_equal():
+    """Row by row, in any order, without the padding."""
     batch = scored_batch(7, 12, seed=3)
     method = Method(TeacherLikelihoodFilter(0.4), PositionWeighter(), EntropyGatedKL(0.5))
     unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
@@ -170,7 +170,7 @@ def test_rows_are_supervised_alike_whenever_they_are_read():
         torch.testing.assert_close(value, early.complete()[1].tensors[name])
 
 
-def test_a_filter_is_asked_once_as_it_may_keep_a_state():
+def test_a_filter_is_called_once_since_it_may_have_a_state():
     batch, asked = scored_batch(5, 9, seed=4), []
 
     class Asked(KeepAll):

@@ -75,4 +75,4 @@ def test_accuracy_of_finished_responses_and_its_absence_where_none_finished():
     _, values = measured(tasks, [0, 0, 0, 1], [1.0, 0.0, 1.0, 1.0], [0, 0, 0, 0], finished)
     assert values["math/accuracy_given_finish"] == 0.5
     assert "code/accuracy_given_finish" not in values
-    assert values["code/avg_at_k"] == 1, "a right answer that did not come to its end counts all the same"
+    assert values["code/avg_at_k"] == 1, "a right answer that is unfinished counts too"

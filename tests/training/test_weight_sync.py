@@ -1,4 +1,4 @@
-"""No sync is believed until a probe agrees, and a run whose engine kept older weights does not go on."""
+"""Weight sync: a probe verifies it, and a run whose engine kept older weights stops."""
 
 from dataclasses import dataclass, field
 
@@ -26,7 +26,7 @@ class Deaf(HFEngine):
 
 @dataclass
 class Noting(HFEngine):
-    """Writes down the probes that it is asked for."""
+    """Records its probes."""
 
     probes: list = field(default_factory=list)
 
@@ -58,7 +58,7 @@ def test_an_engine_in_a_lower_precision_may_be_further_off(tmp_path):
     assert 1e-3 < notes.metrics[-1]["rollout/sampler_gap"] < 0.5
 
 
-def test_the_probe_is_a_trajectory_that_was_learnt_from(tmp_path):
+def test_the_probe_is_a_trajectory_of_the_last_update(tmp_path):
     class Outputs(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             self.tokens, self.keep = outputs["batch"].tokens, outputs["targets"].keep
@@ -89,7 +89,7 @@ def test_a_probe_that_is_not_finite_is_no_agreement(tmp_path):
         fit(make_module(), make_data(8, engine=Broken(max_response_length=8)), tmp_path)
 
 
-def test_the_engine_says_of_a_probe_what_its_model_says():
+def test_the_engine_scores_a_probe_like_its_model():
     engine = HFEngine()
     engine.setup("tiny/math", torch.device("cpu"))
     tokens = [5, 8, 43, 7]
