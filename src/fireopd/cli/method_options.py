@@ -24,7 +24,7 @@ def add_method_options(parser: Parser) -> None:
     parser.add_argument(
         "--method",
         type=Path | None,
-        help="file of a method, for example configs/methods/fire.yaml, or use the options:",
+        help="file of a method, for example configs/methods/fire.yaml, instead of the options below",
     )
     parser.add_argument("--trajectory_filter", type=TrajectoryFilter, default=KeepAll())
     parser.add_argument("--token_weighter", type=TokenWeighter, default=UniformWeighter())
