@@ -27,8 +27,6 @@ def test_sampling_inverts_the_cumulative_distribution(vocabulary, sampling):
     exact = truncate(logits / sampling.temperature, sampling).double().softmax(-1)
     expected = exact.gather(-1, token_ids[:, None])[:, 0].log()
     torch.testing.assert_close(logprobs.double(), expected, atol=1e-6, rtol=1e-6)
-        logprobs.double(), exact.gather(-1, token_ids[:, None])[:, 0].log(), atol=1e-6, rtol=1e-6
-    )
     for row in range(400):
         before = exact[row, : token_ids[row]].sum().item()
         after = before + exact[row, token_ids[row]].item()
