@@ -1,12 +1,12 @@
 """Objectives and filters by reward, against references in Python loops."""
 
 from dataclasses import replace
-from statistics import mean, stdev
+from statistics import mean, pstdev, stdev
 
 import pytest
 import torch
 from helpers.fakes import full_batch
-from helpers.small_vocabulary import with_signals
+from helpers.small_vocabulary import expected_gradient, random_state, with_signals
 
 from fireopd.filters import AgreementFilter, BalanceFilter, VerdictFilter
 from fireopd.method import Method
@@ -35,16 +35,16 @@ def at_tokens(batch, advantage):
     return [advantage[row][batch.response_mask[row]].tolist() for row in range(len(batch.teachers))]
 
 
-def z(values):
-    deviation = stdev(values) if len(values) > 1 else 0.0
+def z(values, spread):
+    deviation = spread(values) if len(values) > 1 else 0.0
     return [(v - mean(values)) / (deviation + 1e-6) for v in values]
 
 
-def by_group(batch, values):
+def by_group(batch, values, spread=stdev):
     found = [0.0] * len(values)
     for group in set(batch.groups.tolist()):
         rows = [row for row, own in enumerate(batch.groups.tolist()) if own == group]
-        for row, score in zip(rows, z([values[row] for row in rows]), strict=True):
+        for row, score in zip(rows, z([values[row] for row in rows], spread), strict=True):
             found[row] = score
     return found
 
@@ -71,18 +71,23 @@ def test_group_rewards_are_added_to_the_log_ratio():
 
 
 @pytest.mark.parametrize("credit", ["standardized", "uniform"])
-def test_the_excess_reward_is_distributed_by_credit(credit):
+@pytest.mark.parametrize("limit", [1.5, 10.0])
+def test_the_excess_reward_is_distributed_by_credit(credit, limit):
     batch = graded()
     rows = ratios(batch)
-    pairs = zip(by_group(batch, batch.rewards.tolist()), by_group(batch, [mean(row) for row in rows]), strict=True)
-    beyond = [reward - teacher for reward, teacher in pairs]
+    pairs = zip(*(by_group(batch, v, pstdev) for v in (batch.rewards.tolist(), [mean(r) for r in rows])), strict=True)
+    mixed = [group == 0 for group in batch.groups.tolist()]  # group 1 has equal rewards, group 2 a single response
+    beyond = [(reward - teacher) * own for (reward, teacher), own in zip(pairs, mixed, strict=True)]
     expected = []
     for row, extra in zip(rows, beyond, strict=True):
-        deviation = (sum((r - mean(row)) ** 2 for r in row) / len(row)) ** 0.5 + 1e-6
-        away = torch.tensor([max(-5.0, min(5.0, (r - mean(row)) / deviation)) for r in row], dtype=torch.float64)
+        deviation = pstdev(row) or 1.0
+        away = torch.tensor([(r - mean(row)) / deviation for r in row], dtype=torch.float64)
         share = (1 + (away / 2).tanh()).tolist() if credit == "standardized" else [1.0] * len(row)
-        expected.append([r + 0.5 * extra * c for r, c in zip(row, share, strict=True)])
-    close(at_tokens(batch, CreditedReverseKL(0.5, credit).advantage(batch)), expected)
+        expected.append([max(-limit, min(limit, r + 0.5 * extra * c)) for r, c in zip(row, share, strict=True)])
+    for found, wanted in zip(
+        at_tokens(batch, CreditedReverseKL(0.5, credit, limit).advantage(batch)), expected, strict=True
+    ):
+        assert found == pytest.approx(wanted, abs=1e-5), "the reference adds 1e-6 to deviations"
 
 
 def shifted(batch):
@@ -180,6 +185,28 @@ def test_a_batch_of_one_kind_is_kept():
 def test_strengths_have_a_range(make):
     with pytest.raises(ValueError, match="strength must be at least 0, got -1"):
         make(-1)
+
+
+def test_without_excess_the_expected_gradient_is_that_of_the_reverse_kl():
+    logits, teacher, _ = random_state(seed=3)
+    student = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((student.exp() * (student - teacher)).sum(), logits, retain_graph=True)
+    found = expected_gradient(CreditedReverseKL(1.0), logits, teacher, lambda token: {"rewards": torch.ones(1)})
+    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-10)
+
+
+def test_the_limit_has_a_range():
+    with pytest.raises(ValueError, match="limit must be greater than 0, got 0; null for none"):
+        CreditedReverseKL(limit=0)
+
+
+def test_equal_rewards_or_equal_scores_leave_the_log_ratio():
+    """As released: without both rankings there is no excess."""
+    for batch in (graded(rewards=[1] * 8), with_returns([-0.5] * 8, [1, 0] * 4, [0] * 8)):
+        assert torch.equal(
+            CreditedReverseKL(5.0, limit=None).advantage(batch)[batch.response_mask],
+            ReverseKL().advantage(batch)[batch.response_mask],
+        )
 
 
 @pytest.mark.parametrize("objective", [MarginReverseKL(), CreditedReverseKL()])

@@ -62,16 +62,20 @@ class GroupRewardReverseKL(Objective):
 class CreditedReverseKL(Objective):
     """Log-ratio plus the excess of the reward over the teacher's ranking, distributed over tokens by credit: GC-OPD.
 
-    A_t = r_t + strength (z(R) - z(mean r)) c_t. r is the log-ratio; z standardises over the responses to one prompt.
-    The credit c_t = 1 + tanh(z_t / 2) is in [0, 2], where z_t is the log-ratio standardised over the trajectory and
-    clipped to +/- 5. Using the log-ratio for z_t is our interpretation; the rest follows the released code
-    (SolereZhang/GC-OPD).
+    A_t = clip(r_t + strength (z(R) - z(mean r)) c_t, +/- limit). r is the log-ratio; z standardises over the responses
+    to one prompt with the population standard deviation. The excess z(R) - z(mean r) is 0 in groups with equal rewards
+    or equal mean log-ratios. The credit c_t = 1 + tanh(z_t / 2) is in [0, 2], where z_t is the log-ratio standardised
+    over the trajectory. This is the released code (SolereZhang/GC-OPD) with its credit `raca`.
+
+    Expected gradient: that of the reverse KL where the excess is 0 and no token is beyond the limit.
     """
 
     strength: float = 0.05
     """Beta of the paper, at least 0; its runs also use 0.1."""
     credit: Literal["standardized", "uniform"] = "standardized"
     """Credit by the standardised log-ratio, or 1 for all tokens."""
+    limit: float | None = 10.0
+    """Largest absolute value of an advantage, nats, greater than 0, as released; None for no limit."""
 
     requires = REQUIRED
 
@@ -79,18 +83,37 @@ class CreditedReverseKL(Objective):
         """Check the range of the settings."""
         if not self.strength >= 0:
             raise ValueError(f"strength must be at least 0, got {self.strength}")
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"limit must be greater than 0, got {self.limit}; null for none")
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
-        """Return float32 [N, L]."""
+        """Return float32 [N, L], between -limit and limit."""
         ratio, mask = torch.where(batch.response_mask, log_ratio(batch), 0.0), batch.response_mask
         mean = reductions.row_mean(ratio, mask)
-        excess = reductions.standardized(batch.rewards, batch.groups) - reductions.standardized(mean, batch.groups)
         credit = torch.ones_like(ratio)
         if self.credit == "standardized":
             centered = ratio - mean[:, None]
-            deviation = reductions.row_mean(centered**2, mask).sqrt()[:, None] + reductions.SMALLEST_DEVIATION
-            credit = 1 + (0.5 * (centered / deviation).clamp(-5, 5)).tanh()
-        return ratio + self.strength * excess[:, None] * credit
+            deviation = reductions.row_mean(centered**2, mask).sqrt()[:, None]
+            varies = deviation.isfinite() & (deviation > reductions.SMALLEST_DEVIATION)
+            credit = torch.where(varies, 1 + (0.5 * centered / deviation).tanh(), 1.0)
+        advantage = ratio + self.strength * excess_rewards(batch.rewards, mean, batch.groups)[:, None] * credit
+        return advantage if self.limit is None else advantage.clamp(-self.limit, self.limit)
+
+
+def excess_rewards(rewards: Tensor, scores: Tensor, groups: Tensor) -> Tensor:
+    """Return float [N]: standardised rewards minus standardised scores within each group of int64 [N] `groups`.
+
+    0 for groups in which rewards or scores are equal, and for rows with non-finite values, which the statistics ignore.
+    """
+    excess = torch.zeros_like(rewards)
+    for group in groups.unique():
+        rows = (groups == group) & rewards.isfinite() & scores.isfinite()
+        pair = torch.stack([rewards[rows], scores[rows]]).double()
+        deviation = pair.std(-1, keepdim=True, unbiased=False)
+        if rows.any() and (deviation > reductions.SMALLEST_DEVIATION).all():
+            reward, score = (pair - pair.mean(-1, keepdim=True)) / deviation
+            excess[rows] = (reward - score).to(rewards.dtype)
+    return excess
 
 
 @dataclass(frozen=True)
