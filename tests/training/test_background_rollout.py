@@ -259,7 +259,7 @@ def test_two_processes_resume_to_the_same_student(tmp_path):
     ("engine", "cap", "message"),
     [
         (VLLMEngine(sleep=True), 5.0, "with data.engine.sleep, engine and trainer"),
-        (VLLMEngine(tensor_parallel_size=2), 5.0, "talk in two threads at once"),
+        (VLLMEngine(tensor_parallel_size=2), 5.0, "run collectives in two threads at once"),
         (HFEngine(), None, "no importance weights correct for it"),
     ],
 )
