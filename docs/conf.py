@@ -24,7 +24,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(nn\.Module|Trainer|PreTrainedModel|PreTrainedConfig|ModelParallelStrategy|DeviceMesh)"),
     # The standard library, likewise, and type variables.
     (r"py:.*", r"(abc|argparse|collections|concurrent|contextlib|importlib|os|pathlib|pickle|random|types|typing)\..*"),
-    (r"py:.*", r"UnpicklingError|fireopd\..*\.T"),
+    (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.T"),
 ]
 
 myst_heading_anchors = 3

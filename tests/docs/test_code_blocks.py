@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import cache
 
 import pytest
 import yaml
@@ -37,25 +38,43 @@ def with_language(language):
     return [name for name in OTHERS if any(block.language == language for block in BLOCKS[name])]
 
 
-def commands(name, shell):
-    """Yield each command of fireopd on a page, with its block; the README's tutorial has its own test."""
-    for block in BLOCKS[name]:
-        if block.language != "bash" or (name == "README.md" and "MyWeighter" in block.text):
-            continue
-        for command in shell.commands(block):
-            if command[0] == "fireopd":
-                yield block, command[1:]
-            elif command[:2] in FIT_SCRIPTS:
-                yield block, ["fit", *command[2:]]
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """Function that runs the shell blocks of a page; returns their folder, and each command of fireopd with its block.
+
+    The README's tutorial is left out: it has its own test.
+    """
+
+    @cache
+    def run(name):
+        shell, found = Shell(tmp_path_factory.mktemp("shell")), []
+        for block in BLOCKS[name]:
+            if block.language != "bash" or (name == "README.md" and "MyWeighter" in block.text):
+                continue
+            for command in shell.commands(block):
+                if command[0] == "fireopd":
+                    found.append((block, command[1:]))
+                elif command[:2] in FIT_SCRIPTS:
+                    found.append((block, ["fit", *command[2:]]))
+        return shell.folder, found
+
+    return run
+
+
+def runs_here(block, arguments):
+    """Return whether a command starts a run on the embedded models."""
+    shown = block.gpu or block.page == "README.md" or prints(arguments)
+    return arguments[0] in ("fit", "check") and not shown
 
 
 @pytest.mark.parametrize("name", with_language("bash"))
-def test_commands_parse(name, tmp_path, monkeypatch):
-    shell = Shell(tmp_path)
-    monkeypatch.chdir(shell.folder)
-    for _, arguments in commands(name, shell):
+def test_commands_parse(name, recorded, monkeypatch):
+    folder, commands = recorded(name)
+    monkeypatch.chdir(folder)
+    for block, arguments in commands:
         assert arguments[0] in COMMANDS
-        if arguments[0] != "serve":  # needs vLLM before it parses
+        # serve needs vLLM before it parses
+        if arguments[0] != "serve" and not runs_here(block, arguments):
             parse_command(arguments)
 
 
@@ -65,19 +84,18 @@ def checked():
     return set()
 
 
-@pytest.mark.parametrize("name", [name for name in with_language("bash") if name != "README.md"])
-def test_runs_on_the_embedded_models_have_no_problems(name, tmp_path, monkeypatch, checked):
-    shell = Shell(tmp_path)
-    monkeypatch.chdir(shell.folder)
-    for block, (command, *arguments) in commands(name, shell):
-        if command not in ("fit", "check") or block.gpu or prints(arguments) or tuple(arguments) in checked:
-            continue
-        checked.add(tuple(arguments))
+@pytest.mark.parametrize("name", with_language("bash"))
+def test_runs_on_the_embedded_models_have_no_problems(name, recorded, monkeypatch, checked):
+    folder, commands = recorded(name)
+    monkeypatch.chdir(folder)
+    for _, (_, *arguments) in [(block, own) for block, own in commands if runs_here(block, own)]:
         if "--ckpt_path" in arguments:
             place = arguments.index("--ckpt_path")
             del arguments[place : place + 2]
-        with few_prompts():
-            run_command(["check", *arguments])
+        if tuple(arguments) not in checked:
+            with few_prompts():
+                run_command(["check", *arguments])
+        checked.add(tuple(arguments))
 
 
 @pytest.mark.parametrize("name", with_language("yaml"))
