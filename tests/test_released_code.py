@@ -4,7 +4,9 @@ import pytest
 import torch
 from helpers.golden import METHODS, methods_batch, official
 
-from fireopd.objectives import CreditedReverseKL
+from fireopd.method import Method
+from fireopd.objectives import CreditedReverseKL, FixedPenalty
+from fireopd.weighters import UnlikelyTokenWeighter
 
 
 @pytest.fixture(params=METHODS, ids=lambda case: f"seed_{case['seed']}")
@@ -19,3 +21,13 @@ def test_gc_opd(case, strength, limit):
     found = CreditedReverseKL(strength, limit=limit).advantage(batch)
     expected = official(case, f"gc_opd_advantage/beta={strength}/clip={limit}")
     torch.testing.assert_close(found[batch.response_mask], expected[batch.response_mask], rtol=1e-6, atol=2e-6)
+
+
+def test_fixed_penalty(case):
+    batch = methods_batch(case)
+    method = Method(token_weighter=UnlikelyTokenWeighter(), objective=FixedPenalty(), normalization="batch")
+    selected = official(case, "opsa_fixed_negative_selected/fraction=0.2").bool()
+    targets, number = method.targets(batch), batch.response_mask.sum()
+    assert torch.equal(targets.weight > 0, selected)
+    loss_of_token = -targets.weight * targets.advantage / number
+    torch.testing.assert_close(loss_of_token, 0.5 * selected / selected.sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 __all__ = [
     "SMALLEST_DEVIATION",
     "kl",
+    "lowest",
     "maximum",
     "mean",
     "min_max",
@@ -66,6 +67,14 @@ def quantile(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
 def top(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
     """Return bool [N, L]: True for the largest fraction, in (0, 1], of the values over the mask; ties included."""
     return mask & (values >= quantile(values, mask, 1 - fraction))
+
+
+def lowest(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
+    """Return bool [N, L]: True for the smallest max(1, floor(fraction n)) of n values over the mask; ties included."""
+    ordered = values[mask].sort().values
+    if len(ordered) == 0:
+        return torch.zeros_like(mask)
+    return mask & (values <= ordered[max(1, math.floor(fraction * len(ordered))) - 1])
 
 
 def min_max(values: Tensor, mask: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from fireopd.weighters import (
     TeachabilityWeighter,
     UncertainOrDivergentWeighter,
     UniformWeighter,
+    UnlikelyTokenWeighter,
 )
 
 
@@ -61,6 +62,16 @@ def test_selections_equal_naive_references(share):
         assert tokens(batch, found) == largest(score, share)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.55, 1.0])
+def test_the_least_likely_tokens_are_counted_as_released(share):
+    batch = full_batch(10, 20, seed=3, dtype=torch.float64)
+    likelihoods = tokens(batch, batch.student_logprobs)
+    number = max(1, int(share * len(likelihoods)))
+    expected = [float(value <= sorted(likelihoods)[number - 1]) for value in likelihoods]
+    assert tokens(batch, UnlikelyTokenWeighter(share)(batch)) == expected
+    assert sum(expected) == number
+
+
 def test_scores_of_three_tokens():
     """Entropy and divergence of (0, 1), (.5, .5), (1, 0): scores 1, .75, 1."""
     batch = full_batch(1, 5)
@@ -91,6 +102,7 @@ def test_before_the_switch_the_floor_decides(floor):
         PhasedEntropyWeighter(0, 1.0),
         PhasedEntropyWeighter(9, mixing=1e-40),
         TeachabilityWeighter(1.0),
+        UnlikelyTokenWeighter(1.0),
     ],
     ids=str,
 )
@@ -120,6 +132,7 @@ def test_normalised_over_the_batch_the_loss_is_a_mean_over_the_selected_tokens()
         (lambda: UncertainOrDivergentWeighter(1.5), r"share must be in \(0, 1\], got 1.5"),
         (lambda: PhasedEntropyWeighter(share=0), r"share must be in \(0, 1\], got 0"),
         (lambda: PhasedEntropyWeighter(mixing=0), r"mixing must be in \(0, 1\), got 0"),
+        (lambda: UnlikelyTokenWeighter(0), r"share must be in \(0, 1\], got 0"),
         (lambda: TeachabilityWeighter(0), r"share must be in \(0, 1\], got 0"),
         (lambda: TeachabilityWeighter(tail=0.5), r"tail must be in \[0, 0.5\), got 0.5"),
     ],

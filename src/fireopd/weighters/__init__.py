@@ -10,6 +10,7 @@ from fireopd.weighters.token_selection import (
     PhasedEntropyWeighter,
     TeachabilityWeighter,
     UncertainOrDivergentWeighter,
+    UnlikelyTokenWeighter,
 )
 from fireopd.weighters.topk_overlap import OverlapDecayWeighter
 
@@ -25,5 +26,6 @@ __all__ = [
     "TokenWeighter",
     "UncertainOrDivergentWeighter",
     "UniformWeighter",
+    "UnlikelyTokenWeighter",
     "WindowWeighter",
 ]

@@ -11,7 +11,13 @@ from fireopd.types.log_ratio import FloorFormula, floor_of, log_ratio
 from fireopd.weighters.base import TokenWeighter
 from fireopd.weighters.entropy import EntropyWeighter
 
-__all__ = ["HardEntropyWeighter", "PhasedEntropyWeighter", "TeachabilityWeighter", "UncertainOrDivergentWeighter"]
+__all__ = [
+    "HardEntropyWeighter",
+    "PhasedEntropyWeighter",
+    "TeachabilityWeighter",
+    "UncertainOrDivergentWeighter",
+    "UnlikelyTokenWeighter",
+]
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,28 @@ class TeachabilityWeighter(TokenWeighter):
     def _scaled(self, values: Tensor, batch: ScoredBatch) -> Tensor:
         low, high = (reductions.quantile(values, batch.response_mask, q) for q in (self.tail, 1 - self.tail))
         return torch.where(high > low, ((values - low) / (high - low)).clamp(0, 1), 1.0)
+
+
+@dataclass(frozen=True)
+class UnlikelyTokenWeighter(TokenWeighter):
+    """Selects the tokens that are least likely under the student: the selection of OPSA (arXiv 2608.31046).
+
+    Selects max(1, floor(share n)) of the n response tokens of the batch. The released code selects on each process,
+    and breaks ties by position. The loss is a mean over the selected tokens: use `normalization: batch`.
+    """
+
+    share: float = 0.2
+    """Fraction of the response tokens of the batch to select, in (0, 1]; ties are selected together."""
+
+    requires = frozenset({"student_logprobs"})
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        check_share(self.share)
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: 1 or 0."""
+        return reductions.lowest(batch.student_logprobs, batch.response_mask, self.share).float()
 
 
 def check_share(share: float) -> None:
