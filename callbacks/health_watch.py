@@ -7,7 +7,6 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 
-from fireopd.callbacks.curves import tensorboard_loggers
 from fireopd.callbacks.failure_detectors import (
     AboveLimit,
     Constant,
@@ -17,6 +16,7 @@ from fireopd.callbacks.failure_detectors import (
     MetricHistory,
     RelativeDrop,
 )
+from fireopd.callbacks.tensorboard_curves import tensorboard_loggers
 from fireopd.filters import KeepAll
 
 if TYPE_CHECKING:

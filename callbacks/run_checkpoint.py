@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from fireopd.callbacks.run_folder import run_folder
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
@@ -75,9 +75,9 @@ class RunCheckpoint(Checkpoint):
             raise UserError("RunCheckpoint.monitor", self.monitor, "no such validation metric", f"choose from {known}")
         value = float(trainer.callback_metrics[self.monitor])
         if not self.best or value > self.best["value"]:
-            path = self.folder / checkpoints.BEST
+            path = self.folder / checkpoint_files.BEST
             self.best = {"value": value, "step": trainer.global_step, "path": str(path)}
-            checkpoints.write(trainer, path)
+            checkpoint_files.write(trainer, path)
         if self.every_n_train_steps is None:
             self._save(trainer)
 
@@ -85,7 +85,7 @@ class RunCheckpoint(Checkpoint):
         """Save the last checkpoint if all processes stopped, and log how to resume."""
         if not self.started:
             return
-        last = self.folder / checkpoints.LAST
+        last = self.folder / checkpoint_files.LAST
         if not collectives.all_ranks_arrive("exception", PATIENCE):
             rank_zero_warn(f"The processes stopped at different places: {last} is unchanged")
         else:
@@ -93,7 +93,7 @@ class RunCheckpoint(Checkpoint):
                 self._save(trainer)
             except UserError as error:
                 rank_zero_warn(str(error))
-        if checkpoints.standing(last).exists():
+        if checkpoint_files.standing(last).exists():
             rank_zero_info(f"Stopped after step {trainer.global_step}. Resume with --ckpt_path {last}")
 
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
@@ -103,5 +103,5 @@ class RunCheckpoint(Checkpoint):
             rank_zero_info(f"Best {self.monitor}: {value:.3f}, step {step}: {path}")
 
     def _save(self, trainer: Trainer) -> None:
-        checkpoints.write(trainer, self.folder / checkpoints.LAST)
+        checkpoint_files.write(trainer, self.folder / checkpoint_files.LAST)
         self.saved_step = trainer.global_step

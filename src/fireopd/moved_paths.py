@@ -17,9 +17,12 @@ __all__ = ["MODULES", "NAMES", "install"]
 
 MODULES = {
     "batching": "training.micro_batches",
+    "callbacks.curves": "callbacks.tensorboard_curves",
+    "callbacks.run_record": "callbacks.run_environment",
+    "callbacks.trajectories": "callbacks.trajectory_display",
     "callbacks.interrupts": "training.interrupts",
     "callbacks.weight_sync": "training.weight_sync",
-    "checkpoints": "training.checkpoints",
+    "checkpoints": "training.checkpoint_files",
     "collectives": "distributed.collectives",
     "commands": "cli.commands",
     "commands.check": "cli.commands.check",
@@ -97,7 +100,7 @@ MODULES = {
     "outlines": "training.run_summary",
     "overlaps": "training.background_rollout",
     "plugins": "cli.entry_points",
-    "preflight": "training.checks",
+    "preflight": "training.run_checks",
     "prompts.mixtures": "prompts.mixture",
     "prompts.tables": "prompts.tabular",
     "randomness": "types.row_uniforms",

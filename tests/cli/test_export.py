@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from fireopd.cli.main import main
 from fireopd.engines import VLLMEngine
 from fireopd.errors import UserError
-from fireopd.training.checkpoints import last_checkpoint, read_student
+from fireopd.training.checkpoint_files import last_checkpoint, read_student
 
 TOKENS = torch.arange(5, 40)[None]
 

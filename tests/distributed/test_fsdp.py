@@ -15,7 +15,7 @@ from fireopd.distributed.fsdp import Sharding
 from fireopd.models.loading import load_causal_lm
 from fireopd.models.scorer import CausalScorer
 from fireopd.teachers.base import leave_unsharded
-from fireopd.training.checkpoints import read_student
+from fireopd.training.checkpoint_files import read_student
 
 FSDP = "--config=configs/hardware/fsdp.yaml"
 SAVING = ["--model.gradient_checkpointing=true", "--model.sharding.offload_teachers=true"]

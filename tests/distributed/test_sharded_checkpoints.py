@@ -9,7 +9,7 @@ import torch.distributed.checkpoint as dcp
 
 from fireopd.distributed import sharded_checkpoints
 from fireopd.errors import UserError
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 
 
 class Evil:
@@ -35,8 +35,8 @@ def folder(tmp_path):
 
 def test_a_valid_checkpoint_is_read(folder):
     sharded_checkpoints.check_no_code(folder)
-    checkpoints.check(folder, sharded=True)
-    name, tensors = checkpoints.read_student(folder)
+    checkpoint_files.check(folder, sharded=True)
+    name, tensors = checkpoint_files.read_student(folder)
     assert name == "tiny/student"
     assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3))
     assert tensors["b"].dtype == torch.bfloat16
@@ -66,7 +66,7 @@ def evil_bytes(folder, mark):
 def test_resume_rejects_code(folder, tmp_path, plant):
     plant(folder, tmp_path / "mark")
     with pytest.raises(UserError, match="holds more than tensors and plain values, which could be code"):
-        checkpoints.check(folder, sharded=True)
+        checkpoint_files.check(folder, sharded=True)
     assert not (tmp_path / "mark").exists()
 
 
@@ -74,7 +74,7 @@ def test_resume_rejects_code(folder, tmp_path, plant):
 def test_export_rejects_code(folder, tmp_path, plant):
     plant(folder, tmp_path / "mark")
     with pytest.raises(UserError, match="which could be code"):
-        checkpoints.read_student(folder)
+        checkpoint_files.read_student(folder)
     assert not (tmp_path / "mark").exists()
 
 
@@ -87,7 +87,7 @@ def test_export_rejects_bytes_in_place_of_a_tensor(folder, tmp_path):
     metadata.storage_data[type(index)(name)] = metadata.storage_data.pop(index)
     (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(metadata))
     with pytest.raises(UserError, match="which could be code"):
-        checkpoints.read_student(folder)
+        checkpoint_files.read_student(folder)
     assert not (tmp_path / "mark").exists()
 
 
@@ -95,7 +95,7 @@ def test_export_rejects_a_truncated_shard(folder):
     (shard,) = folder.glob("*.distcp")
     shard.write_bytes(shard.read_bytes()[:700])
     with pytest.raises(UserError, match="cannot be read as a checkpoint of fireopd"):
-        checkpoints.read_student(folder)
+        checkpoint_files.read_student(folder)
 
 
 def test_pytorch_executes_the_planted_code(folder, tmp_path):
@@ -110,11 +110,11 @@ def test_the_checkpoint_is_found_after_a_kill_between_two_renames(folder, tmp_pa
     place = root / "version_0" / "checkpoints" / "last.ckpt"
     place.parent.mkdir(parents=True)
     folder.rename(place)
-    assert checkpoints.last_checkpoint(root) == place
+    assert checkpoint_files.last_checkpoint(root) == place
     place.rename(place.with_name(".last.ckpt.replaced"))
-    found = checkpoints.last_checkpoint(root)
+    found = checkpoint_files.last_checkpoint(root)
     assert found.name == ".last.ckpt.replaced"
-    assert checkpoints.read_student(place)[0] == "tiny/student"
+    assert checkpoint_files.read_student(place)[0] == "tiny/student"
 
 
 def test_files_and_folders_are_replaced(tmp_path):
@@ -126,11 +126,11 @@ def test_files_and_folders_are_replaced(tmp_path):
             else:
                 path.mkdir()
                 (path / "shard").write_text(path.name)
-        checkpoints.replace(new, old)
+        checkpoint_files.replace(new, old)
         assert (old if kind == "file" else old / "shard").read_text() == f"new_{kind}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["old_file", "old_folder"]
 
 
 def test_a_run_without_sharding_rejects_a_sharded_checkpoint(folder):
     with pytest.raises(UserError, match="it is the checkpoint of a run with sharded models"):
-        checkpoints.check(folder, sharded=False)
+        checkpoint_files.check(folder, sharded=False)

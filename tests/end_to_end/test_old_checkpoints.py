@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fireopd.models.loading import EMBEDDED
-from fireopd.training.checkpoints import read_student
+from fireopd.training.checkpoint_files import read_student
 
 OLD = GOLDEN / "checkpoints_5b6120e"
 KINDS = {

@@ -12,7 +12,7 @@ import torch
 from helpers.processes import Run
 from helpers.resume import EVERY_STEP, assert_same, curve, step_of
 
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 
 KILLS = 6
 
@@ -59,8 +59,8 @@ def test_kills_at_random_moments_lose_no_step_that_was_saved_and_break_no_file(t
             run.until(lambda: len(run.checkpoints()) > before)  # noqa: B023 - called at once
             run.process.join(rng.uniform(0, 0.4))
         run.send(signal.SIGKILL)
-        last = checkpoints.last_checkpoint(tmp_path)
-        checkpoints.check(last, sharded=False)
+        last = checkpoint_files.last_checkpoint(tmp_path)
+        checkpoint_files.check(last, sharded=False)
         assert step_of(last) >= known, "a step that was saved is still there"
         known = step_of(last)
         if known == 8:

@@ -10,7 +10,7 @@ from helpers.resume import curve
 from helpers.resume_sharded import Pair, step_of
 
 from fireopd.models.loading import load_causal_lm
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 
 STEPS = 10
 
@@ -46,7 +46,9 @@ def folders(tmp_path_factory):
 
 
 def test_the_student_is_that_of_a_run_without_a_break(folders):
-    (_, one), (_, other) = (checkpoints.read_student(checkpoints.last_checkpoint(folder)) for folder in folders)
+    (_, one), (_, other) = (
+        checkpoint_files.read_student(checkpoint_files.last_checkpoint(folder)) for folder in folders
+    )
     assert one.keys() == other.keys()
     for name, expected in one.items():
         torch.testing.assert_close(other[name], expected, rtol=0, atol=1e-6)

@@ -3,14 +3,14 @@
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 
 EVERY_STEP = ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}]"]
 EVERY_STEP += ["--trainer.limit_val_batches=0"]
 
 
 def student(path):
-    return checkpoints.read_student(path)[1]
+    return checkpoint_files.read_student(path)[1]
 
 
 def step_of(path):
@@ -30,7 +30,7 @@ def curve(folder, tag):
 
 def assert_same(run, whole):
     (expected,) = whole.checkpoints()
-    ours, theirs = student(checkpoints.last_checkpoint(run.folder)), student(expected)
+    ours, theirs = student(checkpoint_files.last_checkpoint(run.folder)), student(expected)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), "bit by bit"
     for tag in ("train/loss", "train/grad_norm", "fire/keep_ratio", "train/reverse_kl"):

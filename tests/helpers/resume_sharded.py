@@ -9,7 +9,7 @@ import time
 import torch
 from helpers.paths import TESTS
 
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 
 COMMAND = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml"]
 COMMAND += ["--config=configs/hardware/fsdp.yaml", "--trainer.devices=2", "--trainer.limit_val_batches=0"]
@@ -49,6 +49,6 @@ class Pair:
 def step_of(folder):
     """Return the step of the last checkpoint that is whole, 0 if there is none."""
     try:
-        return torch.load(checkpoints.last_checkpoint(folder) / "meta.pt", weights_only=True)["global_step"]
-    except (checkpoints.UserError, FileNotFoundError):  # none yet, or moved away while it was looked at
+        return torch.load(checkpoint_files.last_checkpoint(folder) / "meta.pt", weights_only=True)["global_step"]
+    except (checkpoint_files.UserError, FileNotFoundError):  # none yet, or moved away while it was looked at
         return 0

@@ -21,10 +21,10 @@ from fireopd.callbacks import RunCheckpoint
 from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.filters import KeepAll
-from fireopd.training import checkpoints
+from fireopd.training import checkpoint_files
 from fireopd.training.background_rollout import BackgroundRollout, rollout_from_state, rollout_state
-from fireopd.training.checks import check_overlap
 from fireopd.training.module import FiReOPDModule
+from fireopd.training.run_checks import check_overlap
 from fireopd.weighters import TokenWeighter
 
 OVERLAP = "--data.overlap=true"
@@ -249,7 +249,8 @@ def test_two_processes_resume_to_the_same_student(tmp_path):
     rest = Pair(tmp_path / "broken", *four_steps, "--ckpt_path=last")
     assert rest.wait() == 0, rest.log.read_text()
     one, other = (
-        checkpoints.read_student(checkpoints.last_checkpoint(tmp_path / name))[1] for name in ("whole", "broken")
+        checkpoint_files.read_student(checkpoint_files.last_checkpoint(tmp_path / name))[1]
+        for name in ("whole", "broken")
     )
     for name, expected in one.items():
         torch.testing.assert_close(other[name], expected, rtol=0, atol=1e-6)

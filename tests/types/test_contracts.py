@@ -12,7 +12,7 @@ from fireopd.filters import AllOf, TrajectoryFilter
 from fireopd.method import Method
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.training.divergence import divergence_comparison
+from fireopd.training.objective_divergence import divergence_comparison
 from fireopd.types.strategy import UndeclaredSignalError
 from fireopd.weighters import ProductOf, TokenWeighter
 

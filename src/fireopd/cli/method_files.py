@@ -14,7 +14,7 @@ from fireopd.cli.parser import Parser, instantiate
 from fireopd.cli.training_cli import FitParser, build
 from fireopd.errors import UserError
 from fireopd.method import Method
-from fireopd.training.checks import check_run
+from fireopd.training.run_checks import check_run
 
 __all__ = ["MethodParser", "check_training", "flatten", "methods_by_name", "read_method"]
 

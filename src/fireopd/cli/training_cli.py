@@ -11,13 +11,13 @@ from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd import callbacks as callbacks
+from fireopd.callbacks.run_environment import RunRecord
 from fireopd.callbacks.run_folder import RunLock
-from fireopd.callbacks.run_record import RunRecord
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.parser import Parser, instantiate
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.errors import UserError
-from fireopd.training.checkpoints import check, last_checkpoint, standing
+from fireopd.training.checkpoint_files import check, last_checkpoint, standing
 from fireopd.training.csv_logger import SafeCSVLogger
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule

@@ -23,13 +23,13 @@ from fireopd.models.weight_stream import WeightStream
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.teachers import Teacher, deduplicate
 from fireopd.training import skipped_steps
-from fireopd.training.checks import check_run
 from fireopd.training.data import RolloutDataModule
-from fireopd.training.divergence import divergence_comparison
 from fireopd.training.gradients import accumulate_gradients
 from fireopd.training.interrupts import Interrupts
 from fireopd.training.loop_progress import rewind_loops
 from fireopd.training.micro_batches import updates
+from fireopd.training.objective_divergence import divergence_comparison
+from fireopd.training.run_checks import check_run
 from fireopd.training.run_plan import Budgets, ProcessPlan, RunPlan
 from fireopd.training.run_summary import summary_line
 from fireopd.training.score_batch import score_batch

@@ -12,7 +12,7 @@ from statistics import fmean
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.errors import UserError
-from fireopd.training.checkpoints import last_checkpoint
+from fireopd.training.checkpoint_files import last_checkpoint
 
 __all__ = [
     "MEASURES",

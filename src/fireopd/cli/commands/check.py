@@ -12,8 +12,8 @@ from rich.table import Table
 
 from fireopd.cli.training_cli import FitCLI, build
 from fireopd.errors import UserError
-from fireopd.training.checks import problems
 from fireopd.training.memory_estimate import Part, available, estimate
+from fireopd.training.run_checks import problems
 from fireopd.training.run_summary import GIB, summary_rows
 
 __all__ = ["run"]

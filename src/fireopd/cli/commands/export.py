@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from fireopd.errors import UserError
 from fireopd.models.loading import load_config, load_tokenizer, resolve
-from fireopd.training.checkpoints import read_student
+from fireopd.training.checkpoint_files import read_student
 
 __all__ = ["export", "run"]
 

@@ -7,8 +7,8 @@ from lightning.pytorch.callbacks import Callback
 
 from fireopd.analysis.view import Page, View, select_rows
 from fireopd.analysis.view.token_texts import decode_tokens
-from fireopd.callbacks.curves import tensorboard_loggers
 from fireopd.callbacks.run_folder import run_folder
+from fireopd.callbacks.tensorboard_curves import tensorboard_loggers
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
