@@ -6,7 +6,9 @@ cluster, vLLM or models and data that the documentation does not provide; they a
 
 import re
 from importlib.metadata import version as installed_version
+from typing import Any
 
+from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 project = "fireopd"
@@ -43,7 +45,7 @@ html_title = f"fireopd {release}"
 html_show_copyright = False
 
 
-def google_docstrings(app, what, name, obj, options, lines):
+def google_docstrings(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Turn a docstring into reStructuredText: single backticks mark code, sections are those of Google's style.
 
     sphinx.ext.napoleon as an extension would take the words before a colon in the docstring of an attribute for a type.
@@ -53,6 +55,6 @@ def google_docstrings(app, what, name, obj, options, lines):
         lines[:] = GoogleDocstring(lines, Config(), app, what, name, obj, options).lines()
 
 
-def setup(app):
+def setup(app: Sphinx) -> None:
     """Connect the conversion of docstrings."""
     app.connect("autodoc-process-docstring", google_docstrings)

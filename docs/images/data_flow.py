@@ -20,18 +20,18 @@ STAGES = [  # title, room, result, column, row, colour
 STYLE = "font-family: system-ui, -apple-system, 'Segoe UI', sans-serif; text-anchor: middle"
 
 
-def text(x, y, words, size, fill, weight="normal"):
+def text(x: float, y: float, words: str, size: int, fill: str, weight: str = "normal") -> str:
     """Return a line of text, centred."""
     return f'<text x="{x}" y="{y}" font-size="{size}" fill="{fill}" font-weight="{weight}">{words}</text>'
 
 
-def arrow(*points):
+def arrow(*points: tuple[float, float]) -> str:
     """Return a line with an arrowhead through some points."""
     path = " L".join(f"{x} {y}" for x, y in points)
     return f'<path d="M{path}" fill="none" stroke="#7d8694" stroke-width="2" marker-end="url(#head)"/>'
 
 
-def draw():
+def draw() -> str:
     """Return the drawing."""
     parts = []
     for title, room, result, column, row, colour in STAGES:
