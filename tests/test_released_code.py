@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.golden import METHODS, methods_batch, official
 
+from fireopd.filters import MarginFilter
 from fireopd.method import Method
 from fireopd.objectives import CreditedReverseKL, FixedPenalty
 from fireopd.weighters import UnlikelyTokenWeighter
@@ -31,3 +32,9 @@ def test_fixed_penalty(case):
     assert torch.equal(targets.weight > 0, selected)
     loss_of_token = -targets.weight * targets.advantage / number
     torch.testing.assert_close(loss_of_token, 0.5 * selected / selected.sum())
+
+
+@pytest.mark.parametrize(("scope", "recorded"), [("group", "group"), ("batch", "global")])
+def test_uni_opd_mask(case, scope, recorded):
+    found = MarginFilter(margin=0.4, least_kept=0.25, scope=scope)(methods_batch(case))
+    assert torch.equal(found, official(case, f"uni_opd_mask_keep/{recorded}/retain=0.25").bool())

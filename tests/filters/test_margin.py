@@ -30,10 +30,13 @@ def naive(returns, rewards, margin, least_kept):
         good, bad = ([returns[row] for row in rows if bool(rewards[row]) is kind] for kind in (True, False))
         return sum(good) / len(good) - sum(bad) / len(bad) if good and bad else None
 
-    while gap(left) is not None and gap(left) < margin and len(left) - 1 >= least_kept * len(returns):
-        tries = {row: gap([other for other in left if other != row]) for row in left}
-        tries = {row: value for row, value in tries.items() if value is not None}
-        if not tries:
+    def may_go(row):
+        kind = [other for other in range(len(returns)) if rewards[other] == rewards[row]]
+        return sum(other in left for other in kind) - 1 >= max(1, int(least_kept * len(kind)))
+
+    while gap(left) is not None and gap(left) < margin:
+        tries = {row: gap([other for other in left if other != row]) for row in left if may_go(row)}
+        if not tries or max(tries.values()) <= gap(left):
             break
         left.remove(max(tries, key=lambda row: tries[row]))
     return [row in left for row in range(len(returns))]
@@ -45,7 +48,7 @@ def test_the_mask_equals_exhaustive_search(seed):
     rows = int(torch.randint(1, 9, (1,), generator=generator))
     returns = torch.randn(rows, generator=generator).tolist()
     rewards = torch.randint(0, 2, (rows,), generator=generator).tolist()
-    for margin, least_kept in ((0.4, 0.5), (3.0, 0.0), (-5.0, 0.0), (0.0, 1.0)):
+    for margin, least_kept in ((0.4, 0.5), (3.0, 0.25), (3.0, 0.0), (-5.0, 0.0), (0.0, 1.0)):
         found = MarginFilter(margin, least_kept)(one_token_each(returns, rewards)).tolist()
         assert found == naive(returns, rewards, margin, least_kept)
 
@@ -54,6 +57,16 @@ def test_groups_are_compared_separately():
     returns, rewards = [0.0, 1.0, 5.0, 4.0], [1, 0, 1, 0]
     apart = MarginFilter(least_kept=0.0)(one_token_each([*returns, 9.0], [*rewards, 0], [0, 0, 1, 1, 1]))
     assert apart.tolist() == [True, True, True, True, False]
+
+
+def test_the_minimum_holds_for_each_kind():
+    """Eight correct responses far below one incorrect one: two of the eight remain."""
+    kept = MarginFilter()(one_token_each([float(-row) for row in range(8)] + [9.0], [1] * 8 + [0]))
+    assert kept.tolist() == [True, True] + [False] * 6 + [True]
+
+
+def test_equal_returns_cannot_widen_the_gap():
+    assert MarginFilter(least_kept=0.0)(one_token_each([0.0] * 6, [1, 1, 1, 0, 0, 0])).all()
 
 
 def test_least_kept_has_a_range():

@@ -19,15 +19,16 @@ class MarginFilter(TrajectoryFilter):
     """Drops trajectories until the teacher ranks correct responses above incorrect ones: Uni-OPD (arXiv 2605.03677).
 
     The gap is the mean log-ratio of the correct responses minus that of the incorrect ones. While the gap is below the
-    margin, the filter drops the lowest correct or the highest incorrect response, whichever widens the gap more; at
-    least one of each kind remains. If all responses are correct, or all incorrect, all are kept. Empty responses and
-    responses with a token of probability 0 are dropped. `MarginReverseKL` shifts log-ratios instead.
+    margin, the filter drops the lowest correct or the highest incorrect response, whichever widens the gap more, until
+    max(1, floor(least_kept n)) of n correct responses remain, and likewise of the incorrect ones. If all responses are
+    correct, or all incorrect, all are kept. This is the greedy mask of the released code. In addition, empty responses
+    and responses with a token of probability 0 are dropped. `MarginReverseKL` shifts log-ratios instead.
     """
 
     margin: float = 0.4
     """Minimum gap, nats per token; towards minus infinity, everything is kept."""
-    least_kept: float = 0.5
-    """Minimum fraction of kept trajectories in each comparison, in [0, 1]."""
+    least_kept: float = 0.25
+    """Minimum fraction of kept responses of each kind, correct and incorrect, in each comparison, in [0, 1]."""
     scope: Literal["group", "batch"] = "group"
     """Compare responses to the same prompt, or all responses of the batch."""
     threshold: float = 0.5
@@ -62,12 +63,14 @@ class MarginFilter(TrajectoryFilter):
             incorrect_returns = [returns[row] for row in bad[first_bad:]]
             return sum(correct_returns) / len(correct_returns) - sum(incorrect_returns) / len(incorrect_returns)
 
+        limits = [len(kind) - max(1, int(self.least_kept * len(kind))) for kind in (good, bad)]
         dropped = [0, 0]
-        while good and bad and gap(*dropped) < self.margin and kept.sum() - 1 >= self.least_kept * len(returns):
-            steps = [(1, 0)] * (len(good) - dropped[0] > 1) + [(0, 1)] * (len(bad) - dropped[1] > 1)
-            if not steps:
+        while good and bad and (current := gap(*dropped)) < self.margin:
+            steps = [(1, 0)] * (dropped[0] < limits[0]) + [(0, 1)] * (dropped[1] < limits[1])
+            gaps = {step: gap(dropped[0] + step[0], dropped[1] + step[1]) for step in steps}
+            if not gaps or max(gaps.values()) <= current:
                 break
-            g, b = max(steps, key=lambda step: gap(dropped[0] + step[0], dropped[1] + step[1]))
+            g, b = max(gaps, key=lambda step: gaps[step])
             kept[good[dropped[0]] if g else bad[dropped[1]]] = False
             dropped = [dropped[0] + g, dropped[1] + b]
         return kept
