@@ -4,10 +4,10 @@ import pytest
 import torch
 from helpers.golden import METHODS, methods_batch, official
 
-from fireopd.filters import MarginFilter
+from fireopd.filters import AgreementFilter, MarginFilter
 from fireopd.method import Method
 from fireopd.objectives import CreditedReverseKL, FixedPenalty
-from fireopd.weighters import UnlikelyTokenWeighter
+from fireopd.weighters import AgreementWeighter, UnlikelyTokenWeighter
 
 
 @pytest.fixture(params=METHODS, ids=lambda case: f"seed_{case['seed']}")
@@ -38,3 +38,12 @@ def test_fixed_penalty(case):
 def test_uni_opd_mask(case, scope, recorded):
     found = MarginFilter(margin=0.4, least_kept=0.25, scope=scope)(methods_batch(case))
     assert torch.equal(found, official(case, f"uni_opd_mask_keep/{recorded}/retain=0.25").bool())
+
+
+def test_rg_opd_gates(case):
+    batch = methods_batch(case)
+    mask = batch.response_mask
+    per_token = (AgreementWeighter()(batch) > 0) & mask
+    assert torch.equal(per_token, official(case, "rg_opd_gate_per_token_released").bool())
+    trajectory = AgreementFilter()(batch)[:, None] & mask
+    assert torch.equal(trajectory, official(case, "rg_opd_gate_trajectory_paper").bool())

@@ -11,6 +11,7 @@ from fireopd.method import Method
 from fireopd.objectives import GeneralizedJSD
 from fireopd.types.log_ratio import floor_of
 from fireopd.weighters import (
+    AgreementWeighter,
     EntropyWeighter,
     HardEntropyWeighter,
     PhasedEntropyWeighter,
@@ -70,6 +71,18 @@ def test_the_least_likely_tokens_are_counted_as_released(share):
     expected = [float(value <= sorted(likelihoods)[number - 1]) for value in likelihoods]
     assert tokens(batch, UnlikelyTokenWeighter(share)(batch)) == expected
     assert sum(expected) == number
+
+
+def test_agreement_of_verifier_and_teacher_at_each_token():
+    groups, rewards = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1.0, 0.5, 0.0, 1.0, 1.0, 1.0])
+    batch = with_signals(replace(full_batch(6, 20), groups=groups), rewards=rewards)
+    sides = [1, 0, -1, 0, 0, 0]  # above, at or below the mean of the group
+    for margin in (0.0, 0.7):
+        found = AgreementWeighter(margin)(batch)
+        for row, side in enumerate(sides):
+            ratio = (batch.teacher_logprobs - batch.student_logprobs)[row][batch.response_mask[row]].tolist()
+            expected = [float(side * r > margin and side != 0) for r in ratio]
+            assert found[row][batch.response_mask[row]].tolist() == expected
 
 
 def test_scores_of_three_tokens():
@@ -133,6 +146,7 @@ def test_normalised_over_the_batch_the_loss_is_a_mean_over_the_selected_tokens()
         (lambda: PhasedEntropyWeighter(share=0), r"share must be in \(0, 1\], got 0"),
         (lambda: PhasedEntropyWeighter(mixing=0), r"mixing must be in \(0, 1\), got 0"),
         (lambda: UnlikelyTokenWeighter(0), r"share must be in \(0, 1\], got 0"),
+        (lambda: AgreementWeighter(-1), "margin must be at least 0, got -1"),
         (lambda: TeachabilityWeighter(0), r"share must be in \(0, 1\], got 0"),
         (lambda: TeachabilityWeighter(tail=0.5), r"tail must be in \[0, 0.5\), got 0.5"),
     ],

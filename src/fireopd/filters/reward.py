@@ -43,7 +43,8 @@ class AgreementFilter(TrajectoryFilter):
 
     A response with a reward above its group's mean is kept if its log-probability under the teacher exceeds that under
     the student; any other response, if it is below. Log-probabilities are summed over the response. With one response
-    per prompt, no response is above its group's mean.
+    per prompt, no response is above its group's mean. This is the paper's form; the default of the released code
+    decides for each token (`AgreementWeighter`).
     """
 
     margin: float = 0.0

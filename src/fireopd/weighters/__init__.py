@@ -6,6 +6,7 @@ from fireopd.weighters.entropy import EntropyWeighter
 from fireopd.weighters.position import PositionWeighter, WindowWeighter
 from fireopd.weighters.teacher_likelihood import TeacherLikelihoodWeighter
 from fireopd.weighters.token_selection import (
+    AgreementWeighter,
     HardEntropyWeighter,
     PhasedEntropyWeighter,
     TeachabilityWeighter,
@@ -15,6 +16,7 @@ from fireopd.weighters.token_selection import (
 from fireopd.weighters.topk_overlap import OverlapDecayWeighter
 
 __all__ = [
+    "AgreementWeighter",
     "EntropyWeighter",
     "HardEntropyWeighter",
     "OverlapDecayWeighter",

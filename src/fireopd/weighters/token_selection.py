@@ -12,6 +12,7 @@ from fireopd.weighters.base import TokenWeighter
 from fireopd.weighters.entropy import EntropyWeighter
 
 __all__ = [
+    "AgreementWeighter",
     "HardEntropyWeighter",
     "PhasedEntropyWeighter",
     "TeachabilityWeighter",
@@ -124,6 +125,33 @@ class TeachabilityWeighter(TokenWeighter):
     def _scaled(self, values: Tensor, batch: ScoredBatch) -> Tensor:
         low, high = (reductions.quantile(values, batch.response_mask, q) for q in (self.tail, 1 - self.tail))
         return torch.where(high > low, ((values - low) / (high - low)).clamp(0, 1), 1.0)
+
+
+@dataclass(frozen=True)
+class AgreementWeighter(TokenWeighter):
+    """Selects tokens on which verifier and teacher agree: the gate of RG-OPD as released (arXiv 2607.04037).
+
+    Selects tokens with a log-ratio above the margin in responses with a reward above their group's mean, and tokens
+    with a log-ratio below minus the margin in responses with a reward below it. Responses at the mean are not selected,
+    in particular all responses of a group with equal rewards. `AgreementFilter` is the gate of the paper: one decision
+    for a trajectory, and responses at the mean count as failures. The loss is a mean over the selected tokens: use
+    `normalization: batch`.
+    """
+
+    margin: float = 0.0
+    """Minimum absolute value of the log-ratio, nats per token, at least 0."""
+
+    requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if not self.margin >= 0:
+            raise ValueError(f"margin must be at least 0, got {self.margin}")
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: 1 or 0."""
+        side = reductions.standardized(batch.rewards, batch.groups).sign()[:, None]
+        return ((side != 0) & (side * log_ratio(batch) > self.margin)).float()
 
 
 @dataclass(frozen=True)
