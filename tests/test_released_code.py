@@ -6,8 +6,10 @@ from helpers.golden import METHODS, methods_batch, official
 
 from fireopd.filters import AgreementFilter, MarginFilter
 from fireopd.method import Method
-from fireopd.objectives import CreditedReverseKL, FixedPenalty
+from fireopd.objectives import CreditedReverseKL, FixedPenalty, TopKPolicyGradient
 from fireopd.weighters import AgreementWeighter, UnlikelyTokenWeighter
+
+WITH_LOGITS = [case for case in METHODS if "student_logits" in case["inputs"]]
 
 
 @pytest.fixture(params=METHODS, ids=lambda case: f"seed_{case['seed']}")
@@ -47,3 +49,20 @@ def test_rg_opd_gates(case):
     assert torch.equal(per_token, official(case, "rg_opd_gate_per_token_released").bool())
     trajectory = AgreementFilter()(batch)[:, None] & mask
     assert torch.equal(trajectory, official(case, "rg_opd_gate_trajectory_paper").bool())
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in METHODS if "student_logits" in case["inputs"]], ids=lambda c: c["seed"]
+)
+@pytest.mark.parametrize(
+    ("support", "recorded"),
+    [("student", "only_stu"), ("teacher", "only_tch"), ("union", "union"), ("intersection", "intersection")],
+)
+def test_thunlp_top_k(case, support, recorded):
+    logits, teacher = (torch.tensor(case["inputs"][f"{name}_logits"]) for name in ("student", "teacher"))
+    mask = methods_batch(case).response_mask
+    logits.requires_grad_()
+    divergence = TopKPolicyGradient(4, support).divergence(logits[mask].log_softmax(-1), teacher[mask].log_softmax(-1))
+    (found,) = torch.autograd.grad(divergence.mean(), logits)
+    expected = official(case, f"thunlp_gradient_of_student_logits/{recorded}/k=4")
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-7)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.small_vocabulary import P, Q, by_differences, expected_gradient, logs, random_state
 
-from fireopd.objectives import GeneralizedJSD, TopKDivergence
+from fireopd.objectives import GeneralizedJSD, TopKDivergence, TopKPolicyGradient
 
 
 def likeliest(probabilities, top_k):
@@ -25,13 +25,14 @@ def naive(objective, p, q, support):
         b = [x / sum(b) for x in b]
     if objective.direction == "forward":
         a, b = b, a
-    return sum(x * math.log(x / y) for x, y in zip(a, b, strict=True))
+    extra = sum(b) - sum(a) if objective.mass == "generalized" else 0.0
+    return sum(x * math.log(x / y) for x, y in zip(a, b, strict=True)) + extra
 
 
 DIRECTIONS, SUPPORTS, MASSES = (
     ("reverse", "forward"),
     ("teacher", "student", "union"),
-    ("both", "teacher", "plain", "tail"),
+    ("both", "teacher", "plain", "tail", "generalized"),
 )
 SETTINGS = list(product((1, 3), DIRECTIONS, SUPPORTS, MASSES))
 
@@ -69,7 +70,9 @@ def test_the_whole_vocabulary_gives_the_whole_divergence():
     logits, teacher, _ = random_state(seed=7)
     student = logits.log_softmax(-1)[None]
     whole = GeneralizedJSD(1.0).divergence(student, teacher[None])
-    for mass, support in product(("both", "plain", "tail"), ("teacher", "student", "intersection", "union")):
+    for mass, support in product(
+        ("both", "plain", "tail", "generalized"), ("teacher", "student", "intersection", "union")
+    ):
         some = TopKDivergence(99, mass=mass, support=support).divergence(student, teacher[None])
         torch.testing.assert_close(some, whole, rtol=1e-9, atol=1e-9)
 
@@ -83,7 +86,67 @@ def test_a_tail_gives_a_lower_bound():
     assert (bound > 0).all()
 
 
-@pytest.mark.parametrize("mass", ["both", "teacher", "plain", "tail"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_a_proper_divergence_is_positive_and_at_rest_for_equal_distributions(settings):
+    objective = TopKDivergence(*settings)
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = torch.randn(2, 200, 7, generator=generator, dtype=torch.float64).mul(2).log_softmax(-1)
+    logits = teacher.clone().requires_grad_()
+    equal = objective.divergence(logits.log_softmax(-1), teacher)
+    (gradient,) = torch.autograd.grad(equal.sum(), logits)
+    if objective.proper:
+        assert objective.divergence(student, teacher).min() > -1e-12
+        assert equal.abs().max() < 1e-12
+        assert gradient.abs().max() < 1e-12
+    elif objective.top_k < 7:
+        assert gradient.abs().max() > 1e-3, "that of the mass on the support"
+
+
+def test_partial_sums_can_be_negative():
+    objective = TopKDivergence(2, support="student", mass="plain")
+    assert objective.divergence(logs((0.35, 0.35, 0.3)), logs((0.5, 0.4, 0.1))).item() < -0.1
+
+
+@pytest.mark.parametrize("support", ["teacher", "student", "union", "intersection"])
+def test_the_policy_gradient_over_candidates(support):
+    logits, teacher, _ = random_state(seed=10)
+    p, q = logits.detach().softmax(-1), teacher.exp()
+    own, other = likeliest(p.tolist(), 3), likeliest(q.tolist(), 3)
+    chosen = {"teacher": other, "student": own, "union": own | other, "intersection": own & other}[support]
+    assert 0 < len(chosen) < 7
+    mass = sum(p[v] for v in chosen)
+    exact = torch.zeros_like(p)
+    for v in chosen:
+        weight, advantage = p[v] / mass, (q[v] / p[v]).log()
+        exact -= weight * advantage * (torch.eye(7, dtype=p.dtype)[v] - p)
+    objective = TopKPolicyGradient(3, support)
+    torch.testing.assert_close(expected_gradient(objective, logits, teacher), exact, rtol=1e-9, atol=1e-12)
+    value = objective.divergence(logits.log_softmax(-1)[None], teacher[None])
+    torch.testing.assert_close(
+        value, TopKDivergence(3, support=support).divergence(logits.log_softmax(-1)[None], teacher[None])
+    )
+
+
+def test_the_policy_gradient_over_the_vocabulary_is_that_of_the_reverse_kl():
+    logits, teacher, _ = random_state(seed=10)
+    student = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((student.exp() * (student - teacher)).sum(), logits, retain_graph=True)
+    torch.testing.assert_close(expected_gradient(TopKPolicyGradient(7), logits, teacher), exact, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("objective", [TopKDivergence(3, support="student", mass="generalized"), TopKPolicyGradient(3)])
+def test_a_student_equal_to_its_teacher_stays(objective):
+    teacher = random_state(seed=2)[1]
+    logits = teacher.clone().requires_grad_()
+    for _ in range(300):
+        (gradient,) = torch.autograd.grad(
+            objective.divergence(logits.log_softmax(-1)[None], teacher[None]).sum(), logits
+        )
+        logits = (logits - 0.5 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(logits.log_softmax(-1), teacher, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mass", ["both", "teacher", "plain", "tail", "generalized"])
 def test_an_empty_intersection_is_finite_with_a_gradient(mass):
     student = torch.tensor([[0.9, 0.08, 0.02]]).log().requires_grad_()
     teacher = torch.tensor([[0.02, 0.08, 0.9]]).log()
@@ -96,6 +159,8 @@ def test_an_empty_intersection_is_finite_with_a_gradient(mass):
 def test_top_k_has_a_range():
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
         TopKDivergence(0)
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        TopKPolicyGradient(0)
 
 
 def test_a_tiny_mass_on_the_support_is_normalised_with_a_gradient():

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from fireopd.objectives import DirectObjective, GeneralizedJSD
+from fireopd.objectives import (
+    DirectObjective,
+    EntropyGatedKL,
+    GeneralizedJSD,
+    SignGatedKL,
+    TopKDivergence,
+    TopKPolicyGradient,
+)
 from fireopd.reductions import kl
 from fireopd.testing import check_objective, expected_gradient
 
@@ -73,8 +80,61 @@ class UndeclaredInCoefficient(Right):
         return batch.teacher_entropy
 
 
+@dataclass(frozen=True)
+class Negated(Right):
+    def divergence(self, student, teacher):
+        return -kl(student, teacher)
+
+
+@dataclass(frozen=True)
+class SlopeAtEqual(Right):
+    """Value 0 for equal distributions, but the gradient of the mass on the first tokens."""
+
+    def divergence(self, student, teacher):
+        return kl(student, teacher) + (student[:, :3].exp() - teacher[:, :3].exp()).sum(-1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class NoSlope(Right):
+    """A constant, with a gradient of rounding errors."""
+
+    def divergence(self, student, teacher):
+        return (student.exp().sum(-1) - 1).abs()
+
+
+@dataclass(frozen=True)
+class FreeNats(Right):
+    """A partial objective by design."""
+
+    proper = False
+
+    def divergence(self, student, teacher):
+        return (kl(student, teacher) - 0.1).clamp(min=-0.05)
+
+
 def test_a_valid_objective_passes():
     check_objective(Right())
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        EntropyGatedKL(top_k=4),
+        EntropyGatedKL(top_k=4, mass="plain"),
+        SignGatedKL(top_k=4),
+        *[
+            TopKDivergence(4, "reverse", "student", mass)
+            for mass in ("both", "teacher", "plain", "tail", "generalized")
+        ],
+        TopKDivergence(4, "forward", mass="teacher"),
+        TopKPolicyGradient(4),
+        TopKPolicyGradient(4, "intersection"),
+        FreeNats(),
+    ],
+    ids=str,
+)
+def test_partial_sums_pass_if_they_are_declared(objective):
+    check_objective(objective)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +144,9 @@ def test_a_valid_objective_passes():
         (Detached(), ["Detached.divergence has no gradient: remove .detach()"]),
         (NotSummed(), ["NotSummed.divergence returns torch.float32 [6, 12] for 6 tokens: return torch.float32 [T]"]),
         (CrossEntropy(), ["if student and teacher are equal: a divergence must be 0 then"]),
+        (Negated(), ["Negated.divergence is -", "must be >= 0", "set proper = False"]),
+        (SlopeAtEqual(), ["has a gradient of", "if student and teacher are equal", "set proper = False"]),
+        (NoSlope(), ["has a gradient of 0 everywhere"]),
         (NotANumber(), ["non-finite value or gradient on a token of probability 0 in both", "fireopd.reductions.kl"]),
         (InPlace(), ["modifies its input distributions"]),
         (

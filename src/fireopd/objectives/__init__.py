@@ -13,7 +13,7 @@ from fireopd.objectives.log_ratio import (
     SoftLogRatio,
 )
 from fireopd.objectives.reward import CreditedReverseKL, GroupRewardReverseKL, MarginReverseKL, VerdictGatedReverseKL
-from fireopd.objectives.topk_divergence import TopKDivergence
+from fireopd.objectives.topk_divergence import TopKDivergence, TopKPolicyGradient
 
 __all__ = [
     "BaselinedReverseKL",
@@ -34,5 +34,6 @@ __all__ = [
     "SkewKL",
     "SoftLogRatio",
     "TopKDivergence",
+    "TopKPolicyGradient",
     "VerdictGatedReverseKL",
 ]

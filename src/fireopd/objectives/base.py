@@ -34,9 +34,17 @@ class DirectObjective(Objective):
     The loss of a token is coefficient x divergence, in addition to the policy gradient of its advantage.
     """
 
+    @property
+    def proper(self) -> bool:
+        """True if the divergence is >= 0, and 0 with a gradient of 0 for equal distributions.
+
+        Partial sums over the vocabulary may lack these properties. A subclass may assign False.
+        """
+        return True
+
     @abstractmethod
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return float [T] >= 0 in nats, differentiable with respect to `student`.
+        """Return float [T] in nats, differentiable with respect to `student`; >= 0 if `proper`.
 
         Called on chunks of T tokens of a micro-batch, and again in the backward pass.
 

@@ -35,6 +35,7 @@ class EntropyGatedKL(DirectObjective):
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "teacher_entropy"})
     by_trajectory = True
+    proper = False  # partial sum over the vocabulary
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -73,6 +74,7 @@ class SignGatedKL(DirectObjective):
 
     requires = frozenset({"teacher_logprobs", "student_logprobs"})
     by_trajectory = True
+    proper = False  # partial sum over the vocabulary
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

@@ -9,13 +9,13 @@ from torch import Tensor
 from fireopd.objectives.base import DirectObjective
 from fireopd.reductions import kl
 
-__all__ = ["TopKDivergence", "likely_tokens", "log_mass", "on_support"]
+__all__ = ["TopKDivergence", "TopKPolicyGradient", "likely_tokens", "log_mass", "on_support"]
 
 Support = Literal["teacher", "student", "intersection", "union"]
 """Tokens that are likely under the teacher, the student, both (intersection), or either (union)."""
-Mass = Literal["both", "teacher", "plain", "tail"]
-"""Normalisation of the mass on the support: to 1 in both models, to 1 in the teacher, none, or none with all other
-tokens as one additional token."""
+Mass = Literal["both", "teacher", "plain", "tail", "generalized"]
+"""Normalisation of the mass on the support: to 1 in both models, to 1 in the teacher, none, none with all other tokens
+as one additional token, or none with the generalised KL."""
 
 SMALLEST_TAIL = 1e-8
 """Lower bound of the total probability of the other tokens."""
@@ -28,9 +28,11 @@ class TopKDivergence(DirectObjective):
     """Divergence on the likeliest tokens: LSM (arXiv 2603.25562) and variants (arXiv 2604.13016).
 
     Sum over the support of p (log p - log q). The default is LSM: reverse KL on the teacher's tokens, with both
-    distributions normalised to mass 1 on them. It is differentiated, as in the paper; the released code uses it as an
-    advantage. With `mass: tail`, all other tokens count as one additional token, and the divergence is a lower bound of
-    the divergence over the whole vocabulary.
+    distributions normalised to mass 1 on them, and differentiated. With `mass: tail`, all other tokens count as one
+    additional token, and the divergence is a lower bound of the divergence over the whole vocabulary. With
+    `mass: generalized`, the sum is over p (log p - log q) - p + q. `plain` and `teacher` are partial sums: they can be
+    negative, and their gradient for equal distributions is that of the mass on the support. Expected gradient: that of
+    the sum, with the support held fixed.
     """
 
     top_k: int = 32
@@ -41,7 +43,43 @@ class TopKDivergence(DirectObjective):
     """Model by which tokens count as likely: one model, both (intersection), or either (union)."""
     mass: Mass = "both"
     """Mass on the support that is normalised to 1: of both models, of the teacher, or none (`plain`). `tail`: none, and
-    all other tokens count as one additional token."""
+    all other tokens count as one additional token. `generalized`: none, and the difference of the masses is added."""
+
+    by_trajectory = True
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+    @property
+    def proper(self) -> bool:
+        """False for `plain` and `teacher`."""
+        return self.mass not in ("plain", "teacher")
+
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return float [T]; >= 0 unless the mass is `plain` or `teacher`."""
+        chosen = likely_tokens(student, teacher, self.top_k, self.support)
+        p, q = on_support(student, teacher, chosen, self.mass)
+        if self.direction == "forward":
+            p, q = q, p
+        return kl(p, q) + (q.exp() - p.exp()).sum(-1) if self.mass == "generalized" else kl(p, q)
+
+
+@dataclass(frozen=True)
+class TopKPolicyGradient(DirectObjective):
+    """Policy gradient over the likeliest tokens instead of the sampled one, as released for arXiv 2604.13016.
+
+    Each token v of the support has the advantage log q_v - log p_v and the weight p_v / sum_S p, both detached.
+    Expected gradient: sum_S p_v / (sum_S p) (log p_v - log q_v) grad log p_v, which is 0 for equal distributions. It is
+    not the gradient of the value, which is the reverse KL of the distributions normalised to mass 1 on the support. The
+    release clips probability ratios, which has no effect in the first update on a rollout batch, and is not done here.
+    """
+
+    top_k: int = 16
+    """Number of likeliest tokens, at most the whole vocabulary."""
+    support: Support = "student"
+    """Model by which tokens count as likely: one model, both (intersection), or either (union)."""
 
     by_trajectory = True
 
@@ -51,10 +89,12 @@ class TopKDivergence(DirectObjective):
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return float [T]."""
-        chosen = likely_tokens(student, teacher, self.top_k, self.support)
-        p, q = on_support(student, teacher, chosen, self.mass)
-        return kl(p, q) if self.direction == "reverse" else kl(q, p)
+        """Return float [T] >= 0, with the gradient of the policy."""
+        chosen, constant = likely_tokens(student, teacher, self.top_k, self.support), student.detach()
+        p, q = on_support(constant, teacher, chosen, "both")
+        cost = p.exp() * torch.where(p > -torch.inf, constant.clamp(min=SMALLEST) - teacher.clamp(min=SMALLEST), 0.0)
+        surrogate = (cost * torch.where(chosen, student.clamp(min=SMALLEST), 0.0)).sum(-1)
+        return kl(p, q) + surrogate - surrogate.detach()
 
 
 def likely_tokens(student: Tensor, teacher: Tensor, top_k: int, support: Support) -> Tensor:

@@ -15,7 +15,7 @@ __all__ = ["DIVERGENCE_CHECKS", "divergence_violations"]
 TOKENS = 6
 VOCABULARY = 12
 EQUAL = 1e-5
-"""Tolerance of the divergence of equal distributions, nats."""
+"""Tolerance of divergences and of gradients that must be 0, nats."""
 
 Check = Callable[[DirectObjective], str]
 
@@ -41,12 +41,34 @@ def returns_one_value_per_token(objective: DirectObjective) -> str:
     return ""
 
 
-def is_zero_for_equal_distributions(objective: DirectObjective) -> str:
-    """Check that the divergence is 0 if student and teacher are equal."""
-    largest = objective.divergence(distributions(0), distributions(0)).abs().max().item()
-    if largest <= EQUAL:
+PARTIAL = "If it is a partial sum by design, set proper = False in the class."
+"""Remedy for objectives whose divergence is not one."""
+
+
+def is_not_negative(objective: DirectObjective) -> str:
+    """Check that a proper divergence is >= 0."""
+    lowest = objective.divergence(distributions(0), distributions(1)).min().item()
+    if not objective.proper or lowest >= -EQUAL:
         return ""
-    return f"is {largest:.6g} nats if student and teacher are equal: a divergence must be 0 then."
+    return f"is {lowest:.6g} nats for ordinary distributions: a divergence must be >= 0. {PARTIAL}"
+
+
+def is_zero_for_equal_distributions(objective: DirectObjective) -> str:
+    """Check that a proper divergence is 0, with a gradient of 0, if student and teacher are equal."""
+    if not objective.proper:
+        return ""
+    logits = distributions(0).clone().requires_grad_()
+    answer = objective.divergence(logits.log_softmax(-1), distributions(0))
+    largest = answer.abs().max().item()
+    if largest > EQUAL:
+        return f"is {largest:.6g} nats if student and teacher are equal: a divergence must be 0 then. {PARTIAL}"
+    slope = torch.autograd.grad(answer.sum(), logits)[0].abs().max().item() if answer.requires_grad else 0.0
+    if slope <= EQUAL:
+        return ""
+    return (
+        f"has a gradient of {slope:.6g} if student and teacher are equal, so training would move the student away from "
+        f"its teacher: it must be 0 then. {PARTIAL}"
+    )
 
 
 def has_a_gradient(objective: DirectObjective) -> str:
@@ -67,7 +89,7 @@ def has_a_gradient(objective: DirectObjective) -> str:
                 f"has a non-finite value or gradient on {name}: mask the difference of logarithms by torch.where "
                 f"inside the product, as fireopd.reductions.kl does."
             )
-    return "" if gradient.abs().max() > 0 else "has a gradient of 0 everywhere: the student cannot learn from it."
+    return "" if gradient.abs().max() > EQUAL else "has a gradient of 0 everywhere: the student cannot learn from it."
 
 
 def is_independent_per_token(objective: DirectObjective) -> str:
@@ -98,6 +120,7 @@ def does_not_modify_its_input(objective: DirectObjective) -> str:
 
 DIVERGENCE_CHECKS: tuple[Check, ...] = (
     returns_one_value_per_token,
+    is_not_negative,
     is_zero_for_equal_distributions,
     has_a_gradient,
     is_independent_per_token,
