@@ -191,7 +191,7 @@ def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path
             assert time.monotonic() < deadline
             time.sleep(0.05)
         first.send_signal(signal.SIGINT)
-        assert first.wait(timeout=120) == 130
+        assert first.wait(timeout=600) == 130
     assert "Stopped. Repeat the command to resume." in (tmp_path / "first.txt").read_text()
     stopped = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert "opd seed 2 (not run)" in stopped["facts"]["missing"]

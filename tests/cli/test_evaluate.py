@@ -74,7 +74,7 @@ def evaluate(arguments, capsys):
 
 def test_a_run_that_is_killed_goes_on_to_the_same_numbers(evaluate, arguments, tmp_path):
     evaluate(out="whole")
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments()], capture_output=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments()], capture_output=True, timeout=600, check=False)
     assert done.returncode == -signal.SIGKILL
     torn = (tmp_path / "out" / FILES[0]).read_bytes()
     assert torn.count(b"\n") == 4

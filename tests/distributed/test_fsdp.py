@@ -70,7 +70,7 @@ def run_in_each_way(folder, processes, method):
         ]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         run = subprocess.run(
-            [*command, *own], capture_output=True, text=True, env=environment, timeout=120, check=False
+            [*command, *own], capture_output=True, text=True, env=environment, timeout=600, check=False
         )
         assert run.returncode == 0, run.stderr[-3000:]
     return folder

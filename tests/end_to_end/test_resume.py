@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from helpers.processes import Run
+from helpers.processes import HoldAtStep, Run
 from helpers.resume import EVERY_STEP, assert_same, curve, step_of
 
 from fireopd.training import checkpoint_files
@@ -71,8 +71,9 @@ def test_kills_at_random_moments_lose_no_step_that_was_saved_and_break_no_file(t
 
 
 def test_sigterm_saves_and_exits(tmp_path, whole):
-    run = Run(tmp_path, *EVERY_STEP)
-    assert run.until(lambda: any(step_of(path) >= 3 for path in run.checkpoints()))
+    hold = HoldAtStep(tmp_path, 3)
+    run = Run(tmp_path, *EVERY_STEP, before=hold)
+    assert run.until(hold.reached.exists), run.said
     run.send(signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGTERM
     assert "Resume with --ckpt_path" in run.said

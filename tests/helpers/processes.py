@@ -3,6 +3,7 @@
 A server that has imported everything forks them, so that a run starts within a second.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -34,6 +35,26 @@ def main(arguments: list[str], log: Path, before) -> None:
     main.main()
 
 
+class HoldAtStep:
+    """Holds a run while its teachers score the batch of a step, until a signal arrives."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.reached, self.step = folder / "held", step
+
+    def __call__(self) -> None:
+        from fireopd.training.module import FiReOPDModule
+
+        score = FiReOPDModule.score
+
+        def hold(module, *arguments):
+            if module.policy_version == self.step:
+                self.reached.touch()
+                time.sleep(600)
+            return score(module, *arguments)
+
+        FiReOPDModule.score = hold
+
+
 class Run:
     """A run of `fireopd fit` in a process of its own."""
 
@@ -44,7 +65,7 @@ class Run:
         self.process = CONTEXT.Process(target=main, args=(["fit", *SHORT, *own], self.log, before))
         self.process.start()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Return the exit code; a run that hangs is killed and fails the test."""
         self.process.join(seconds)
         if self.process.exitcode is None:
@@ -53,11 +74,12 @@ class Run:
         return self.process.exitcode
 
     def send(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # the run has ended by itself
+            os.kill(self.process.pid, number)
         if number == signal.SIGKILL:
             self.process.join()
 
-    def until(self, happened, seconds: float = 60) -> bool:
+    def until(self, happened, seconds: float = 300) -> bool:
         """Wait until something has happened, or the run has ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self.process.is_alive():

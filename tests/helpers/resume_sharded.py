@@ -32,7 +32,7 @@ class Pair:
         )  # fmt: skip
 
     def until_step(self, step):
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while step_of(self.folder) < step:
             assert time.monotonic() < end, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
@@ -40,7 +40,7 @@ class Pair:
 
     def wait(self):
         try:
-            return self.process.wait(120)
+            return self.process.wait(600)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise

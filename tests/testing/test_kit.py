@@ -257,4 +257,4 @@ def test_the_expected_gradient_takes_signals_that_distributions_do_not_determine
 
 def test_conformance_checks_do_not_import_pytest():
     code = "import sys; sys.modules['pytest'] = None; import fireopd.testing"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)

@@ -225,7 +225,7 @@ os.kill(os.getpid(), 9)
 
 def test_workers_serve_a_forked_process_and_end_with_the_parent_however_it_ends():
     """The program has no `if __name__ == "__main__"`, uses torch, forks, and is killed."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == -9, done.stderr
     wait_for_the_end_of(int(done.stdout))
 
