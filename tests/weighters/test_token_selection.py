@@ -17,6 +17,7 @@ from fireopd.weighters import (
     PhasedEntropyWeighter,
     TeachabilityWeighter,
     UncertainOrDivergentWeighter,
+    UncertainTokenWeighter,
     UniformWeighter,
     UnlikelyTokenWeighter,
 )
@@ -61,6 +62,24 @@ def test_selections_equal_naive_references(share):
         (PhasedEntropyWeighter(50, share)(later), entropy),
     ):
         assert tokens(batch, found) == largest(score, share)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.55, 1.0])
+def test_the_largest_entropies_of_each_response(share):
+    batch = full_batch(10, 20, seed=3, dtype=torch.float64)
+    found = UncertainTokenWeighter(share)(batch)
+    for row in range(10):
+        values = batch.student_entropy[row][batch.response_mask[row]].tolist()
+        number = max(1, int(share * len(values)))
+        expected = [float(value >= sorted(values, reverse=True)[number - 1]) for value in values]
+        assert found[row][batch.response_mask[row]].tolist() == expected
+        assert sum(expected) == number
+    together = tokens(batch, UncertainTokenWeighter(share, "batch")(batch))
+    values = tokens(batch, batch.student_entropy)
+    number = max(1, int(share * len(values)))
+    assert together == [float(value >= sorted(values, reverse=True)[number - 1]) for value in values]
+    assert UncertainTokenWeighter().by_trajectory
+    assert not UncertainTokenWeighter(scope="batch").by_trajectory
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.55, 1.0])
@@ -116,6 +135,8 @@ def test_before_the_switch_the_floor_decides(floor):
         PhasedEntropyWeighter(9, mixing=1e-40),
         TeachabilityWeighter(1.0),
         UnlikelyTokenWeighter(1.0),
+        UncertainTokenWeighter(1.0),
+        UncertainTokenWeighter(1.0, "batch"),
     ],
     ids=str,
 )
@@ -146,6 +167,7 @@ def test_normalised_over_the_batch_the_loss_is_a_mean_over_the_selected_tokens()
         (lambda: PhasedEntropyWeighter(share=0), r"share must be in \(0, 1\], got 0"),
         (lambda: PhasedEntropyWeighter(mixing=0), r"mixing must be in \(0, 1\), got 0"),
         (lambda: UnlikelyTokenWeighter(0), r"share must be in \(0, 1\], got 0"),
+        (lambda: UncertainTokenWeighter(0), r"share must be in \(0, 1\], got 0"),
         (lambda: AgreementWeighter(-1), "margin must be at least 0, got -1"),
         (lambda: TeachabilityWeighter(0), r"share must be in \(0, 1\], got 0"),
         (lambda: TeachabilityWeighter(tail=0.5), r"tail must be in \[0, 0.5\), got 0.5"),

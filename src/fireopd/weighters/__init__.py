@@ -11,6 +11,7 @@ from fireopd.weighters.token_selection import (
     PhasedEntropyWeighter,
     TeachabilityWeighter,
     UncertainOrDivergentWeighter,
+    UncertainTokenWeighter,
     UnlikelyTokenWeighter,
 )
 from fireopd.weighters.topk_overlap import OverlapDecayWeighter
@@ -27,6 +28,7 @@ __all__ = [
     "TeacherLikelihoodWeighter",
     "TokenWeighter",
     "UncertainOrDivergentWeighter",
+    "UncertainTokenWeighter",
     "UniformWeighter",
     "UnlikelyTokenWeighter",
     "WindowWeighter",

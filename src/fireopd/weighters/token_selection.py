@@ -1,6 +1,7 @@
 """Token selection: weight 1 for selected tokens of the batch, 0 for all others."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ __all__ = [
     "PhasedEntropyWeighter",
     "TeachabilityWeighter",
     "UncertainOrDivergentWeighter",
+    "UncertainTokenWeighter",
     "UnlikelyTokenWeighter",
 ]
 
@@ -152,6 +154,41 @@ class AgreementWeighter(TokenWeighter):
         """Return float32 [N, L]: 1 or 0."""
         side = reductions.standardized(batch.rewards, batch.groups).sign()[:, None]
         return ((side != 0) & (side * log_ratio(batch) > self.margin)).float()
+
+
+@dataclass(frozen=True)
+class UncertainTokenWeighter(TokenWeighter):
+    """Selects the tokens with the largest entropies of the student: `entropy_top_ratio` of Teacher-TopK.
+
+    Selects max(1, floor(share n)) of the n tokens of each response, or of the batch. The flags of the README of
+    arXiv 2603.25562 set it to the fifth of the tokens of each response; its paper does not select tokens. The loss is a
+    mean over the selected tokens: use `normalization: batch`.
+    """
+
+    share: float = 0.2
+    """Fraction of the response tokens to select, in (0, 1]; ties are selected together."""
+    scope: Literal["trajectory", "batch"] = "trajectory"
+    """Select among the tokens of each response, or of the whole batch."""
+
+    requires = frozenset({"student_entropy"})
+
+    def __post_init__(self) -> None:
+        """Check the range of the settings."""
+        check_share(self.share)
+
+    @property
+    def by_trajectory(self) -> bool:
+        """True for the scope `trajectory`."""
+        return self.scope == "trajectory"
+
+    def __call__(self, batch: ScoredBatch) -> Tensor:
+        """Return float32 [N, L]: 1 or 0."""
+        if self.scope == "batch":
+            return reductions.lowest(-batch.student_entropy, batch.response_mask, self.share).float()
+        entropy = torch.where(batch.response_mask, batch.student_entropy, -torch.inf)
+        last = (self.share * batch.lengths.double()).long().clamp(min=1) - 1
+        threshold = entropy.sort(-1, descending=True).values.gather(-1, last[:, None])
+        return (batch.response_mask & (entropy >= threshold)).float()
 
 
 @dataclass(frozen=True)
