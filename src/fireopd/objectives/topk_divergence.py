@@ -28,11 +28,11 @@ class TopKDivergence(DirectObjective):
     """Divergence on the likeliest tokens: LSM (arXiv 2603.25562) and variants (arXiv 2604.13016).
 
     Sum over the support of p (log p - log q). The default is LSM: reverse KL on the teacher's tokens, with both
-    distributions normalised to mass 1 on them. The released code (Teacher-TopK) adds this divergence as a loss. With `mass: tail`, all other tokens count as one
-    additional token, and the divergence is a lower bound of the divergence over the whole vocabulary. With
-    `mass: generalized`, the sum is over p (log p - log q) - p + q. `plain` and `teacher` are partial sums: they can be
-    negative, and their gradient for equal distributions is that of the mass on the support. Expected gradient: that of
-    the sum, with the support held fixed.
+    distributions normalised to mass 1 on them; the released code (Teacher-TopK) adds it as a loss, too. With
+    `mass: tail`, all other tokens count as one additional token, and the divergence is a lower bound of the divergence
+    over the whole vocabulary. With `mass: generalized`, the sum is over p (log p - log q) - p + q. `plain` and
+    `teacher` are partial sums: they can be negative, and their gradient for equal distributions is that of the mass on
+    the support. Expected gradient: that of the sum, with the support held fixed.
     """
 
     top_k: int = 32

@@ -160,9 +160,9 @@ class AgreementWeighter(TokenWeighter):
 class UncertainTokenWeighter(TokenWeighter):
     """Selects the tokens with the largest entropies of the student: `entropy_top_ratio` of Teacher-TopK.
 
-    Selects max(1, floor(share n)) of the n tokens of each response, or of the batch. The flags of the README of
-    arXiv 2603.25562 set it to the fifth of the tokens of each response; its paper does not select tokens. The loss is a
-    mean over the selected tokens: use `normalization: batch`.
+    Selects max(1, floor(share n)) of the n tokens of each response, or of the batch. The flags in the released README
+    of LSM (arXiv 2603.25562) select the fifth of the tokens of each response; the choice of the student's entropy and
+    the rounding are ours. The loss is a mean over the selected tokens: use `normalization: batch`.
     """
 
     share: float = 0.2
