@@ -1,6 +1,6 @@
 """Sphinx configuration: `sphinx-build -W -n -b html docs docs/_build`.
 
-Code blocks of the language `bash` run as they stand in a checkout. Blocks of the class `gpu` need a GPU, a model hub, a
+Code blocks of the language `bash` run unchanged in a checkout. Blocks of the class `gpu` need a GPU, a model hub, a
 cluster, vLLM or models and data that the documentation does not provide; they are shown, never executed.
 """
 
