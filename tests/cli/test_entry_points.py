@@ -33,7 +33,7 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
     assert "student_entropy, teacher_entropy" in lines["EntropyWeighter"]
     assert "Larger weights for confident teachers" in lines["EntropyWeighter"]
     assert "none" in lines["KeepAll"]
-    assert "signals of its parts" in lines["AllOf"]
+    assert "depends on its settings" in lines["AllOf"]
     assert "distributions, student_logprobs, teacher_entropy, teacher_logprobs" in lines["EntropyGatedKL"]
     assert "distributions " in lines["GeneralizedJSD"]
     for plugin in load_plugins():

@@ -1,5 +1,6 @@
 """Comparison of teacher and student distributions: values and gradients against full logits."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,9 @@ def test_joint_signals_equal_a_naive_reference(budget):
             tops = [set(sorted(range(40), key=lambda v, x=x: -x[v])[:5]) for x in (p, q)]
             exact = sum(a * torch.tensor(a / b).log().item() for a, b in zip(p, q, strict=True))
             assert signals["reverse_kl"] == pytest.approx(exact, abs=1e-5)
+            a, b = ([x[v] / sum(x[u] for u in tops[0]) for v in tops[0]] for x in (p, q))
+            on_top = sum(s * math.log(s / t) for s, t in zip(a, b, strict=True))
+            assert signals["topk_reverse_kl"] == pytest.approx(on_top, abs=1e-5)
             assert signals["topk_overlap"] == pytest.approx(len(tops[0] & tops[1]) / 5)
             assert signals["student_topk_mass"] == pytest.approx(sum(q[v] for v in tops[0]), abs=1e-5)
 
@@ -105,6 +109,7 @@ def test_only_declared_signals_are_computed():
     full = joint_signals(JOINT, 99)(student, teacher)
     assert full["topk_overlap"].tolist() == [1.0] * 3
     torch.testing.assert_close(full["student_topk_mass"], torch.ones(3))
+    torch.testing.assert_close(full["topk_reverse_kl"], full["reverse_kl"])
 
 
 def test_a_student_has_no_divergence_from_itself():

@@ -45,6 +45,22 @@ def test_the_baseline_changes_the_variance_and_not_the_gradient():
     torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-10)
 
 
+def test_the_baseline_on_the_likeliest_tokens_does_not_change_the_gradient():
+    """Any baseline that is equal for all tokens leaves the expected gradient unchanged, whatever its value."""
+    logits, teacher, _ = random_state(seed=4)
+    student = logits.log_softmax(-1)
+    (exact,) = torch.autograd.grad((student.exp() * (student - teacher)).sum(), logits, retain_graph=True)
+    top = student.detach().topk(3).indices
+    own, other = (values.detach()[top].log_softmax(-1) for values in (student, teacher))
+    value = (own.exp() * (own - other)).sum()
+    objective = BaselinedReverseKL("top_k")
+    assert objective.requires == {"teacher_logprobs", "student_logprobs", "topk_reverse_kl"}
+    found = expected_gradient(objective, logits, teacher, lambda token: {"topk_reverse_kl": value})
+    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-10)
+    advantage = objective.advantage(one_token_batch(student, teacher, 0, topk_reverse_kl=value))[0, 1]
+    torch.testing.assert_close(advantage, (teacher - student)[0].detach() + value)
+
+
 def test_numbers_of_the_baseline():
     """p = (.6, .3, .1), q = (.2, .7, .1): the advantage of token 0 is -.693634, and the mean over p is 0."""
     student, teacher = logs(P)[0], logs(Q)[0]

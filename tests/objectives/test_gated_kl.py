@@ -11,10 +11,14 @@ from fireopd.method import Method
 from fireopd.objectives import EntropyGatedKL, SignGatedKL
 
 
-def forward_on_top(q, top_k, renormalised):
+def forward_on_top(q, top_k, renormalised, both=False):
     chosen = sorted(range(len(q)), key=lambda v: -q[v])[:top_k]
     mass = sum(q[v] for v in chosen) if renormalised else 1.0
-    return lambda p: sum(q[v] / mass * math.log(q[v] / mass / p[v]) for v in chosen)
+    return lambda p: sum(q[v] / mass * math.log(q[v] / mass / (p[v] / own(p, chosen, both))) for v in chosen)
+
+
+def own(p, chosen, both):
+    return sum(p[v] for v in chosen) if both else 1.0
 
 
 @pytest.mark.parametrize(("entropy", "added"), [(0.7, False), (0.9, True)])
@@ -31,15 +35,17 @@ def test_the_forward_kl_is_added_where_the_teacher_is_uncertain(entropy, added, 
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-8)
 
 
-def test_the_sign_of_the_log_ratio_selects_the_term():
+@pytest.mark.parametrize("mass", ["teacher", "both"])
+def test_the_sign_of_the_log_ratio_selects_the_term(mass):
     logits, teacher, _ = random_state(seed=9)
     student = logits.detach().log_softmax(-1)
     ratio = (teacher - student).tolist()
     assert min(ratio) < 0 < max(ratio)
     below = sum(p for p, r in zip(student.exp().tolist(), ratio, strict=True) if r <= 0)
     exact = of_advantages(logits, [max(r, 0.0) for r in ratio])
-    exact = exact + 2.0 * below * by_differences(forward_on_top(teacher.exp().tolist(), 2, True), logits)
-    found = expected_gradient(SignGatedKL(strength=2.0, top_k=2), logits, teacher)
+    naive = forward_on_top(teacher.exp().tolist(), 3, True, mass == "both")
+    exact = exact + 2.0 * below * by_differences(naive, logits)
+    found = expected_gradient(SignGatedKL(strength=2.0, top_k=3, mass=mass), logits, teacher)
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-8)
 
 

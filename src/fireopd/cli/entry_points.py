@@ -55,7 +55,7 @@ class Plugin:
             return ""
         requires = inspect.getattr_static(self.strategy, "requires")
         declares = requires is not vars(Strategy)["requires"]
-        read = sorted(requires) if isinstance(requires, frozenset) else ["signals of its parts"] * declares
+        read = sorted(requires) if isinstance(requires, frozenset) else ["depends on its settings"] * declares
         return ", ".join(["distributions"] * issubclass(self.strategy, DirectObjective) + read) or "none"
 
 

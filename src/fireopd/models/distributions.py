@@ -138,6 +138,9 @@ def joint_signals(names: frozenset[str], top_k: int) -> Measure:
         values = {}
         if "reverse_kl" in names:
             values["reverse_kl"] = kl(student, teacher)
+        if "topk_reverse_kl" in names:
+            own, other = (values.gather(-1, top).log_softmax(-1) for values in (student, teacher))
+            values["topk_reverse_kl"] = kl(own, other)
         if "topk_overlap" in names:
             matches = top[:, :, None] == teacher.topk(size).indices[:, None, :]
             values["topk_overlap"] = matches.any(-1).to(student.dtype).mean(-1)

@@ -1,6 +1,7 @@
 """Log-ratio objectives with a base model or a baseline."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -9,6 +10,9 @@ from fireopd.types import ScoredBatch
 from fireopd.types.log_ratio import log_ratio
 
 __all__ = ["BaselinedReverseKL", "ExtrapolatedReverseKL"]
+
+SIGNAL_OF_BASELINE = {"vocabulary": "reverse_kl", "top_k": "topk_reverse_kl"}
+"""Signal of vOPD's baseline by the setting."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,20 @@ class BaselinedReverseKL(Objective):
     """Reverse KL with its value at each state as the baseline: vOPD (arXiv 2605.07865).
 
     A_t = log teacher - log student + KL(student || teacher), which has mean 0 at each state. Expected gradient: that of
-    the reverse KL, with lower variance. The divergence is computed over the whole vocabulary, so the mean is exactly 0.
+    the reverse KL, with lower variance. Over the whole vocabulary, the mean is exactly 0. The released code also has a
+    baseline on the student's likeliest tokens (`kl_top_k`, 100 in its configuration), which leaves the expected
+    gradient unchanged.
     """
 
-    requires = frozenset({"teacher_logprobs", "student_logprobs", "reverse_kl"})
+    baseline: Literal["vocabulary", "top_k"] = "vocabulary"
+    """Tokens of the divergence: the whole vocabulary, or the student's `model.top_k` likeliest, on which both
+    distributions are normalised to mass 1."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The log-probabilities, and the divergence that the setting selects."""
+        return frozenset({"teacher_logprobs", "student_logprobs", SIGNAL_OF_BASELINE[self.baseline]})
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
-        return log_ratio(batch) + batch.reverse_kl
+        return log_ratio(batch) + (batch.reverse_kl if self.baseline == "vocabulary" else batch.topk_reverse_kl)

@@ -64,17 +64,21 @@ class SignGatedKL(DirectObjective):
     """Policy gradient at tokens with a positive log-ratio, forward KL at all others: AOPD (arXiv 2605.06387).
 
     Tokens with a positive log-ratio have it as their advantage. All other tokens have advantage 0 and the forward KL on
-    the teacher's likeliest tokens, whose mass is normalised to 1.
+    the teacher's likeliest tokens, on which the teacher's mass is normalised to 1. There is no official code; the one
+    public implementation normalises the student, too (`mass: both`). Expected gradient: that of the policy gradient at
+    the tokens with a positive log-ratio, plus strength times the probability of all other tokens times that of the
+    forward KL.
     """
 
     strength: float = 1.0
     """Factor of the forward KL, at least 0."""
     top_k: int = 16
     """Number of likeliest tokens of the teacher."""
+    mass: Literal["teacher", "both"] = "teacher"
+    """Models whose mass on the support is normalised to 1."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs"})
     by_trajectory = True
-    proper = False  # partial sum over the vocabulary
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -82,6 +86,11 @@ class SignGatedKL(DirectObjective):
             raise ValueError(f"strength must be at least 0, got {self.strength}")
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+    @property
+    def proper(self) -> bool:
+        """True for `both`."""
+        return self.mass == "both"
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]: the log-ratio where it is positive, else 0."""
@@ -94,5 +103,5 @@ class SignGatedKL(DirectObjective):
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return float [T]: the forward KL on the teacher's likeliest tokens."""
         chosen = likely_tokens(student, teacher, self.top_k, "teacher")
-        student, teacher = on_support(student, teacher, chosen, "teacher")
+        student, teacher = on_support(student, teacher, chosen, self.mass)
         return kl(teacher, student)

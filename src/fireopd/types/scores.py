@@ -136,6 +136,11 @@ class ScoredBatch:
         return self._signal("reverse_kl")
 
     @property
+    def topk_reverse_kl(self) -> Tensor:
+        """float32 [N, L]. KL(student || teacher), both normalised to mass 1 on the student's top-k tokens."""
+        return self._signal("topk_reverse_kl")
+
+    @property
     def topk_overlap(self) -> Tensor:
         """float32 [N, L]. Fraction of the student's top-k tokens that are also in the teacher's top k, in [0, 1]."""
         return self._signal("topk_overlap")
