@@ -69,12 +69,12 @@ def top(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
     return mask & (values >= quantile(values, mask, 1 - fraction))
 
 
-def lowest(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
-    """Return bool [N, L]: True for the smallest max(1, floor(fraction n)) of n values over the mask; ties included."""
+def lowest(values: Tensor, mask: Tensor, number: int) -> Tensor:
+    """Return bool [N, L]: True for the smallest `number` >= 1 of the values over the mask; ties included."""
     ordered = values[mask].sort().values
     if len(ordered) == 0:
         return torch.zeros_like(mask)
-    return mask & (values <= ordered[max(1, math.floor(fraction * len(ordered))) - 1])
+    return mask & (values <= ordered[min(number, len(ordered)) - 1])
 
 
 def min_max(values: Tensor, mask: Tensor) -> Tensor:

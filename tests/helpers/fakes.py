@@ -93,7 +93,7 @@ def full_batch(rows=8, width=12, seed=0, **settings) -> ScoredBatch:
     dtype = batch.student_logprobs.dtype
     signals = {"base_logprobs": random_signal("base_logprobs", batch.response_mask, generator, dtype)}
     signals["reverse_kl"] = random_signal("entropy", batch.response_mask, generator, dtype)
-    signals["topk_reverse_kl"] = signals["reverse_kl"] / 2
+    signals["topk_reverse_kl"], signals["topk_forward_kl"] = signals["reverse_kl"] / 2, signals["reverse_kl"] ** 2
     for name in ("topk_overlap", "student_topk_mass"):
         signals[name] = random_signal("entropy", batch.response_mask, generator, dtype) / 3
     signals["rewards"] = torch.randint(0, 2, (rows,), generator=generator).to(dtype)

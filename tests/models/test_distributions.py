@@ -99,6 +99,9 @@ def test_joint_signals_equal_a_naive_reference(budget):
             a, b = ([x[v] / sum(x[u] for u in tops[0]) for v in tops[0]] for x in (p, q))
             on_top = sum(s * math.log(s / t) for s, t in zip(a, b, strict=True))
             assert signals["topk_reverse_kl"] == pytest.approx(on_top, abs=1e-5)
+            a, b = ({v: x[v] / sum(x[u] for u in top) for v in top} for x, top in zip((p, q), tops, strict=True))
+            forward = sum(t * math.log(t / a.get(v, 1e-12)) for v, t in b.items())
+            assert signals["topk_forward_kl"] == pytest.approx(forward, abs=1e-4)
             assert signals["topk_overlap"] == pytest.approx(len(tops[0] & tops[1]) / 5)
             assert signals["student_topk_mass"] == pytest.approx(sum(q[v] for v in tops[0]), abs=1e-5)
 

@@ -1,5 +1,6 @@
 """Token selection against references in Python loops."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -104,6 +105,33 @@ def test_agreement_of_verifier_and_teacher_at_each_token():
             assert found[row][batch.response_mask[row]].tolist() == expected
 
 
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
+def test_teachability_as_released(share):
+    batch = full_batch(10, 20, seed=3, dtype=torch.float64)
+    divergence, mass = tokens(batch, batch.topk_forward_kl), tokens(batch, batch.student_topk_mass)
+    factors = [scaled(v, quantile(v, 0.05), quantile(v, 0.95)) for v in (divergence, mass)]
+    score = [a * b for a, b in zip(*factors, strict=True)]
+    least = sorted(score, reverse=True)[max(1, math.ceil(share * len(score))) - 1]
+    rows = batch.response_mask.nonzero()[:, 0].tolist()
+    expected = [float(value >= least) for value in score]
+    for row in range(10):
+        own = [place for place, other in enumerate(rows) if other == row]
+        if not any(expected[place] for place in own):
+            expected[max(own, key=lambda place: score[place])] = 1.0
+    weighter = TeachabilityWeighter(share, form="released")
+    assert tokens(batch, weighter(batch)) == expected
+    assert weighter.requires == {"topk_forward_kl", "student_topk_mass"}
+
+
+def test_a_constant_factor_is_1_in_the_paper_s_form_and_0_as_released():
+    batch = with_signals(full_batch(), student_topk_mass=torch.full_like(full_batch().student_topk_mass, 0.5))
+    best = batch.reverse_kl[batch.response_mask].max()
+    chosen = TeachabilityWeighter(0.05)(batch)[batch.response_mask] > 0
+    assert batch.reverse_kl[batch.response_mask][chosen].max() == best
+    assert not chosen.all()
+    assert TeachabilityWeighter(0.05, form="released")(batch)[batch.response_mask].all(), "all scores are 0, and tie"
+
+
 def test_scores_of_three_tokens():
     """Entropy and divergence of (0, 1), (.5, .5), (1, 0): scores 1, .75, 1."""
     batch = full_batch(1, 5)
@@ -134,6 +162,7 @@ def test_before_the_switch_the_floor_decides(floor):
         PhasedEntropyWeighter(0, 1.0),
         PhasedEntropyWeighter(9, mixing=1e-40),
         TeachabilityWeighter(1.0),
+        TeachabilityWeighter(1.0, form="released"),
         UnlikelyTokenWeighter(1.0),
         UncertainTokenWeighter(1.0),
         UncertainTokenWeighter(1.0, "batch"),

@@ -2,10 +2,10 @@
 
 Scored rollouts (`fireopd.scored/1`), tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
-`base_logprobs`, `reverse_kl`, `topk_reverse_kl`, `topk_overlap`, `student_topk_mass` [N, L], `rewards` [N], `group`
-int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names), `policy_version`, and
-`sampling` (JSON of temperature, top_p, top_k; default 1, 1, 0); optional `student` (its name) and `tasks` (a JSON list
-of N).
+`base_logprobs`, `reverse_kl`, `topk_reverse_kl`, `topk_forward_kl`, `topk_overlap`, `student_topk_mass` [N, L],
+`rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names),
+`policy_version`, and `sampling` (JSON of temperature, top_p, top_k; default 1, 1, 0); optional `student` (its name) and
+`tasks` (a JSON list of N).
 """
 
 import json

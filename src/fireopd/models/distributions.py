@@ -31,6 +31,9 @@ __all__ = [
 Measure = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """Function of the log-distributions of student and teacher, float32 [T, V] each, that returns float [T] by name."""
 
+SMALLEST_PROBABILITY = 1e-12
+"""Probability of tokens outside a model's top k in `truncated_forward_kl`."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputHead:
@@ -123,6 +126,22 @@ def log_distribution(logits: Tensor, temperature: float) -> Tensor:
     return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
 
 
+def truncated_forward_kl(student_top: Tensor, teacher: Tensor, matches: Tensor) -> Tensor:
+    """Return float [T]: KL(teacher || student), each truncated to its own likeliest tokens and normalised.
+
+    Tokens of the teacher's top k that are not in the student's have the probability `SMALLEST_PROBABILITY` there, as in
+    the released code of TA-OPD (arXiv 2605.26844).
+
+    Args:
+        student_top: float [T, k]. Largest log-probabilities of the student, descending.
+        teacher: float [T, V]. Log-distribution of the teacher.
+        matches: bool [T, k, k]. True where the student's i-th token is the teacher's j-th.
+    """
+    other = teacher.topk(matches.shape[-1]).values.softmax(-1).clamp(min=SMALLEST_PROBABILITY)
+    own = torch.where(matches, student_top.softmax(-1)[:, :, None], 0.0).sum(1).clamp(min=SMALLEST_PROBABILITY)
+    return (other * (other.log() - own.log())).sum(-1)
+
+
 def joint_signals(names: frozenset[str], top_k: int) -> Measure:
     """Return a measure that computes joint signals of student and teacher (`fireopd.types.signals.JOINT`).
 
@@ -141,9 +160,12 @@ def joint_signals(names: frozenset[str], top_k: int) -> Measure:
         if "topk_reverse_kl" in names:
             own, other = (values.gather(-1, top).log_softmax(-1) for values in (student, teacher))
             values["topk_reverse_kl"] = kl(own, other)
-        if "topk_overlap" in names:
+        if names & {"topk_overlap", "topk_forward_kl"}:
             matches = top[:, :, None] == teacher.topk(size).indices[:, None, :]
-            values["topk_overlap"] = matches.any(-1).to(student.dtype).mean(-1)
+            if "topk_overlap" in names:
+                values["topk_overlap"] = matches.any(-1).to(student.dtype).mean(-1)
+            if "topk_forward_kl" in names:
+                values["topk_forward_kl"] = truncated_forward_kl(student.topk(size).values, teacher, matches)
         if "student_topk_mass" in names:
             values["student_topk_mass"] = teacher.gather(-1, top).exp().sum(-1).clamp(max=1)
         return values

@@ -71,7 +71,7 @@ class FiReOPDModule(LightningModule):
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         sharding: sharding of student and teachers under FSDP2Strategy; no effect under other strategies.
         base: base model of the student, loaded if a strategy reads base_logprobs.
-        top_k: number of most likely tokens for topk_overlap, topk_reverse_kl and student_topk_mass.
+        top_k: number of most likely tokens for the top-k signals, such as topk_overlap and student_topk_mass.
         extra_signals: signals to compute for the curves; with a student signal, dropped trajectories are scored too.
         max_skipped_steps: skipped steps in a row (all trajectories dropped, or not finite) that end the run.
 

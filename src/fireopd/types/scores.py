@@ -141,6 +141,11 @@ class ScoredBatch:
         return self._signal("topk_reverse_kl")
 
     @property
+    def topk_forward_kl(self) -> Tensor:
+        """float32 [N, L]. KL(teacher || student), each normalised on its own top-k tokens, 1e-12 elsewhere."""
+        return self._signal("topk_forward_kl")
+
+    @property
     def topk_overlap(self) -> Tensor:
         """float32 [N, L]. Fraction of the student's top-k tokens that are also in the teacher's top k, in [0, 1]."""
         return self._signal("topk_overlap")

@@ -1,5 +1,6 @@
 """Token selection: weight 1 for selected tokens of the batch, 0 for all others."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,14 +105,24 @@ class TeachabilityWeighter(TokenWeighter):
     The score is d c with d = KL(student || teacher) and the teacher's mass c on the student's `model.top_k` likeliest
     tokens. Each is scaled so that its 5 % and 95 % quantiles over the batch become 0 and 1, clipped to [0, 1], and set
     to 1 if the quantiles are equal. The paper's loss is a mean over the selected tokens: use `normalization: batch`.
+
+    The released code differs (`form: released`): d is KL(teacher || student) with each model truncated to its
+    `model.top_k` likeliest tokens, a factor with equal quantiles is 0, ceil(share n) tokens are selected, and at least
+    one token of each response, here the first of those with its best score. The release breaks ties by position, and
+    fills responses by another score, which includes the entropy.
     """
 
     share: float = 0.05
     """Fraction of the response tokens of the batch to select, in (0, 1]; ties are selected together."""
     tail: float = 0.05
     """Fraction of the values clipped at either end, in [0, 0.5)."""
+    form: Literal["paper", "released"] = "paper"
+    """Divergence and selection of the paper or of the released code."""
 
-    requires = frozenset({"reverse_kl", "student_topk_mass"})
+    @property
+    def requires(self) -> frozenset[str]:
+        """The mass on the student's top-k tokens, and the divergence that the form selects."""
+        return frozenset({"student_topk_mass", "reverse_kl" if self.form == "paper" else "topk_forward_kl"})
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -121,12 +132,19 @@ class TeachabilityWeighter(TokenWeighter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]: 1 or 0."""
-        score = self._scaled(batch.reverse_kl, batch) * self._scaled(batch.student_topk_mass, batch)
-        return reductions.top(score, batch.response_mask, self.share).float()
+        divergence, mask = batch.reverse_kl if self.form == "paper" else batch.topk_forward_kl, batch.response_mask
+        score = self._scaled(divergence, mask) * self._scaled(batch.student_topk_mass, mask)
+        if self.form == "paper":
+            return reductions.top(score, mask, self.share).float()
+        chosen = reductions.lowest(-score, mask, max(1, math.ceil(self.share * int(mask.sum()))))
+        best = mask & (score == torch.where(mask, score, -torch.inf).amax(-1, keepdim=True))
+        first = best & (best.cumsum(-1) == 1)
+        return (chosen | first & ~chosen.any(-1, keepdim=True)).float()
 
-    def _scaled(self, values: Tensor, batch: ScoredBatch) -> Tensor:
-        low, high = (reductions.quantile(values, batch.response_mask, q) for q in (self.tail, 1 - self.tail))
-        return torch.where(high > low, ((values - low) / (high - low)).clamp(0, 1), 1.0)
+    def _scaled(self, values: Tensor, mask: Tensor) -> Tensor:
+        low, high = (reductions.quantile(values, mask, q) for q in (self.tail, 1 - self.tail))
+        constant = 1.0 if self.form == "paper" else 0.0
+        return torch.where(high > low, ((values - low) / (high - low)).clamp(0, 1), constant)
 
 
 @dataclass(frozen=True)
@@ -184,7 +202,8 @@ class UncertainTokenWeighter(TokenWeighter):
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]: 1 or 0."""
         if self.scope == "batch":
-            return reductions.lowest(-batch.student_entropy, batch.response_mask, self.share).float()
+            number = max(1, math.floor(self.share * int(batch.lengths.sum())))
+            return reductions.lowest(-batch.student_entropy, batch.response_mask, number).float()
         entropy = torch.where(batch.response_mask, batch.student_entropy, -torch.inf)
         last = (self.share * batch.lengths.double()).long().clamp(min=1) - 1
         threshold = entropy.sort(-1, descending=True).values.gather(-1, last[:, None])
@@ -210,7 +229,8 @@ class UnlikelyTokenWeighter(TokenWeighter):
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]: 1 or 0."""
-        return reductions.lowest(batch.student_logprobs, batch.response_mask, self.share).float()
+        number = max(1, math.floor(self.share * int(batch.lengths.sum())))
+        return reductions.lowest(batch.student_logprobs, batch.response_mask, number).float()
 
 
 def check_share(share: float) -> None:

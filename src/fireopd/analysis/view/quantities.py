@@ -42,6 +42,7 @@ QUANTITIES = {
     "importance": Quantity("importance", "importance weight between sampler and student, capped", 1.0),
     "reverse_kl": Quantity("reverse KL", "KL(student || teacher) over the whole vocabulary, nats"),
     "topk_reverse_kl": Quantity("top-k reverse KL", "KL(student || teacher) on the student's top-k tokens, nats"),
+    "topk_forward_kl": Quantity("top-k forward KL", "KL(teacher || student), each on its own top-k tokens, nats"),
     "topk_overlap": Quantity("top-k overlap", "fraction of the student's top-k tokens that are in the teacher's top-k"),
     "student_topk_mass": Quantity("top-k mass", "teacher probability of the student's top-k tokens"),
 }
