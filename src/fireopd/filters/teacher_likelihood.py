@@ -18,7 +18,8 @@ class TeacherLikelihoodFilter(TrajectoryFilter):
 
     Keeps s >= quantile(s, drop_fraction), where s is the mean log-probability of the response under its teacher. The
     quantile uses linear interpolation: ties are kept, at least one trajectory is kept, and the order of rows has no
-    effect.
+    effect. Empty responses are dropped and excluded from the quantile; the released code gives them the score 0, the
+    highest possible, which raises the quantile.
     """
 
     drop_fraction: float = 0.2

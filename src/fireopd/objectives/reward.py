@@ -39,8 +39,8 @@ class GroupRewardReverseKL(Objective):
     """Group-relative rewards plus the log-ratio: KDRL (arXiv 2506.02208).
 
     A_t = z(R) + strength (log teacher - log student), where z(R) is the reward standardised over the responses to one
-    prompt (GRPO). The paper differentiates -strength / 2 (log student - log teacher)^2, which is this advantage
-    on-policy.
+    prompt (GRPO); with one response it is 0, where verl's GRPO has the reward. The paper differentiates
+    -strength / 2 (log student - log teacher)^2, which is this advantage on-policy.
     """
 
     strength: float = 2e-3
