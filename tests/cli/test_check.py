@@ -82,6 +82,33 @@ def test_what_this_machine_does_not_have_is_said_in_a_sentence(capsys):
     assert "fireopd: trainer: 'gpu':" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["check", "fit"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("--trainer.gradient_clip_val=1", "trainer.gradient_clip_val: 1"),
+        ("--trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches: 2: "),
+        ("--trainer.default_root_dir={file}", "trainer.default_root_dir: '{file}': {file} is a file. "),
+        ("--model.optimizer.lr=-1", "model.optimizer: 'AdamW': Invalid learning rate: -1.0. "),
+        ("--data.engine.temperature=.inf", "data.engine.temperature: inf: "),
+    ],
+)
+def test_settings_that_no_run_supports_are_refused_before_models_are_loaded(
+    capsys, monkeypatch, tmp_path, command, wrong, message
+):
+    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
+        monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
+    file = tmp_path / "file"
+    file.touch()
+    folder = f"--trainer.default_root_dir={tmp_path / 'runs'}"
+    with pytest.raises(SystemExit) as stop:
+        main([command, CONFIG, folder, wrong.format(file=file)])
+    assert stop.value.code == 2
+    out, error = capsys.readouterr()
+    assert message.format(file=file) in (out if command == "check" else error)
+    assert "Traceback" not in out + error
+
+
 def test_parameters_are_counted_without_loading_them():
     for name in ("tiny/student", "tiny/small"):
         model = load_causal_lm(name, "x", "float32")

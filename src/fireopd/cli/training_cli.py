@@ -21,6 +21,8 @@ from fireopd.training.checkpoint_files import check, last_checkpoint, standing
 from fireopd.training.csv_logger import SafeCSVLogger
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule
+from fireopd.training.run_plan import ProcessPlan
+from fireopd.training.trainer_checks import check_trainer
 
 __all__ = ["FitCLI", "FitParser", "SafeTrainer", "build"]
 
@@ -70,8 +72,10 @@ class SafeTrainer(Trainer):
             weights_only: reject a checkpoint with objects other than tensors and plain values.
 
         Raises:
-            UserError: if the checkpoint does not exist or cannot be loaded as data.
+            UserError: if a setting of the trainer is not supported, or the checkpoint does not exist or cannot be
+                loaded as data.
         """
+        check_trainer(ProcessPlan.of(self))
         if ckpt_path == "last":
             ckpt_path = str(last_checkpoint(Path(self.default_root_dir)))
         if ckpt_path is not None:

@@ -154,6 +154,7 @@ class FiReOPDModule(LightningModule):
             signals=self.requires,
             distributions=self.needs_distributions,
             optimizer=self.make_optimizer,
+            scheduler=self.make_scheduler,
             budgets=self.budgets,
             processes=ProcessPlan.of(self.trainer),
             data=(data or self.data).plan(),

@@ -1,12 +1,15 @@
 """Checks of a run before any weights are loaded: student, teachers, prompts, engine and strategies fit together."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.teachers import Teacher
+from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
+from fireopd.training.trainer_checks import trainer_checks
 from fireopd.types import Prompt, Sampling
 from fireopd.types.signals import SIGNALS
 from fireopd.verifiers.grading import rows_by_source
@@ -14,7 +17,6 @@ from fireopd.verifiers.grading import rows_by_source
 __all__ = [
     "check_base",
     "check_overlap",
-    "check_precision",
     "check_routing",
     "check_run",
     "check_sampling",
@@ -50,7 +52,8 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     """Yield the checks of a run: each raises `UserError` for its problem and loads no weights."""
     data, method = plan.data, plan.method
     prompts = data.prompts
-    yield partial(check_precision, plan.processes.precision)
+    yield from trainer_checks(plan.processes)
+    yield partial(check_optimizer, plan)
     yield partial(check_routing, plan.teachers, prompts)
     yield partial(check_sampling, data.engine.sampling, method.importance_cap)
     yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
@@ -69,13 +72,6 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_verifiers, data, plan.signals)
 
 
-def check_precision(precision: str) -> None:
-    """Raise `UserError` if the precision needs a loss scale, which gradient clipping does not support."""
-    if precision == "16-mixed":
-        remedy = "use bf16-mixed, or 32-true with model.dtype"
-        raise UserError("trainer.precision", "16-mixed", "gradients are clipped without a loss scale", remedy)
-
-
 def check_routing(teachers: Mapping[str, Teacher], prompts: Sequence[Prompt]) -> None:
     """Raise `UserError` if a prompt names an unknown teacher."""
     unknown = [prompt for prompt in prompts if prompt.teacher not in teachers]
@@ -89,6 +85,9 @@ def check_routing(teachers: Mapping[str, Teacher], prompts: Sequence[Prompt]) ->
 
 def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:
     """Raise `UserError` if the log-probabilities of sampled tokens are undefined or do not allow importance weights."""
+    if not math.isfinite(sampling.temperature):
+        problem = "the logits cannot be divided by it"
+        raise UserError("data.engine.temperature", sampling.temperature, problem, "give a finite number, such as 1")
     if sampling.greedy:
         problem = "greedy responses are not drawn from a distribution, so their log-probabilities are undefined"
         raise UserError("data.engine.temperature", sampling.temperature, problem, "train at 1; 0 is for evaluation")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.engines import RolloutEngine
@@ -64,11 +64,18 @@ class ProcessPlan:
     """Passes over the training prompts; -1 for no limit."""
     max_steps: int
     """Optimizer steps of the run; -1 for no limit."""
+    gradient_clip_val: float | None
+    """Gradient clipping by the trainer."""
+    accumulate_grad_batches: int
+    """Gradient accumulation by the trainer, batches."""
+    folder: str
+    """Folder above those of the runs: that of the first logger, or the trainer's `default_root_dir`."""
 
     @classmethod
     def of(cls, trainer: Trainer) -> "ProcessPlan":
         """Return the processes that a trainer is set up for."""
         strategy = trainer.strategy
+        folders = [logger.save_dir for logger in trainer.loggers[:1] if logger.save_dir is not None]
         return cls(
             world_size=trainer.world_size,
             shards=trainer.world_size if isinstance(strategy, FSDP2Strategy) else 1,
@@ -77,6 +84,9 @@ class ProcessPlan:
             precision=str(trainer.precision),
             max_epochs=trainer.max_epochs,
             max_steps=trainer.max_steps,
+            gradient_clip_val=trainer.gradient_clip_val,
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
+            folder=str(folders[0] if folders else trainer.default_root_dir),
         )
 
 
@@ -140,6 +150,8 @@ class RunPlan:
     """True if the distributions of student and teachers are compared."""
     optimizer: OptimizerCallable
     """Factory of the student's optimizer."""
+    scheduler: LRSchedulerCallable | None
+    """Factory of the scheduler of the learning rate, if one is set."""
     budgets: Budgets
     """Number and size of the updates."""
     processes: ProcessPlan

@@ -1,0 +1,86 @@
+"""Checks of the trainer's settings. They need neither prompts nor models."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from fireopd.errors import UserError
+from fireopd.training.run_plan import ProcessPlan
+
+__all__ = [
+    "check_accumulation",
+    "check_clipping",
+    "check_folder",
+    "check_precision",
+    "check_trainer",
+    "trainer_checks",
+]
+
+PURE_PRECISIONS = {"bf16-true": "bfloat16", "16-true": "float16"}
+"""Values of `model.dtype` in place of precisions that convert every input of the module."""
+
+
+def check_trainer(processes: ProcessPlan) -> None:
+    """Check the trainer before Lightning does, whose own checks run before those of the module.
+
+    Raises:
+        UserError: for the first problem, with its remedy.
+    """
+    for check in trainer_checks(processes):
+        check()
+
+
+def trainer_checks(processes: ProcessPlan) -> Iterator[Callable[[], None]]:
+    """Yield the checks of a trainer: each raises `UserError` for its problem."""
+    yield partial(check_precision, processes.precision)
+    yield partial(check_clipping, processes.gradient_clip_val)
+    yield partial(check_accumulation, processes.accumulate_grad_batches)
+    yield partial(check_folder, processes.folder)
+
+
+def check_precision(precision: str) -> None:
+    """Raise `UserError` if the training step does not support the precision."""
+    key = "trainer.precision"
+    if precision == "16-mixed":
+        remedy = "use bf16-mixed, or 32-true with model.dtype"
+        raise UserError(key, precision, "gradients are clipped without a loss scale", remedy)
+    if precision in PURE_PRECISIONS:
+        remedy = f"use 32-true with model.dtype {PURE_PRECISIONS[precision]}"
+        raise UserError(key, precision, "the trainer cannot convert batches of rollouts", remedy)
+    if precision not in ("32-true", "bf16-mixed"):
+        problem = "the training step supports 32-true and bf16-mixed only"
+        raise UserError(key, precision, problem, "use one of them; model.dtype sets the dtype of the parameters")
+
+
+def check_clipping(gradient_clip_val: float | None) -> None:
+    """Raise `UserError` if the trainer clips gradients: the module does, by its own setting."""
+    if gradient_clip_val:
+        problem = "the module clips gradients itself"
+        raise UserError("trainer.gradient_clip_val", gradient_clip_val, problem, "set model.gradient_clip instead")
+
+
+def check_accumulation(accumulate_grad_batches: int) -> None:
+    """Raise `UserError` if the trainer accumulates gradients: the module does, over the micro-batches of an update."""
+    if accumulate_grad_batches != 1:
+        problem = "the module accumulates gradients itself, over the micro-batches of an update"
+        remedy = (
+            "set data.batch_size and model.mini_batches for the size of an update, model.token_budget for its memory"
+        )
+        raise UserError("trainer.accumulate_grad_batches", accumulate_grad_batches, problem, remedy)
+
+
+def check_folder(folder: str) -> None:
+    """Raise `UserError` if the folder of the run, or the nearest folder above it that exists, cannot be written to."""
+    if "://" in folder:
+        return
+    path = Path(folder).absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    if not path.is_dir():
+        problem = f"{path} is a file"
+    elif not os.access(path, os.W_OK | os.X_OK):
+        problem = f"{path} is not writable"
+    else:
+        return
+    raise UserError("trainer.default_root_dir", folder, problem, "give a folder that can be created or written to")
