@@ -1,5 +1,6 @@
 """Checks of a run: settings that training would refuse later, or answer with a traceback."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -12,8 +13,12 @@ from torch.optim import lr_scheduler
 
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
+from fireopd.filters import VerdictFilter
+from fireopd.objectives import GroupRewardReverseKL
 from fireopd.training.run_checks import problems
 from fireopd.training.trainer_checks import check_folder
+from fireopd.verifiers import ExactMatch, FinalAnswer, MathVerify, Verifier
+from fireopd.weighters import AgreementWeighter
 
 
 def plan_of(tmp_path, *, data=None, trainer=None, **settings):
@@ -116,6 +121,65 @@ def test_the_check_of_the_optimizer_draws_no_random_number(tmp_path):
 def test_an_infinite_temperature(tmp_path):
     (message,) = found(plan_of(tmp_path, data={"engine": HFEngine(max_response_length=8, temperature=torch.inf)}))
     assert message.startswith("data.engine.temperature: inf: ")
+
+
+def without_answers(plan, number):
+    prompts = plan.data.training_prompts
+    bare = [replace(prompt, answer=None) for prompt in prompts[:number]]
+    return replace(plan, data=replace(plan.data, training_prompts=[*bare, *prompts[number:]]))
+
+
+@pytest.mark.parametrize("verifier", [ExactMatch(), FinalAnswer(), MathVerify()])
+def test_rewards_without_any_answer(tmp_path, verifier):
+    plan = plan_of(tmp_path, trajectory_filter=VerdictFilter())
+    plan = replace(plan, data=replace(plan.data, verifiers={"": verifier}))
+    (message,) = found(without_answers(plan, 16))
+    assert "no training prompt has an answer, so all rewards that VerdictFilter reads are 0" in message
+    assert not found(without_answers(plan, 15))
+
+
+def test_answers_are_not_required_without_rewards_or_by_other_verifiers(tmp_path):
+    class Short(Verifier):
+        def __call__(self, prompt, response):
+            return float(len(response) < 10)
+
+        def final_answer(self, response):
+            return None
+
+    assert not found(without_answers(plan_of(tmp_path), 16))
+    plan = plan_of(tmp_path, trajectory_filter=VerdictFilter())
+    assert not found(without_answers(replace(plan, data=replace(plan.data, verifiers={"": Short()})), 16))
+
+
+@pytest.mark.parametrize("method", [{"objective": GroupRewardReverseKL()}, {"token_weighter": AgreementWeighter()}])
+def test_groups_of_one_response(tmp_path, method):
+    (message,) = found(plan_of(tmp_path, **method))
+    assert message.startswith("data.responses_per_prompt: 1: ")
+    assert not found(plan_of(tmp_path, data={"responses_per_prompt": 2}, **method))
+
+
+@pytest.mark.parametrize(
+    ("student", "precision", "engine", "message"),
+    [
+        ("float32", "32-true", {"dtype": "bfloat16"}, "Set data.engine.dtype to float32, or this to 0.5"),
+        (
+            "bfloat16",
+            "32-true",
+            {},
+            "computes in bfloat16, the engine in float32, .* Set data.engine.dtype to bfloat16",
+        ),
+        ("float32", "bf16-mixed", {}, "float32 parameters under bf16-mixed, the engine in float32, .* Set it to 0.5"),
+        ("float32", "bf16-mixed", {"dtype": "bfloat16"}, "Set it to 0.5"),
+        ("bfloat16", "32-true", {"dtype": "bfloat16"}, None),
+        ("float32", "bf16-mixed", {"max_probe_gap": 0.5}, None),
+    ],
+)
+def test_dtypes_that_the_probe_refuses(tmp_path, student, precision, engine, message):
+    data = {"engine": HFEngine(max_response_length=8, **engine)}
+    messages = found(plan_of(tmp_path, data=data, dtype=student, trainer={"precision": precision}))
+    assert len(messages) == (message is not None)
+    if message is not None:
+        assert re.search(f"data.engine.max_probe_gap: 0.001: .*{message}", messages[0])
 
 
 def test_fit_refuses_what_the_check_finds(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_a_sync_that_does_not_arrive_ends_the_run(tmp_path, engine, version):
 
 
 def test_an_engine_in_a_lower_precision_may_be_further_off(tmp_path):
-    engine = HFEngine(max_response_length=8, dtype="bfloat16")
+    engine = HFEngine(max_response_length=8, dtype="bfloat16", max_probe_gap=2e-3)
     with pytest.raises(UserError, match="Raise it if the engine computes in another dtype than the student"):
         fit(make_module(), make_data(8, engine=engine), tmp_path)
     engine = HFEngine(max_response_length=8, dtype="bfloat16", max_probe_gap=0.5)

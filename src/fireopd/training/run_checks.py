@@ -4,18 +4,25 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from fireopd.engines import RolloutEngine
+from fireopd.engines import HFEngine, RolloutEngine, VLLMEngine
 from fireopd.errors import UserError
+from fireopd.method import Method
+from fireopd.objectives import GroupRewardReverseKL
 from fireopd.teachers import Teacher
 from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.training.trainer_checks import trainer_checks
 from fireopd.types import Prompt, Sampling
 from fireopd.types.signals import SIGNALS
+from fireopd.verifiers import ExactMatch, FinalAnswer, MathVerify
 from fireopd.verifiers.grading import rows_by_source
+from fireopd.weighters import AgreementWeighter
 
 __all__ = [
+    "check_answers",
     "check_base",
+    "check_dtypes",
+    "check_groups",
     "check_overlap",
     "check_routing",
     "check_run",
@@ -25,6 +32,11 @@ __all__ = [
     "checks",
     "problems",
 ]
+
+OF_ANSWERS = (ExactMatch, FinalAnswer, MathVerify)
+"""Verifiers that compare responses with `Prompt.answer`."""
+OF_GROUPS = (GroupRewardReverseKL, AgreementWeighter)
+"""Strategies whose signal is the reward standardised over the responses to one prompt, which is 0 for a single one."""
 
 
 def check_run(plan: RunPlan) -> None:
@@ -70,6 +82,9 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
         if verifier is not None:
             yield partial(verifier.check, _verifier_key(source), [prompts[row] for row in rows])
     yield partial(check_verifiers, data, plan.signals)
+    yield partial(check_answers, method, data)
+    yield partial(check_groups, method, data.responses_per_prompt)
+    yield partial(check_dtypes, plan)
 
 
 def check_routing(teachers: Mapping[str, Teacher], prompts: Sequence[Prompt]) -> None:
@@ -135,6 +150,37 @@ def check_verifiers(data: DataPlan, signals: frozenset[str]) -> None:
         if prompt.source not in data.verifiers:
             problem = f"the responses to {prompt.id} are graded, and the source of this prompt has no verifier"
             raise UserError(_verifier_key(prompt.source), None, problem, "set one, for example ExactMatch")
+
+
+def check_answers(method: Method, data: DataPlan) -> None:
+    """Raise `UserError` if a strategy requires rewards, and all are 0 since no training prompt has an answer."""
+    readers = [type(part).__name__ for part in method.strategies.values() if "rewards" in part.requires]
+    without = [isinstance(data.verifiers.get(p.source), OF_ANSWERS) and not p.answer for p in data.training_prompts]
+    if readers and without and all(without):
+        problem = f"no training prompt has an answer, so all rewards that {' and '.join(readers)} reads are 0"
+        remedy = "give the prompts answers, for example with data.prompts.columns.answer, or use no rewards"
+        raise UserError("data.prompts", data.training_prompts[0].id, problem, remedy)
+
+
+def check_groups(method: Method, responses_per_prompt: int) -> None:
+    """Raise `UserError` if a strategy gets no signal from single responses."""
+    for part in method.strategies.values():
+        if isinstance(part, OF_GROUPS) and responses_per_prompt == 1:
+            problem = f"{type(part).__name__} compares the rewards of the responses to one prompt"
+            raise UserError("data.responses_per_prompt", 1, problem, "set at least 2, for example 4")
+
+
+def check_dtypes(plan: RunPlan) -> None:
+    """Raise `UserError` if student and engine compute in different dtypes, and the probe does not allow for it."""
+    engine = plan.data.engine
+    if not isinstance(engine, HFEngine | VLLMEngine) or engine.max_probe_gap > RolloutEngine.max_probe_gap:
+        return
+    mixed = plan.processes.precision == "bf16-mixed" and plan.dtype == "float32"
+    if mixed or plan.dtype != engine.dtype:
+        student = f"{plan.dtype} parameters under bf16-mixed" if mixed else plan.dtype
+        problem = f"the student computes in {student}, the engine in {engine.dtype}, so the probe will fail"
+        remedy = "set it to 0.5" if mixed else f"set data.engine.dtype to {plan.dtype}, or this to 0.5"
+        raise UserError("data.engine.max_probe_gap", engine.max_probe_gap, problem, remedy)
 
 
 def _verifier_key(source: str) -> str:
