@@ -1,6 +1,7 @@
 """Summary line of a run."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from helpers.training import make_data, make_module
 from lightning import Trainer
 
 from fireopd.models.loading import load_causal_lm
+from fireopd.teachers import Teacher
 from fireopd.training import run_summary
 
 
@@ -65,3 +67,12 @@ def test_one_process_works_the_line_out(run, monkeypatch):
         monkeypatch.setattr(Trainer, "is_global_zero", rank == 0)
         module.setup("fit")
         assert len(said) == (rank == 0)
+
+
+def test_a_teacher_of_unknown_size_is_named_in_the_memory(run, plan):
+    class Oracle(Teacher):
+        check = setup = score = None
+
+    plan = replace(plan, teachers={**plan.teachers, "oracle": Oracle()})
+    (row,) = [part for part in run_summary.memory_estimate.estimate(plan) if "oracle" in part.name]
+    assert (row.name, row.size, row.formula) == ("teacher oracle", 0, "not included: unknown for Oracle")

@@ -134,6 +134,8 @@ def _teachers(plan: RunPlan, over: str) -> list[Part]:
             width = dtype_size(own.dtype)
             formula = f"{count / 1e6:.1f} M parameters x {width} B{over}"
             parts.append(Part(f"teacher {', '.join(names)}: weights", count * width // plan.processes.shards, formula))
+        else:
+            parts.append(Part(f"teacher {', '.join(names)}", 0, f"not included: unknown for {type(own).__name__}"))
     return parts
 
 
