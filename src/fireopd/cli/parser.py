@@ -2,19 +2,24 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
+from fireopd.cli.class_paths import CALLABLES, check_class_paths, command_line_key, find_class_paths, sections
 from fireopd.cli.entry_points import GROUPS, load_plugins
 from fireopd.errors import UserError
 
 __all__ = ["Parser", "explain_error", "instantiate"]
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_parsing_settings(
+    docstring_parse_attribute_docstrings=True,
+    instantiate_subclass_spec_in_any=False,
+    import_path_denylist=[],  # enforces the default list: os, subprocess, shutil and other modules that can do harm
+)
 
 STRATEGY_KEYS = {
     "trajectory_filter": "fireopd.filters",
@@ -59,7 +64,7 @@ class RejectedSettingError(ValueError):
 
     def key(self, settings: Namespace) -> str | None:
         """Return the key of the rejected argument in the settings; None if the message names no argument."""
-        keys = (f"{key}.{self.name}".lstrip(".") for key, values in _sections(settings) if self._is_built_from(values))
+        keys = (f"{key}.{self.name}".lstrip(".") for key, values in sections(settings) if self._is_built_from(values))
         return next(keys, None) if self.name in self.arguments else None
 
     def _is_built_from(self, values: Mapping[str, Any]) -> bool:
@@ -76,38 +81,28 @@ def instantiate(parser: Parser, settings: Namespace) -> Namespace:
     A `ValueError` from a constructor is reported as an error of the command line, with the key of the setting.
     """
     try:
-        return parser.instantiate(settings, instantiators=[(_construct, object, True)])
+        check_class_paths(settings)
+        values = parser.instantiate(settings, instantiators=[(_construct, object, True)])
+        for place, path in find_class_paths(values):
+            raise UserError(command_line_key(place), path, "class_path in plain data", "leave class_path out")
+        return values
     except RejectedSettingError as error:
         key = error.key(settings)
-        parser.error(f"{_command_line_key(key)}: {error}" if key else str(error), error)
+        parser.error(f"{command_line_key(key)}: {error}" if key else str(error), error)
     except ValueError as error:
         parser.error(str(error), error)
 
 
 def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
     try:
+        for name, value in arguments.items():
+            for _, path in find_class_paths(value):
+                raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
         return kind(*args, **arguments)
     except UserError:
         raise
     except ValueError as error:
         raise RejectedSettingError(kind, arguments, error) from error
-
-
-def _sections(value: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every group of settings with its key, the groups within a group after it."""
-    if isinstance(value, Namespace):
-        value = vars(value)
-    if isinstance(value, Mapping):
-        yield key, {name: vars(own) if isinstance(own, Namespace) else own for name, own in value.items()}
-        for name, own in value.items():
-            yield from _sections(own, f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for place, own in enumerate(value):
-            yield from _sections(own, f"{key}[{place}]")
-
-
-def _command_line_key(key: str) -> str:
-    return key.removeprefix("fit.").replace(".init_args", "")
 
 
 def explain_error(message: str, settings: Iterable[str]) -> str:
@@ -120,8 +115,11 @@ def explain_error(message: str, settings: Iterable[str]) -> str:
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     strategy = re.search(r"(?:import path string:|path but) (\S+)", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
+    refused = _refused_class(command_line_key(key), message)
+    if refused:
+        return str(refused)
     if strategy and group:
-        return _unknown_plugin(_command_line_key(key), strategy[1], group)
+        return _unknown_plugin(command_line_key(key), strategy[1], group)
     unknown = re.search(r"(?:unrecognized arguments:|does not accept option|Option) '?([^\s'=]+)", message)
     if unknown:
         name = unknown[1].lstrip("-")
@@ -132,10 +130,30 @@ def explain_error(message: str, settings: Iterable[str]) -> str:
         return f"{name}: no such setting. {hint}"
     required = re.search(r"arguments are required: (\S+)", message)
     if required:
-        return f"{_command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
+        return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
+    if command_line_key(key) in CALLABLES:
+        named = re.search(r"(?:Expected '|import path string: |class_path='|Got value: )([\w.]+)", message)
+        _, kind, remedy = CALLABLES[command_line_key(key)]
+        if named:
+            return str(UserError(command_line_key(key), named[1], f"not {kind}", remedy))
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
+
+
+def _refused_class(key: str, message: str) -> UserError | None:
+    """Return the error of an importable object that a setting does not accept; None for other messages."""
+    denied = re.search(r"Importing '([^']+)' is not allowed", message)
+    if denied:
+        problem, remedy = (
+            "a configuration cannot name this module",
+            "use a class of fireopd, Lightning, PyTorch or yours",
+        )
+        return UserError(key, denied[1], problem, remedy)
+    other = re.search(r"Import path (\S+) does not correspond to a subclass of (\w+)", message)
+    if other:
+        return UserError(key, other[1], f"not a subclass of {other[2]}", f"name a {other[2]}")
+    return None
 
 
 def _unknown_plugin(key: str, name: str, group: str) -> str:

@@ -132,7 +132,9 @@ class FitCLI(LightningCLI):
         trainer["callbacks"] = [RunLock(), RunRecord(), *(trainer["callbacks"] or [])]
         try:
             return super().instantiate_trainer(**settings)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             reason = " ".join(str(error).split()).rstrip(".")
             remedy = "fix the trainer's settings; use --trainer.accelerator cpu on a machine without a GPU"
             raise UserError("trainer", str(trainer["accelerator"]), reason, remedy) from error
