@@ -25,7 +25,7 @@ METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path):
-    for place in ("training.module", "teachers.huggingface", "engines.hf.engine"):
+    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     monkeypatch.chdir(tmp_path)
     cli = build(["--config", str(path)], train=False)

@@ -7,7 +7,7 @@ import torch
 from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.method import Method
 from fireopd.models.distributions import TeacherDistributions
-from fireopd.training.divergence import divergence_comparison
+from fireopd.training.objective_divergence import divergence_comparison
 from fireopd.types import ScoredBatch
 
 P, Q = (0.6, 0.3, 0.1), (0.2, 0.7, 0.1)
