@@ -55,11 +55,11 @@ class FiReOPDModule(LightningModule):
         trajectory_filter: keeps or drops trajectories.
         token_weighter: weighs tokens.
         objective: computes the advantage of tokens, or a divergence of student and teacher.
-        normalization: weights have mean 1 over each trajectory (paper), over the batch (released code), or as they are.
+        normalization: weights have mean 1 over each trajectory (paper), over the batch (released code), or none.
         reduction: the loss is a mean over kept tokens, or over kept trajectories of their token means.
-        clip_ratio: clip of the surrogate; acts from the second update on a rollout batch.
+        clip_ratio: clip of the surrogate; effective from the second update of the same rollout batch.
         importance_cap: cap of the importance weights between engine and trainer; null switches them off.
-        population: micro_batch_of_one reproduces the released scripts, whose filter never drops a trajectory.
+        population: trajectories that filter and weighter see together; micro_batch_of_one, as in the released scripts.
         optimizer: optimizer of the student's parameters.
         scheduler: scheduler of the learning rate, stepped after each optimizer step; null for a constant rate.
         gradient_clip: largest norm of the gradient; null for no limit.
