@@ -59,6 +59,7 @@ class MarginFilter(TrajectoryFilter):
         kept = torch.ones(len(returns), dtype=torch.bool)
 
         def gap(first_good: int, first_bad: int) -> float:
+            """Return the mean return of the remaining correct responses minus that of the remaining incorrect ones."""
             correct_returns = [returns[row] for row in good[first_good:]]
             incorrect_returns = [returns[row] for row in bad[first_bad:]]
             return sum(correct_returns) / len(correct_returns) - sum(incorrect_returns) / len(incorrect_returns)
