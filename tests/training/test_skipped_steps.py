@@ -77,17 +77,18 @@ def broken(kind, value):
     ],
 )
 def test_skipped_steps_leave_everything_unchanged_and_stop_the_run(tmp_path, caplog, settings, message):
-    ticks = []
+    schedulers = []
 
     def scheduler(optimizer):
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: ticks.append(step) or 1.0)
+        schedulers.append(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0))
+        return schedulers[-1]
 
     module = make_module(**settings, max_skipped_steps=2, scheduler=scheduler)
     data = make_data(24)
     with pytest.raises(UserError, match=message):
         fit(module, data, tmp_path)
     assert "Skipped step (1 in a row): model." in caplog.text
-    assert ticks == [0]
+    assert schedulers[-1].last_epoch == 0
     untouched(module)
 
 
