@@ -117,20 +117,6 @@ def test_the_checkpoint_is_found_after_a_kill_between_two_renames(folder, tmp_pa
     assert checkpoint_files.read_student(place)[0] == "tiny/student"
 
 
-def test_files_and_folders_are_replaced(tmp_path):
-    for kind in ("file", "folder"):
-        old, new = tmp_path / f"old_{kind}", tmp_path / f"new_{kind}"
-        for path in (old, new):
-            if kind == "file":
-                path.write_text(path.name)
-            else:
-                path.mkdir()
-                (path / "shard").write_text(path.name)
-        checkpoint_files.replace(new, old)
-        assert (old if kind == "file" else old / "shard").read_text() == f"new_{kind}"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["old_file", "old_folder"]
-
-
 def test_a_run_without_sharding_rejects_a_sharded_checkpoint(folder):
     with pytest.raises(UserError, match="it is the checkpoint of a run with sharded models"):
         checkpoint_files.check(folder, sharded=False)
