@@ -1,9 +1,11 @@
 """User errors: reported without a traceback, with exit code 2."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["UserError", "import_extra"]
+__all__ = ["UserError", "CombinedUserError", "collect_errors", "import_extra", "raise_together"]
 
 
 class UserError(ValueError):
@@ -20,6 +22,50 @@ class UserError(ValueError):
     def __str__(self) -> str:
         """Return the message."""
         return f"{self.key}: {self.value!r}: {self.problem}. {self.remedy[0].upper()}{self.remedy[1:]}."
+
+    @property
+    def each(self) -> "tuple[UserError, ...]":
+        """The single errors that are reported."""
+        return (self,)
+
+
+class CombinedUserError(UserError):
+    """Several errors of settings, one a line. Key, value, problem and remedy are those of the first."""
+
+    def __init__(self, *errors: UserError) -> None:
+        """Store the errors, at least one."""
+        first = errors[0]
+        super().__init__(first.key, first.value, first.problem, first.remedy)
+        self.args = errors  # so that the error can be pickled
+
+    def __str__(self) -> str:
+        """Return the messages, one a line."""
+        return "\n".join(map(str, self.args))
+
+    @property
+    def each(self) -> tuple[UserError, ...]:
+        """The single errors."""
+        return self.args
+
+
+def raise_together(errors: Iterable[UserError]) -> None:
+    """Raise all errors as one; errors with equal messages once.
+
+    Raises:
+        UserError: if there is an error: itself if it is the only one, otherwise `CombinedUserError`.
+    """
+    unique = tuple({str(single): single for error in errors for single in error.each}.values())
+    if unique:
+        raise unique[0] if len(unique) == 1 else CombinedUserError(*unique)
+
+
+@contextmanager
+def collect_errors(errors: list[UserError]) -> Iterator[None]:
+    """Context that appends a `UserError` of its body to a list instead of raising it."""
+    try:
+        yield
+    except UserError as error:
+        errors.extend(error.each)
 
 
 def import_extra(module: str, extra: str, key: str, value: str) -> Any:

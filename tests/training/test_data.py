@@ -11,6 +11,7 @@ from fireopd.errors import UserError
 from fireopd.models.loading import encode_chats
 from fireopd.prompts import Columns, JSONLPrompts, TinyPrompts
 from fireopd.training.data import RolloutDataModule
+from fireopd.training.run_warnings import data_warnings
 
 
 def make(engine=None, **settings):
@@ -32,29 +33,24 @@ def test_the_training_loader_has_a_length_and_rolls_out_only_when_asked():
     assert data.engine.events == ["generate -1", "generate 7"]
 
 
-def test_validation_prompts_without_an_answer_are_counted_in_a_warning(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr("fireopd.training.data.rank_zero_info", said.append)
+def test_validation_prompts_without_an_answer_are_counted_in_a_warning(tmp_path):
     (tmp_path / "train").write_text('{"problem": "a"}\n')
     rows = [{"problem": "1", "answer": "1"}, {"problem": "2"}, {"problem": "3", "answer": ""}]
     (tmp_path / "val").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=1)
-    (warning,) = said
+    data = make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=1)
+    (warning,) = data_warnings(data.plan())
     assert "2 of 3 validation prompts have no answer" in warning
     assert "val:2" in warning
 
 
-def test_training_prompts_that_are_validation_prompts_are_counted_in_a_warning(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr("fireopd.training.data.rank_zero_info", said.append)
+def test_training_prompts_that_are_validation_prompts_are_counted_in_a_warning(tmp_path):
     for name, problems in {"train": ["a", "b", "b", "c"], "val": ["b", "d"], "other": ["d"]}.items():
         rows = [{"problem": text, "answer": "1"} for text in problems]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "other", teacher="x"), batch_size=2)
-    make()
-    assert said == []
-    make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=2)
-    assert said == ["Warning: 2 of 4 training prompts also occur in the validation set"]
+    data = make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "other", teacher="x"), batch_size=2)
+    assert data_warnings(data.plan()) == data_warnings(make().plan()) == []
+    data = make(prompts=JSONLPrompts(tmp_path / "train", tmp_path / "val", teacher="x"), batch_size=2)
+    assert data_warnings(data.plan()) == ["2 of 4 training prompts also occur in the validation set"]
 
 
 def test_an_epoch_uses_each_prompt_once_and_the_next_one_shuffles_anew():
@@ -162,7 +158,7 @@ def test_prompts_that_do_not_fit_are_dropped_by_choice_and_counted(tmp_path, mon
     lengths = [len(prompt.tokens) for prompt in data.training_prompts]
     assert (len(lengths), max(lengths)) == (9, 192), "190 digits, two tokens around them and a response of 64: 256"
     dropped = [f"2 of 11 {kind} prompts are too long and dropped" for kind in ("training", "validation")]
-    assert said == [*dropped, "Warning: 9 of 9 training prompts also occur in the validation set"]
+    assert said == dropped
     assert len(data.validation_prompts) == 9
 
 

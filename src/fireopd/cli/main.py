@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError("COMMAND", command, "no such command", f"use one of {', '.join(COMMANDS)}")
         import_module(f"fireopd.cli.commands.{command}").run(rest)
     except UserError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(f"fireopd: {error}")
+        console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        for single in error.each:
+            console.print(f"fireopd: {single}")
         sys.exit(2)
 
 

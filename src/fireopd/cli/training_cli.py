@@ -21,8 +21,7 @@ from fireopd.training.checkpoint_files import check, last_checkpoint, standing
 from fireopd.training.csv_logger import SafeCSVLogger
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule
-from fireopd.training.run_plan import ProcessPlan
-from fireopd.training.trainer_checks import check_trainer
+from fireopd.training.run_checks import check_run
 
 __all__ = ["FitCLI", "FitParser", "SafeTrainer", "build"]
 
@@ -72,10 +71,12 @@ class SafeTrainer(Trainer):
             weights_only: reject a checkpoint with objects other than tensors and plain values.
 
         Raises:
-            UserError: if a setting of the trainer is not supported, or the checkpoint does not exist or cannot be
-                loaded as data.
+            UserError: for all problems of the run, or if the checkpoint does not exist or cannot be loaded as data.
         """
-        check_trainer(ProcessPlan.of(self))
+        if isinstance(model, FiReOPDModule) and isinstance(datamodule, RolloutDataModule):
+            model.trainer = datamodule.trainer = self
+            check_run(model.run_plan(datamodule))  # before Lightning's own checks
+            model.checked = True
         if ckpt_path == "last":
             ckpt_path = str(last_checkpoint(Path(self.default_root_dir)))
         if ckpt_path is not None:
@@ -141,6 +142,5 @@ class FitCLI(LightningCLI):
 
     def prepare(self) -> None:
         """Attach the trainer and load the prompts, as the checks require. No model is loaded."""
-        self.model.trainer = self.trainer
-        self.datamodule.trainer = self.trainer
-        self.datamodule.setup("fit")
+        self.model.trainer = self.datamodule.trainer = self.trainer
+        self.datamodule.load()

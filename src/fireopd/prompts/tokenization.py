@@ -11,7 +11,7 @@ from fireopd.models.loading import context_length, encode_chats
 from fireopd.prompts.base import PromptText
 from fireopd.types import Prompt
 
-__all__ = ["TOKENIZED_AT_ONCE", "check_lengths", "longest_prompt", "tokenize"]
+__all__ = ["TOKENIZED_AT_ONCE", "check_lengths", "longest_prompt", "tokenize", "untokenized"]
 
 TOKENIZED_AT_ONCE = 1024
 """Number of prompts per call of the tokenizer, which processes them in parallel; bounds the memory."""
@@ -46,6 +46,11 @@ def tokenize(
             tokens = next(of_plain if isinstance(text.content, str) else of_chats)
             prompts.append(_prompt(text, tuple(tokens), chat_template_options))
     return prompts
+
+
+def untokenized(texts: Sequence[PromptText]) -> list[Prompt]:
+    """Return prompts without tokens, for checks of all that does not depend on the tokenizer."""
+    return [_prompt(text, (), {}) for text in texts]
 
 
 def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:

@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import HFEngine, RolloutEngine
-from fireopd.errors import UserError
+from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.models.loading import load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
-from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize
+from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize, untokenized
 from fireopd.training.background_rollout import BackgroundRollout
 from fireopd.training.rollout_loader import RolloutLoader
 from fireopd.training.run_plan import DataPlan
@@ -70,6 +71,8 @@ class RolloutDataModule(LightningDataModule):
         self.next_rollout = BackgroundRollout()
         self.training_loader: RolloutLoader | None = None
         self.grade_training = False
+        self.problems: list[UserError] | None = None
+        self.tokenizer: PreTrainedTokenizerBase | None = None
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
         self.prompts_per_epoch = 0
@@ -78,58 +81,65 @@ class RolloutDataModule(LightningDataModule):
         """Load and tokenize the prompts, without loading a model.
 
         Raises:
-            UserError: if there are no prompts, if two share an id, or if one does not fit into the context.
+            UserError: for all problems that `load` finds.
         """
-        if self.training_prompts:
-            return
-        self.tokenizer = load_tokenizer(self.student, "model.student")
-        self.training_prompts = self._load("training", self.source.training(self.seed))
-        self.validation_prompts = self._load("validation", self.source.validation())
-        if not self.training_prompts:
-            raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
-        self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
-        self._check_sizes()
-        self._warn_about_repeated()
-        self._warn_about_unanswered()
+        raise_together(self.load())
+
+    def load(self) -> list[UserError]:
+        """Load and tokenize the prompts, once, without loading a model.
+
+        Returns:
+            Problems: a tokenizer or prompts that cannot be loaded, no training prompts, equal ids, prompts that do not
+            fit into the context, too few prompts for a batch. With a problem, prompts may be missing or untokenized.
+        """
+        if self.problems is not None:
+            return self.problems
+        self.problems = problems = list[UserError]()
+        with collect_errors(problems):
+            self.tokenizer = load_tokenizer(self.student, "model.student")
+        with collect_errors(problems):
+            texts = self.source.training(self.seed)
+            self.training_prompts = self._tokenized("training", texts, problems)
+            if not self.training_prompts:
+                raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
+            self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
+            self._check_sizes()
+        with collect_errors(problems):
+            texts = self.source.validation()
+            self.validation_prompts = self._tokenized("validation", texts, problems)
+        return problems
 
     @property
     def tasks(self) -> list[str]:
         """Tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
 
-    def _load(self, kind: str, texts: list[PromptText]) -> list[Prompt]:
-        """Return the tokenized prompts that fit into the context; `kind` names them in messages."""
+    def _tokenized(self, kind: str, texts: list[PromptText], problems: list[UserError]) -> list[Prompt]:
+        """Return the prompts, without tokens if they cannot be tokenized, and add problems; `kind` names them."""
         for place, number in Counter(text.id for text in texts).most_common(1):
             if number > 1:
                 problem = f"{number} {kind} prompts have this id"
-                raise UserError("data.prompts", place, problem, "give each a unique id")
-        prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
-        limit = longest_prompt(
-            self.student, self.engine.max_response_length, self.engine.longest_trajectory, "model.student"
-        )
-        fitting = [prompt for prompt in prompts if len(prompt.tokens) <= limit]
+                problems.append(UserError("data.prompts", place, problem, "give each a unique id"))
+        if self.tokenizer is None:
+            return untokenized(texts)
+        with collect_errors(problems):
+            prompts = tokenize(texts, self.tokenizer, self.chat_template_options, "data.prompts")
+            return self._fitting(kind, prompts, problems)
+        return untokenized(texts)
+
+    def _fitting(self, kind: str, prompts: list[Prompt], problems: list[UserError]) -> list[Prompt]:
+        """Return the prompts that fit into the context, or all prompts and a problem if long ones are refused."""
+        response = self.engine.max_response_length
+        limit = longest_prompt(self.student, response, self.engine.longest_trajectory, "model.student")
         if self.overlong_prompts == "refuse":
             remedy = "shorten the prompt, or data.engine.max_response_length, or set data.overlong_prompts to drop"
-            check_lengths(prompts, limit, self.engine.max_response_length, "data.prompts", remedy)
+            with collect_errors(problems):
+                check_lengths(prompts, limit, response, "data.prompts", remedy)
+            return prompts
+        fitting = [prompt for prompt in prompts if len(prompt.tokens) <= limit]
         if len(fitting) < len(prompts):
             rank_zero_info(f"{len(prompts) - len(fitting)} of {len(prompts)} {kind} prompts are too long and dropped")
         return fitting
-
-    def _warn_about_repeated(self) -> None:
-        """Warn about training prompts in the validation set; no error, since small data sets may repeat prompts."""
-        held_out = {str(prompt.content) for prompt in self.validation_prompts}
-        repeated = sum(str(prompt.content) in held_out for prompt in self.training_prompts)
-        if repeated:
-            count = f"{repeated} of {len(self.training_prompts)}"
-            rank_zero_info(f"Warning: {count} training prompts also occur in the validation set")
-
-    def _warn_about_unanswered(self) -> None:
-        """Warn about validation prompts with neither an answer nor details, whose reward is always 0."""
-        own = self.validation_prompts
-        without = [prompt for prompt in own if not prompt.answer and not prompt.details]
-        if without:
-            problem = "have no answer, so every response to them is graded as wrong"
-            rank_zero_info(f"Warning: {len(without)} of {len(own)} validation prompts {problem}: {without[0].id} ...")
 
     def _check_sizes(self) -> None:
         if self.prompts_per_epoch < self.batch_size:
@@ -140,8 +150,10 @@ class RolloutDataModule(LightningDataModule):
             raise UserError("data.batch_size", self.batch_size, f"{ranks} processes", "give each at least one prompt")
 
     def plan(self) -> DataPlan:
-        """Return the description of prompts and rollouts, after `setup`."""
+        """Return the description of prompts and rollouts, after `load`."""
         return DataPlan(
+            problems=self.load(),
+            tokenizer=self.tokenizer,
             training_prompts=self.training_prompts,
             validation_prompts=self.validation_prompts,
             prompts_per_epoch=self.prompts_per_epoch,

@@ -124,6 +124,7 @@ class FiReOPDModule(LightningModule):
         self.extra_signals = frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
         self.interrupts = Interrupts()
+        self.checked = False  # True if the run was checked before `setup`
         self.policy_version = 0
         self.skipped_steps = 0
         self.validated: tuple[int, dict[str, float]] = (-1, {})
@@ -132,7 +133,8 @@ class FiReOPDModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Check the run, then load the teachers, and the base model if a strategy reads it."""
         plan = self.run_plan()
-        check_run(plan)
+        if not self.checked:
+            check_run(plan)
         if self.trainer.is_global_zero:
             rank_zero_info(summary_line(plan))
         self.data.grade_training = "rewards" in self.requires

@@ -30,7 +30,7 @@ def check_optimizer(plan: RunPlan) -> None:
     try:
         scheduler: Any = plan.scheduler(optimizer)
         optimizer.step()
-        for _ in range(min(plan.steps or 1, MAX_STEPS)):
+        for _ in range(min(plan.optimizer_steps or 1, MAX_STEPS)):
             scheduler.step()
             _check_finite(key, name, optimizer)
     except UserError:

@@ -4,13 +4,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from lightning.pytorch.utilities import rank_zero_info
+
 from fireopd.engines import HFEngine, RolloutEngine, VLLMEngine
-from fireopd.errors import UserError
+from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.method import Method
 from fireopd.objectives import GroupRewardReverseKL
 from fireopd.teachers import Teacher
 from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
+from fireopd.training.run_warnings import run_warnings
 from fireopd.training.trainer_checks import trainer_checks
 from fireopd.types import Prompt, Sampling
 from fireopd.types.signals import SIGNALS
@@ -40,24 +43,23 @@ OF_GROUPS = (GroupRewardReverseKL, AgreementWeighter)
 
 
 def check_run(plan: RunPlan) -> None:
-    """Check a run.
+    """Check a run and log its warnings.
 
     Raises:
-        UserError: for the first problem, with its remedy.
+        UserError: with all problems and their remedies.
     """
-    for check in checks(plan):
-        check()
+    raise_together(problems(plan))
+    for text in run_warnings(plan):
+        rank_zero_info(f"Warning: {text}")
 
 
 def problems(plan: RunPlan) -> list[UserError]:
-    """Return all problems of a run, in the order of the checks."""
-    found = []
+    """Return all problems of a run, in the order of the checks, problems with equal messages once."""
+    found = list[UserError]()
     for check in checks(plan):
-        try:
+        with collect_errors(found):
             check()
-        except UserError as problem:
-            found.append(problem)
-    return found
+    return list({str(problem): problem for problem in found}.values())
 
 
 def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
@@ -65,6 +67,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     data, method = plan.data, plan.method
     prompts = data.prompts
     yield from trainer_checks(plan.processes)
+    yield partial(raise_together, data.problems)
     yield partial(check_optimizer, plan)
     yield partial(check_routing, plan.teachers, prompts)
     yield partial(check_sampling, data.engine.sampling, method.importance_cap)

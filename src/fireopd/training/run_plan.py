@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from lightning import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.engines import RolloutEngine
+from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.models.loading import Dtype
 from fireopd.teachers import Teacher
@@ -70,6 +72,8 @@ class ProcessPlan:
     """Gradient accumulation by the trainer, batches."""
     folder: str
     """Folder above those of the runs: that of the first logger, or the trainer's `default_root_dir`."""
+    checkpoints: bool
+    """True if a callback saves checkpoints."""
 
     @classmethod
     def of(cls, trainer: Trainer) -> "ProcessPlan":
@@ -87,6 +91,7 @@ class ProcessPlan:
             gradient_clip_val=trainer.gradient_clip_val,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             folder=str(folders[0] if folders else trainer.default_root_dir),
+            checkpoints=bool(trainer.checkpoint_callbacks),
         )
 
 
@@ -94,6 +99,10 @@ class ProcessPlan:
 class DataPlan:
     """Prompts of a run, their verifiers, and the rollouts on them."""
 
+    problems: Sequence[UserError]
+    """Problems found when the prompts were loaded; with a problem, prompts may be missing or untokenized."""
+    tokenizer: PreTrainedTokenizerBase | None
+    """The student's tokenizer; None if it could not be loaded."""
     training_prompts: Sequence[Prompt]
     """Tokenized training prompts."""
     validation_prompts: Sequence[Prompt]
@@ -161,7 +170,13 @@ class RunPlan:
 
     @property
     def steps(self) -> int | None:
-        """Steps of the run; None if neither epochs nor steps are limited."""
-        in_epochs = self.data.prompts_per_epoch // self.data.batch_size * (self.processes.max_epochs or 1)
-        limits = [limit for limit in (in_epochs, self.processes.max_steps or -1) if limit >= 0]
+        """Rollout batches of the run; None if neither passes nor optimizer steps are limited."""
+        epochs, steps = self.processes.max_epochs, self.processes.max_steps
+        in_epochs = self.data.prompts_per_epoch // self.data.batch_size * (1 if epochs is None else epochs)
+        limits = [in_epochs] * (epochs != -1) + [-(-steps // self.budgets.updates)] * (steps != -1)
         return min(limits, default=None)
+
+    @property
+    def optimizer_steps(self) -> int | None:
+        """Optimizer steps of the run at most; None if they are not limited."""
+        return None if self.steps is None else self.steps * self.budgets.updates

@@ -13,22 +13,11 @@ __all__ = [
     "check_clipping",
     "check_folder",
     "check_precision",
-    "check_trainer",
     "trainer_checks",
 ]
 
 PURE_PRECISIONS = {"bf16-true": "bfloat16", "16-true": "float16"}
 """Values of `model.dtype` in place of precisions that convert every input of the module."""
-
-
-def check_trainer(processes: ProcessPlan) -> None:
-    """Check the trainer before Lightning does, whose own checks run before those of the module.
-
-    Raises:
-        UserError: for the first problem, with its remedy.
-    """
-    for check in trainer_checks(processes):
-        check()
 
 
 def trainer_checks(processes: ProcessPlan) -> Iterator[Callable[[], None]]:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from fireopd.cli.training_cli import FitCLI, build
-from fireopd.errors import UserError
+from fireopd.cli.training_cli import build
 from fireopd.training.memory_estimate import Part, available, estimate
 from fireopd.training.run_checks import problems
+from fireopd.training.run_plan import RunPlan
 from fireopd.training.run_summary import GIB, summary_rows
+from fireopd.training.run_warnings import run_warnings
 
 __all__ = ["run"]
 
@@ -25,43 +26,31 @@ def run(arguments: Sequence[str]) -> None:
         print(__doc__)
     cli = build(arguments, train=False)
     console = Console()
-    found = _find_problems(cli)
-    if cli.datamodule.training_prompts:
-        _print_summary(cli, console)
-    for problem in found:
-        console.print(f"problem: {problem}", markup=False, highlight=False, soft_wrap=True)
+    cli.prepare()
+    plan = cli.model.run_plan(cli.datamodule)
+    found = problems(plan)
+    for name, text in summary_rows(plan).items():
+        console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
+    for label, texts in (("warning", run_warnings(plan)), ("problem", found)):
+        for text in texts:
+            console.print(f"{label}: {text}", markup=False, highlight=False, soft_wrap=True)
     if found:
         console.print(f"{len(found)} problem{'s' if len(found) > 1 else ''} found.", highlight=False)
         sys.exit(2)
-    _print_memory(cli, console)
+    _print_memory(plan, console)
     console.print("No problems found.")
 
 
-def _find_problems(cli: FitCLI) -> list[UserError]:
-    """Return all problems of a run; a problem that prevents loading the prompts is returned alone."""
-    try:
-        cli.prepare()
-    except UserError as problem:
-        return [problem]
-    return problems(cli.model.run_plan(cli.datamodule))
-
-
-def _print_summary(cli: FitCLI, console: Console) -> None:
-    """Print the summary of the run."""
-    for name, text in summary_rows(cli.model.run_plan(cli.datamodule)).items():
-        console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_memory(cli: FitCLI, console: Console) -> None:
+def _print_memory(plan: RunPlan, console: Console) -> None:
     """Print the estimated memory of a process; some architectures cannot be estimated."""
     try:
-        parts = estimate(cli.model.run_plan(cli.datamodule))
+        parts = estimate(plan)
     except Exception as error:
         console.print(
             f"The memory of a process cannot be estimated ({error!r}).", markup=False, highlight=False, soft_wrap=True
         )
         return
-    device = cli.trainer.strategy.root_device
+    device = plan.processes.device
     limit = available(device)
     total = sum(part.size for part in parts)
     console.print(_memory_table(parts, total, limit, f"estimated memory per process ({device.type})"))
