@@ -1,0 +1,61 @@
+"""Question 1: kernels of grouped-query attention, causal, without a mask."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from gpu_checks.measure import attempt, measure, release
+from gpu_checks.sizes import Row, Sizes
+
+KERNELS = {"flash": "FLASH_ATTENTION", "efficient": "EFFICIENT_ATTENTION", "cuDNN": "CUDNN_ATTENTION", "math": "MATH"}
+"""Kernels of PyTorch by the names of this table."""
+
+
+def ask(sizes: Sizes) -> Iterator[Row]:
+    """Yield forward and backward pass by dtype, length and kernel; the default first."""
+    shortest = sizes.attention_lengths[0]
+    for length in sizes.attention_lengths:
+        for dtype in (torch.bfloat16, torch.float32):
+            if dtype == torch.float32 and length > shortest:
+                continue
+            name = f"{str(dtype).removeprefix('torch.')}, {length} tokens"
+            yield attempt(f"{name}, default", partial(grouped, sizes, dtype, length, None))
+            release()
+            if length > shortest:
+                continue
+            for kernel in KERNELS:
+                yield attempt(f"{name}, {kernel}", partial(grouped, sizes, dtype, length, kernel))
+                release()
+    name = f"float32, {shortest} tokens, keys and values repeated, default"
+    yield attempt(name, partial(grouped, sizes, torch.float32, shortest, None, repeated=True))
+
+
+def grouped(sizes: Sizes, dtype: torch.dtype, length: int, kernel: str | None, *, repeated: bool = False) -> Row:
+    """Return time and peak of one forward and backward pass; with the default kernel, also its name."""
+    heads, groups, size = sizes.heads
+    kv_heads = heads if repeated else groups
+    shapes = ((1, heads, length, size), (1, kv_heads, length, size), (1, kv_heads, length, size))
+    inputs = [torch.randn(shape, device=sizes.device, dtype=dtype, requires_grad=True) for shape in shapes]
+
+    def work() -> None:
+        context = nullcontext() if kernel is None else sdpa_kernel([getattr(SDPBackend, KERNELS[kernel])])
+        with context:
+            output = scaled_dot_product_attention(*inputs, is_causal=True, enable_gqa=not repeated)
+        torch.autograd.grad(output.sum(), inputs)
+
+    row = measure(sizes, work)
+    return row | ({"kernel": chosen_kernel(inputs, not repeated)} if kernel is None else {})
+
+
+def chosen_kernel(inputs: list[Tensor], grouped_queries: bool) -> str:
+    """Return the name of the kernel that PyTorch takes by default, or `?` if this version does not tell."""
+    try:
+        number = torch._fused_sdp_choice(*inputs, None, 0.0, True, scale=None, enable_gqa=grouped_queries)
+        return next(name for name, member in SDPBackend.__members__.items() if member.value == number)
+    except Exception:  # a private function of PyTorch, which has no public one
+        return "?"
