@@ -1,7 +1,9 @@
 """Collectives over all processes. With a single process, each returns its input."""
 
 import pickle
+import socket
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ __all__ = [
     "all_reduce_sum",
     "broadcast_object",
     "full_tensor",
+    "local_rank",
     "raise_on_all_ranks",
     "rank",
     "world_size",
@@ -32,6 +35,16 @@ def world_size() -> int:
 def rank() -> int:
     """Return the rank of this process."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def local_rank() -> int:
+    """Return the number of lower ranks on this machine, whatever launched the processes. Every rank must call.
+
+    Environment variables for it differ: torchrun and Lightning set `LOCAL_RANK`, SLURM `SLURM_LOCALID`.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id")  # host names of containers may repeat
+    machine = (socket.gethostname(), boot.read_text() if boot.is_file() else "")
+    return all_gather_objects(machine)[: rank()].count(machine)
 
 
 def broadcast_object(value: Any) -> Any:

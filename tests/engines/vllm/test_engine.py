@@ -1,8 +1,10 @@
 """vLLM in this process: sampling distribution, weight sync, one and two processes."""
 
 import os
+import socket
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from helpers.fakes import free_port
 from helpers.training import fit, make_data, make_module
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from fireopd import private_apis
+from fireopd.distributed import collectives
 from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.engines.hf.sampling import truncate
 from fireopd.engines.rollout import collate
@@ -230,6 +234,44 @@ def test_the_error_without_vllm_explains_its_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
     with pytest.raises(UserError, match=r"pip install '.\[vllm\]'.*bash scripts/install_vllm_cpu.sh"):
         import_vllm("data.engine", "VLLMEngine")
+
+
+def set_up_under_slurm(monkeypatch, machines, rank, device):
+    """Set up an engine with a stand-in for vLLM in one of several processes of SLURM; return the arguments of vLLM."""
+    started = {}
+    vllm = ModuleType("vllm")
+    vllm.LLM = lambda **settings: started.update(settings)
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setattr(private_apis, "detach_vllm_finalizer", lambda llm: None)
+    local = machines[:rank].count(machines[rank])
+    slurm = {"SLURM_PROCID": rank, "SLURM_LOCALID": local, "SLURM_NTASKS": len(machines)}
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "VLLM_ENABLE_V1_MULTIPROCESSING"):
+        monkeypatch.setenv(name, "-1")  # so that monkeypatch restores what setup writes
+        monkeypatch.delenv(name)
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(collectives, "world_size", lambda: len(machines))
+    monkeypatch.setattr(collectives, "rank", lambda: rank)
+    monkeypatch.setattr(socket, "gethostname", lambda: machines[rank])
+    monkeypatch.setattr(collectives, "all_gather_objects", lambda own: [(name, own[1]) for name in machines])
+    VLLMEngine().setup("tiny/student", device)
+    return started
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("rank", range(5))
+def test_the_local_rank_under_slurm_is_that_of_the_process_on_its_machine(monkeypatch, rank, device):
+    machines = ["node1", "node1", "node2", "node2", "node2"]
+    local = (0, 1, 0, 1, 2)[rank]
+    started = set_up_under_slurm(monkeypatch, machines, rank, torch.device(device, local if device == "cuda" else None))
+    assert [os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == [str(rank), "5", str(local)]
+    assert os.environ["SLURM_LOCALID"] == str(local)
+    assert started["distributed_executor_backend"] == "external_launcher"
+
+
+def test_a_process_on_another_gpu_than_that_of_its_local_rank_is_refused(monkeypatch):
+    with pytest.raises(UserError, match=r"trainer.devices: 3: local rank 1 is on cuda:3.*CUDA_VISIBLE_DEVICES"):
+        set_up_under_slurm(monkeypatch, ["node1", "node1"], 1, torch.device("cuda", 3))
 
 
 class Calls:

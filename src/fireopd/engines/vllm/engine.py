@@ -116,7 +116,7 @@ class VLLMEngine(RolloutEngine):
             raise UserError(
                 key, self.tensor_parallel_size, f"it does not divide the number of processes, {ranks}", remedy
             )
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        local_rank = collectives.local_rank()
         if device.type == "cuda" and device.index != local_rank:
             problem = f"local rank {local_rank} is on {device}, but vLLM assigns GPUs in order, starting with the first"
             remedy = "select GPUs with CUDA_VISIBLE_DEVICES, and set trainer.devices to their number"
@@ -132,7 +132,7 @@ class VLLMEngine(RolloutEngine):
                 kv_cache_memory_bytes=None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
                 max_model_len=self.max_model_length,
                 tensor_parallel_size=self.tensor_parallel_size,
-                distributed_executor_backend="external_launcher" if _export_ranks(device) else "uni",
+                distributed_executor_backend="external_launcher" if _export_ranks(local_rank) else "uni",
                 enforce_eager=self.eager,
                 enable_sleep_mode=self.sleeps,
                 # On a CPU, vLLM cannot rewind the generator of a seeded row after a partial prefill.
@@ -261,12 +261,12 @@ def import_vllm(key: str, value: str) -> Any:
     return vllm
 
 
-def _export_ranks(device: torch.device) -> bool:
+def _export_ranks(local_rank: int) -> bool:
     """Set the environment variables with which vLLM joins the trainer's process group; return whether there is one."""
     if collectives.world_size() == 1:
         return False
-    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(dist.get_rank()), str(dist.get_world_size())
-    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
+    ranks = {"RANK": collectives.rank(), "WORLD_SIZE": collectives.world_size(), "LOCAL_RANK": local_rank}
+    os.environ |= {name: str(value) for name, value in ranks.items()}
     return True
 
 
