@@ -122,8 +122,9 @@ def test_training_and_rollout_meet_and_validation_waits(tmp_path):
 
 def test_a_batch_that_is_older_is_refused(tmp_path):
     class Forgetful(HFEngine):
-        def load_weights(self, weights, policy_version):
+        def generate(self, prompts, seeds):
             self.policy_version = 0
+            return super().generate(prompts, seeds)
 
     data = make_data(32, engine=Forgetful(max_response_length=16, max_probe_gap=10.0), overlap=True)
     with pytest.raises(RuntimeError, match="stale rollouts: sampled by version 0 of the student, .* at version 2"):

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from helpers.training import fit, make_data, make_module
+from helpers.training import TEACHERS, fit, make_data, make_module
 from lightning.pytorch.callbacks import Callback
 
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
 from fireopd.filters import KeepAll
+from fireopd.training.module import FiReOPDModule
 
 
 class Deaf(HFEngine):
@@ -80,13 +81,34 @@ def test_a_probe_leaves_room_for_a_token_in_a_full_context(tmp_path):
     assert len(second) < longest + 4
 
 
-def test_a_probe_that_is_not_finite_is_no_agreement(tmp_path):
+def test_a_probe_that_is_not_finite_is_blamed_on_the_engine_or_on_the_student(tmp_path):
     class Broken(HFEngine):
         def probe(self, tokens):
             return {"broken": [float("nan")] * (len(tokens) - 1)}
 
-    with pytest.raises(UserError, match="broken got the weights of version 0"):
+    with pytest.raises(UserError, match="data.engine: 'Broken': returned the log-probability nan of broken"):
         fit(make_module(), make_data(8, engine=Broken(max_response_length=8)), tmp_path)
+
+    class Overflowing(FiReOPDModule):
+        def configure_model(self):
+            super().configure_model()
+            self.student.requires_grad_(False)
+            for parameter in self.student.parameters():
+                parameter.mul_(torch.inf)
+            self.student.requires_grad_()
+
+    module = Overflowing(dict(TEACHERS))
+    with pytest.raises(UserError, match="model.student: 'tiny/student': .*not finite.* Use model.dtype"):
+        fit(module, make_data(8, engine=HFEngine(max_response_length=8)), tmp_path)
+
+
+def test_an_engine_that_does_not_store_the_version_is_named(tmp_path):
+    class Unversioned(HFEngine):
+        def load_weights(self, weights, policy_version):
+            super().load_weights(weights, policy_version=0 if policy_version == 1 else policy_version)
+
+    with pytest.raises(UserError, match="data.engine: 'Unversioned': has policy_version 0 after load_weights.*, 1"):
+        fit(make_module(), make_data(8, engine=Unversioned(max_response_length=8)), tmp_path)
 
 
 def test_the_engine_scores_a_probe_like_its_model():

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 import torch
 
 from fireopd.engines.base import RolloutEngine
+from fireopd.engines.contract import checked_responses
 from fireopd.types import Prompt, Response, RolloutBatch, Sampling
 
 __all__ = ["collate", "roll_out", "row_seed"]
 
 
 def roll_out(
-    engine: RolloutEngine, prompts: Sequence[Prompt], *, responses: int, seed: int, step: int, first_group: int = 0
+    engine: RolloutEngine,
+    prompts: Sequence[Prompt],
+    *,
+    responses: int,
+    seed: int,
+    step: int,
+    vocabulary: int,
+    first_group: int = 0,
 ) -> tuple[RolloutBatch, list[Prompt], list[Response]]:
     """Sample several responses per prompt.
 
@@ -23,15 +31,19 @@ def roll_out(
         responses: number of responses per prompt.
         seed: seed of the run.
         step: index of the batch. Together with the run seed, the prompt id and the response index, it seeds each row.
+        vocabulary: number of token ids of the student.
         first_group: group number of the first prompt.
 
     Returns:
         A batch of P x `responses` rows, the prompt of each row, and the response of each row.
+
+    Raises:
+        ContractError: if the responses of the engine are invalid.
     """
     start = time.perf_counter()
     rows = [prompt for prompt in prompts for _ in range(responses)]
     seeds = [row_seed(seed, step, prompt.id, index) for prompt in prompts for index in range(responses)]
-    sampled = engine.generate(rows, seeds)
+    sampled = checked_responses(engine, engine.generate(rows, seeds), rows, vocabulary)
     groups = [first_group + i for i in range(len(prompts)) for _ in range(responses)]
     seconds = time.perf_counter() - start
     batch = collate(rows, sampled, groups, engine.sampling, engine.policy_version, seconds)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from fireopd.errors import UserError
 from fireopd.prompts.base import PromptSource, PromptText
+from fireopd.prompts.contract import checked_texts
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
@@ -47,11 +48,11 @@ class MixedPrompts(PromptSource):
 
     def training(self, seed: int) -> list[PromptText]:
         """Return the training prompts of all sources."""
-        return [text for name in self.sources for text in self._read(name, lambda source: source.training(seed))]
+        return [text for name in self.sources for text in self._read(name, "training", lambda own: own.training(seed))]
 
     def validation(self) -> list[PromptText]:
         """Return the validation prompts of all sources."""
-        return [text for name in self.sources for text in self._read(name, lambda source: source.validation())]
+        return [text for name in self.sources for text in self._read(name, "validation", lambda own: own.validation())]
 
     def order(self, prompts: Sequence[Prompt], seed: int, epoch: int) -> list[int]:
         """Return the order of an epoch: the next prompts of each source, spread evenly with a random jitter.
@@ -87,12 +88,13 @@ class MixedPrompts(PromptSource):
                 raise UserError("data.prompts.weights", self.weights[name], problem, f"raise the weight of {name}")
         return sizes
 
-    def _read(self, name: str, read: Callable[[PromptSource], list[PromptText]]) -> list[PromptText]:
+    def _read(self, name: str, method: str, read: Callable[[PromptSource], list[PromptText]]) -> list[PromptText]:
         """Return the prompts of a source under its name; errors name the setting of the source in the mixture."""
         try:
-            texts = read(self.sources[name])
+            found = read(self.sources[name])
         except UserError as error:
             own, mixed = "data.prompts.", f"data.prompts.sources.{name}."
             key, remedy = (text.replace(own, mixed) for text in (error.key, error.remedy))
             raise UserError(key, error.value, error.problem, remedy) from error
+        texts = checked_texts(f"data.prompts.sources.{name}", self.sources[name], method, found)
         return [replace(text, id=f"{name}/{text.id}", source=name) for text in texts]

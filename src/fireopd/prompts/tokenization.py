@@ -29,7 +29,8 @@ def tokenize(
         key: setting of the prompts, for error messages.
 
     Raises:
-        UserError: if a prompt has chat messages and the tokenizer has no chat template.
+        UserError: if a prompt has chat messages, and the tokenizer has no chat template or the template refuses them;
+            or if a prompt has no tokens.
     """
     prompts = []
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
@@ -52,6 +53,8 @@ def untokenized(texts: Sequence[PromptText]) -> list[Prompt]:
     """Return prompts without tokens, for checks of all that does not depend on the tokenizer."""
     return [_prompt(text, (), {}) for text in texts]
 
+            if not tokens:
+                raise UserError(key, text.id, "the prompt has no tokens", "give it a text, or leave it out")
 
 def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:
     return Prompt(

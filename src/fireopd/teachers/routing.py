@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from fireopd.distributed import collectives
-from fireopd.models.distributions import OutputHead, TeacherDistributions
+from fireopd.errors import UserError
+from fireopd.models.distributions import TeacherDistributions
+from fireopd.models.output_head import OutputHead
 from fireopd.teachers.base import Teacher
 from fireopd.types import RolloutBatch, TokenScores
 
-__all__ = ["deduplicate", "score_by_teachers"]
+__all__ = ["deduplicate", "score_by_base", "score_by_teachers"]
 
 
 def deduplicate(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
@@ -45,28 +47,60 @@ def score_by_teachers(
     Returns:
         Scores of shape [B, L], and the distributions at the response tokens of the B rows if requested.
     """
+
+    Raises:
+        ContractError: on all ranks, if the result of a teacher is invalid on one of them.
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     entropies = torch.zeros_like(logprobs) if entropy else None
     by_row: dict[int, tuple[Tensor, OutputHead]] = {}
     for name, teacher in teachers.items():
+    problem: UserError | None = None
         rows = [row for row, row_teacher in enumerate(rollouts.teachers) if row_teacher == name]
         if not rows and collectives.world_size() == 1:
             continue
         with watch(f"teacher/{name}"):
             index = torch.tensor(rows, dtype=torch.int64, device=logprobs.device)
-            part = rollouts.select(index)
-            if distributions:
-                scores, teacher_distributions = teacher.score_with_distributions(part, entropy=entropy)
-                pairs = zip(teacher_distributions.hidden_states, teacher_distributions.heads, strict=True)
-                by_row |= dict(zip(rows, pairs, strict=True))
-            else:
-                scores = teacher.score(part, entropy=entropy)
+            part, settings = rollouts.select(index), {"entropy": entropy, "distributions": distributions}
+            try:
+                scores, of_rows = _scores_of(f"model.teachers.{name}", teacher, part, **settings)
+            except UserError as error:
+                problem = problem or error
+                continue
+            if of_rows is not None:
+                by_row |= dict(zip(rows, zip(of_rows.hidden_states, of_rows.heads, strict=True), strict=True))
             width = part.tokens.shape[1]
             logprobs[index, :width] = scores.logprobs
             if entropies is not None and scores.entropy is not None:
                 entropies[index, :width] = scores.entropy
     scores = TokenScores(logprobs, entropies)
+    collectives.raise_on_all_ranks(problem)
     if not distributions:
         return scores, None
     ordered = [by_row[row] for row in sorted(by_row)]
     return scores, TeacherDistributions(tuple(states for states, _ in ordered), tuple(head for _, head in ordered))
+
+
+def score_by_base(base: Teacher, rollouts: RolloutBatch) -> TokenScores:
+    """Score all rows with the base model.
+
+    Raises:
+        ContractError: on all ranks, if the result is invalid on one of them.
+    """
+    scores, problem = None, None
+    try:
+        scores, _ = _scores_of("model.base", base, rollouts, entropy=False, distributions=False)
+    except UserError as error:
+        problem = error
+    collectives.raise_on_all_ranks(problem)
+    assert scores is not None
+    return scores
+
+
+def _scores_of(
+    key: str, teacher: Teacher, rollouts: RolloutBatch, *, entropy: bool, distributions: bool
+) -> tuple[TokenScores, TeacherDistributions | None]:
+    """Return the checked scores of one teacher, and its distributions if requested."""
+    if not distributions:
+        return checked_scores(key, teacher, teacher.score(rollouts, entropy=entropy), rollouts, entropy=entropy), None
+    answer = teacher.score_with_distributions(rollouts, entropy=entropy)
+    return checked_distributions(key, teacher, answer, rollouts, entropy=entropy)

@@ -12,6 +12,7 @@ from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.models.loading import load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
+from fireopd.prompts.contract import checked_order, checked_texts
 from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize, untokenized
 from fireopd.training.background_rollout import BackgroundRollout
 from fireopd.training.rollout_loader import RolloutLoader
@@ -98,14 +99,16 @@ class RolloutDataModule(LightningDataModule):
         with collect_errors(problems):
             self.tokenizer = load_tokenizer(self.student, "model.student")
         with collect_errors(problems):
-            texts = self.source.training(self.seed)
+            texts = checked_texts("data.prompts", self.source, "training", self.source.training(self.seed))
             self.training_prompts = self._tokenized("training", texts, problems)
             if not self.training_prompts:
                 raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
-            self.prompts_per_epoch = len(self.source.order(self.training_prompts, self.seed, 0))
+            order = self.source.order(self.training_prompts, self.seed, 0)
+            number = len(self.training_prompts)
+            self.prompts_per_epoch = len(checked_order("data.prompts", self.source, order, number))
             self._check_sizes()
         with collect_errors(problems):
-            texts = self.source.validation()
+            texts = checked_texts("data.prompts", self.source, "validation", self.source.validation())
             self.validation_prompts = self._tokenized("validation", texts, problems)
         return problems
 

@@ -11,7 +11,9 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from fireopd.distributed import collectives
 from fireopd.engines import RolloutEngine
 from fireopd.engines.rollout import roll_out
+from fireopd.models.loading import load_config
 from fireopd.prompts import PromptSource
+from fireopd.prompts.contract import checked_order
 from fireopd.training.background_rollout import BackgroundRollout, rollout_from_state, rollout_state
 from fireopd.types import Prompt, RolloutBatch
 from fireopd.verifiers.grading import grade, rewards_and_votes
@@ -26,6 +28,7 @@ class RolloutSettings(Protocol):
     """Attributes of the data module that its loaders need."""
 
     trainer: Trainer | None
+    student: str
     source: PromptSource
     tokenizer: PreTrainedTokenizerBase
     batch_size: int
@@ -49,6 +52,7 @@ class RolloutLoader:
         """Store the settings; processes share the prompts of each training batch, and all validation prompts."""
         self.data, self.training, self.engine = data, training, engine
         self.rank, self.ranks = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
+        self.vocabulary = int(load_config(data.student, "model.student").get_text_config().vocab_size)
         self.prompts, self.own = prompts, prompts[self.rank :: self.ranks]
         self.size = data.batch_size if training else data.validation_batch_size
         self.next_number = 0
@@ -98,6 +102,7 @@ class RolloutLoader:
     def _train(self) -> Iterator[RolloutBatch]:
         epoch = self.next_number // len(self)
         order = self.data.source.order(self.prompts, self.data.seed, epoch)
+        order = checked_order("data.prompts", self.data.source, order, len(self.prompts), self.data.prompts_per_epoch)
 
         def own(number: int) -> list[Prompt]:
             """Return this process's prompts of a batch."""
@@ -146,6 +151,7 @@ class RolloutLoader:
             responses=data.responses_per_prompt if self.training else data.validation_responses,
             seed=data.seed if self.training else VALIDATION_SEED,
             step=number,
+            vocabulary=self.vocabulary,
             first_group=self.rank * self.size,
         )
         return replace(batch, number=number)

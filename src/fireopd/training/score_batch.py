@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fireopd.models.distributions import DistributionComparison, TeacherDistributions, joint_signals
 from fireopd.models.scorer import CausalScorer, score_rollouts
-from fireopd.teachers import Teacher, score_by_teachers
+from fireopd.teachers import Teacher, score_by_base, score_by_teachers
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.types.signals import JOINT
@@ -39,6 +39,9 @@ def score_batch(
 
     Returns:
         The scored trajectories, and the teachers' distributions if they are needed, else None.
+
+    Raises:
+        ContractError: if the result of a teacher or of the base model is invalid.
     """
     scored, known, comparison = {"sampling_logprobs": rollouts.sampling_logprobs}, None, None
     if distributions or signals & {"teacher_logprobs", "teacher_entropy"}:
@@ -47,7 +50,7 @@ def score_batch(
         scored |= scores.named("teacher")
     if base is not None and "base_logprobs" in signals:
         with watch("base"):
-            scored |= base.score(rollouts, entropy=False).named("base")
+            scored |= score_by_base(base, rollouts).named("base")
     if known is not None and signals & JOINT:
         comparison = DistributionComparison(known, joint_signals(signals & JOINT, top_k))
     if student is not None:

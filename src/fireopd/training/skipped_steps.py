@@ -21,14 +21,14 @@ __all__ = ["invalid_signal", "no_update", "report"]
 def invalid_signal(batch: ScoredBatch, required: frozenset[str]) -> UserError | None:
     """Return the first problem with the signals in `required`, naming their model; None if all are valid.
 
-    Only a log-probability may be infinite: -inf for a token of probability 0, which a filter may drop.
+    Only a log-probability of a scored token may be infinite: -inf for probability 0, which a filter may drop.
     """
     for name in sorted(required & batch.signals.keys(), key=list(SIGNALS).index):
         values = batch.signals[name]
         wrong = ~values.isfinite()
         if not wrong.any():
             continue
-        if name.endswith("logprobs"):
+        if name.endswith("logprobs") and name != "sampling_logprobs":
             wrong &= values != -torch.inf
         if wrong.ndim == 2:
             wrong &= batch.response_mask
@@ -48,7 +48,15 @@ def _signal(batch: ScoredBatch, name: str, values: Tensor, wrong: Tensor) -> Use
         return UserError("model.base", name, problem, "check the base model's weights and its dtype")
     if name == "rewards":
         return UserError("data.prompts.verifier", name, problem, "fix the verifier: rewards are in [0, 1]")
+    if name == "sampling_logprobs" and _student_is_finite(batch, place):
+        return UserError("data.engine", name, problem, "fix the engine, or use a dtype of greater range: bfloat16")
     return UserError("model.student", name, problem, "resume from an earlier checkpoint, with a lower learning rate")
+
+
+def _student_is_finite(batch: ScoredBatch, place: tuple[int, ...]) -> bool:
+    """Return False if the student's log-probability of a token is not finite either: the engine is not at fault."""
+    own = batch.signals.get("student_logprobs")
+    return own is None or bool(own[place].isfinite())
 
 
 def no_update(

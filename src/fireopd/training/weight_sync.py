@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from fireopd.engines.contract import check_version, checked_probe
 from fireopd.errors import UserError
 from fireopd.models.scorer import CausalScorer
 from fireopd.models.weight_stream import WeightStream
@@ -100,12 +101,15 @@ class WeightSync(Callback):
             self.verify(pl_module)
         return time.perf_counter() - began
 
+            check_version(engine, pl_module.policy_version)
     @torch.no_grad()
     def verify(self, pl_module: StudentModule) -> None:
         """Compare the log-probabilities of engine and student on the probe.
 
         Raises:
-            UserError: if those of a copy of the weights differ by more than `max_probe_gap`.
+            UserError: if those of a copy of the weights differ by more than `max_probe_gap`, or those of the student
+                are not finite.
+            ContractError: if the probe of the engine is invalid.
         """
         engine = pl_module.data.engine
         longest = max(pl_module.data.training_prompts, key=lambda prompt: len(prompt.tokens)).tokens
@@ -114,8 +118,12 @@ class WeightSync(Callback):
         tokens = (self.trajectory or first)[-PROBE_LENGTH:]
         with pl_module.trainer.strategy.precision_plugin.forward_context():
             expected = student_logprobs(pl_module, tokens)
-        for name, logprobs in engine.probe(tokens).items():
-            gap = (torch.tensor(logprobs) - expected).abs().max().item()
+        if not expected.isfinite().all():
+            problem = "its log-probabilities of a probe are not finite: the weights are not, or their dtype overflows"
+            remedy = "use model.dtype bfloat16 or float32, or resume from an earlier checkpoint"
+            raise UserError("model.student", pl_module.student_name, problem, remedy)
+        for name, logprobs in checked_probe(engine, engine.probe(tokens), tokens).items():
+            gap = (logprobs - expected).abs().max().item()
             if not gap <= engine.max_probe_gap:
                 problem = f"{name} got the weights of version {pl_module.policy_version}, but on a probe its"
                 problem += f" log-probabilities are up to {gap:.3g} nats from the student's"

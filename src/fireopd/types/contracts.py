@@ -7,6 +7,7 @@ from fireopd.types.scores import ScoredBatch
 from fireopd.types.strategy import ContractError, Strategy
 
 __all__ = [
+    "ROUNDING",
     "checked_advantage",
     "checked_coefficient",
     "checked_divergence",
@@ -14,6 +15,9 @@ __all__ = [
     "checked_reasons",
     "checked_weight",
 ]
+
+ROUNDING = 0.01
+"""Amount in nats by which a log-probability may exceed 0, or an entropy fall below 0, through rounding."""
 
 
 def checked_keep(strategy: Strategy, keep: Tensor, batch: ScoredBatch) -> Tensor:

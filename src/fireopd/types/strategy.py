@@ -38,15 +38,26 @@ class Strategy:
 
 
 class ContractError(UserError):
-    """Violation of a strategy's contract: an invalid answer, or an undeclared signal."""
+    """Violation of a plug-in's contract: an invalid result, or an undeclared signal."""
+
+    @classmethod
+    def of(cls, key: str, plugin: object, check: str, problem: str, remedy: str) -> Self:
+        """Return the error of any plug-in.
+
+        Args:
+            key: setting that holds the plug-in, for example `model.teachers.math`.
+            plugin: the plug-in, named by its class.
+            check: function of `fireopd.testing` that tests plug-ins of this kind.
+            problem: the invalid result.
+            remedy: starts with an imperative verb.
+        """
+        name = type(plugin).__name__
+        return cls(key, name, problem, f"{remedy}; fireopd.testing.{check} tests the contract of {name}")
 
     @classmethod
     def by(cls, strategy: Strategy, problem: str, remedy: str) -> Self:
         """Return the error of a strategy; the remedy starts with an imperative verb."""
-        name = type(strategy).__name__
-        return cls(
-            strategy.setting, name, problem, f"{remedy}; fireopd.testing.{strategy.check} tests the contract of {name}"
-        )
+        return cls.of(strategy.setting, strategy, strategy.check, problem, remedy)
 
 
 class UndeclaredSignalError(ContractError):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Grade, Verifier
+from fireopd.verifiers.contract import checked_grades, verifier_key
 
 __all__ = ["check_verifiers", "grade", "rewards_and_votes", "rows_by_source"]
 
@@ -22,11 +23,14 @@ def grade(prompts: Sequence[Prompt], responses: Sequence[str], verifiers: Mappin
 
     Raises:
         ValueError: if there is no verifier for the source of a prompt.
+        ContractError: if the grades of a verifier are invalid.
     """
     check_verifiers(prompts, verifiers)
     grades: list[Grade | None] = [None] * len(prompts)
     for source, rows in rows_by_source(prompts).items():
-        found = verifiers[source].grade([prompts[row] for row in rows], [responses[row] for row in rows])
+        verifier, own = verifiers[source], [prompts[row] for row in rows]
+        graded = verifier.grade(own, [responses[row] for row in rows])
+        found = checked_grades(verifier_key(source), verifier, graded, own)
         for row, grade_of_row in zip(rows, found, strict=True):
             grades[row] = grade_of_row
     return cast(list[Grade], grades)

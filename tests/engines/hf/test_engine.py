@@ -115,7 +115,7 @@ def test_an_unknown_tensor_name_is_an_error(engine):
 
 
 def test_responses_to_one_prompt_share_a_group_and_differ(engine, prompts):
-    batch, rows, _ = roll_out(engine, prompts[:3], responses=4, seed=1, step=0, first_group=10)
+    batch, rows, _ = roll_out(engine, prompts[:3], responses=4, seed=1, step=0, vocabulary=48, first_group=10)
     assert batch.groups.tolist() == [10] * 4 + [11] * 4 + [12] * 4
     assert [row.id for row in rows[:4]] == [prompts[0].id] * 4
     assert len({tuple(row.tolist()) for row in batch.tokens}) > 6
