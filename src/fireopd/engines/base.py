@@ -97,6 +97,9 @@ class RolloutEngine(ABC):
         """
         return {}
 
+    def expect_prompts(self, longest: int) -> None:  # noqa: B027 - most engines need no length
+        """Store the number of tokens of the longest prompt, before `setup`; an engine may size its cache by it."""
+
     @abstractmethod
     def setup(self, model: str, device: torch.device) -> None:
         """Load a model by name; the constructor only stores settings. Every process must call."""

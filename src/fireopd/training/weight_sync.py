@@ -61,7 +61,10 @@ class WeightSync(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         """Start the engine with the student's weights."""
         rank_zero_info(f"Starting {type(pl_module.data.engine).__name__} ...")
-        pl_module.data.engine.setup(pl_module.student_name, pl_module.device)
+        data = pl_module.data
+        prompts = [*data.training_prompts, *data.validation_prompts]
+        data.engine.expect_prompts(max(len(prompt.tokens) for prompt in prompts))
+        data.engine.setup(pl_module.student_name, pl_module.device)
         self.sync(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: StudentModule) -> None:

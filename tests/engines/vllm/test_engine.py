@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -236,42 +237,78 @@ def test_the_error_without_vllm_explains_its_installation(monkeypatch):
         import_vllm("data.engine", "VLLMEngine")
 
 
-def set_up_under_slurm(monkeypatch, machines, rank, device):
-    """Set up an engine with a stand-in for vLLM in one of several processes of SLURM; return the arguments of vLLM."""
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Stand-in for vLLM; the arguments that it is started with."""
     started = {}
     vllm = ModuleType("vllm")
     vllm.LLM = lambda **settings: started.update(settings)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setattr(private_apis, "detach_vllm_finalizer", lambda llm: None)
-    local = machines[:rank].count(machines[rank])
-    slurm = {"SLURM_PROCID": rank, "SLURM_LOCALID": local, "SLURM_NTASKS": len(machines)}
     for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "VLLM_ENABLE_V1_MULTIPROCESSING"):
         monkeypatch.setenv(name, "-1")  # so that monkeypatch restores what setup writes
         monkeypatch.delenv(name)
+    return started
+
+
+def be_process_of_slurm(monkeypatch, machines, rank):
+    """Set the variables of one of several processes of SLURM, which do not contain LOCAL_RANK."""
+    local = machines[:rank].count(machines[rank])
+    slurm = {"SLURM_PROCID": rank, "SLURM_LOCALID": local, "SLURM_NTASKS": len(machines)}
     for name, value in slurm.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(collectives, "world_size", lambda: len(machines))
     monkeypatch.setattr(collectives, "rank", lambda: rank)
     monkeypatch.setattr(socket, "gethostname", lambda: machines[rank])
     monkeypatch.setattr(collectives, "all_gather_objects", lambda own: [(name, own[1]) for name in machines])
-    VLLMEngine().setup("tiny/student", device)
-    return started
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("rank", range(5))
-def test_the_local_rank_under_slurm_is_that_of_the_process_on_its_machine(monkeypatch, rank, device):
-    machines = ["node1", "node1", "node2", "node2", "node2"]
+def test_the_local_rank_under_slurm_is_that_of_the_process_on_its_machine(monkeypatch, stand_in, rank, device):
     local = (0, 1, 0, 1, 2)[rank]
-    started = set_up_under_slurm(monkeypatch, machines, rank, torch.device(device, local if device == "cuda" else None))
+    be_process_of_slurm(monkeypatch, ["node1", "node1", "node2", "node2", "node2"], rank)
+    VLLMEngine().setup("tiny/student", torch.device(device, local if device == "cuda" else None))
     assert [os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] == [str(rank), "5", str(local)]
-    assert os.environ["SLURM_LOCALID"] == str(local)
-    assert started["distributed_executor_backend"] == "external_launcher"
+    assert stand_in["distributed_executor_backend"] == "external_launcher"
 
 
-def test_a_process_on_another_gpu_than_that_of_its_local_rank_is_refused(monkeypatch):
+def test_a_process_on_another_gpu_than_that_of_its_local_rank_is_refused(monkeypatch, stand_in):
+    be_process_of_slurm(monkeypatch, ["node1", "node1"], 1)
     with pytest.raises(UserError, match=r"trainer.devices: 3: local rank 1 is on cuda:3.*CUDA_VISIBLE_DEVICES"):
-        set_up_under_slurm(monkeypatch, ["node1", "node1"], 1, torch.device("cuda", 3))
+        VLLMEngine().setup("tiny/student", torch.device("cuda", 3))
+
+
+def test_the_longest_trajectory_is_that_of_the_prompts_unless_it_is_set(stand_in):
+    engine = VLLMEngine(max_response_length=20)
+    for expected, longest, setting in ((None, None, None), (50, 30, None), (64, 30, 64)):
+        engine.max_model_length = setting
+        if longest is not None:
+            engine.expect_prompts(longest)
+        engine.setup("tiny/student", CPU)
+        assert stand_in["max_model_len"] == expected
+    engine.for_another_model().setup("tiny/student", CPU)
+    assert stand_in["max_model_len"] is None
+
+
+@dataclass
+class Expecting(HFEngine):
+    """Records the longest prompt, and what was known at setup."""
+
+    longest: list[int] = field(default_factory=list)
+
+    def expect_prompts(self, longest):
+        self.longest.append(longest)
+
+    def setup(self, model, device):
+        assert self.longest, "the prompts are known before setup"
+        super().setup(model, device)
+
+
+def test_a_run_tells_its_engine_the_longest_prompt(tmp_path):
+    data = make_data(8, num_validation=4, engine=Expecting(max_response_length=4))
+    fit(make_module(), data, tmp_path)
+    assert data.engine.longest == [max(len(p.tokens) for p in [*data.training_prompts, *data.validation_prompts])]
 
 
 class Calls:

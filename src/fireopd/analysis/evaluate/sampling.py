@@ -155,6 +155,7 @@ def sample_missing(
                 continue
             progress.update(bar, description=f"{label}: loading")
             own_engine, tokenizer = replace(engine), load_tokenizer(model, "MODEL")
+            own_engine.expect_prompts(max(len(prompt.tokens) for own in missing for prompt in own.prompts))
             own_engine.setup(model, device)
             for part in missing:
                 progress.update(bar, description=f"{label} on {part.benchmark.name}")

@@ -41,13 +41,16 @@ class VLLMEngine(RolloutEngine):
     kv_cache_gib: float | None = None
     """Size of the key-value cache, GiB; null for the remainder of memory_fraction."""
     max_model_length: int | None = None
-    """Maximum number of tokens of a trajectory; null for the context of the model."""
+    """Maximum number of tokens of a trajectory; null for the longest prompt of the run with the longest response, or the
+    context of the model if the prompts are not known in advance."""
     tensor_parallel_size: int = 1
     """Number of processes of a node that share one engine, each with a shard of the weights."""
     eager: bool = False
     """Run the model without compilation and CUDA graphs: faster start, slower decoding on a GPU."""
     sleep: bool = False
     """Release GPU memory for the trainer between rollouts; has no effect on a CPU."""
+    longest_prompt: int | None = field(default=None, init=False, compare=False, repr=False)
+    """Tokens of the longest prompt, if it is known."""
     llm: Any = field(default=None, init=False, compare=False, repr=False)
     """The `vllm.LLM` instance, after `setup`."""
     sleeps: bool = field(default=False, init=False, compare=False, repr=False)
@@ -104,6 +107,10 @@ class VLLMEngine(RolloutEngine):
             "KV cache": MemoryPart(int((self.kv_cache_gib or 4) * 2**30), "kv_cache_gib, or 4 GiB"),
         }
 
+    def expect_prompts(self, longest: int) -> None:
+        """Store the longest prompt, tokens. vLLM needs a key-value cache for at least one longest trajectory."""
+        self.longest_prompt = longest
+
     def setup(self, model: str, device: torch.device) -> None:
         """Start vLLM with the model."""
         import_vllm("engine", model)
@@ -130,7 +137,7 @@ class VLLMEngine(RolloutEngine):
                 dtype=self.dtype,
                 gpu_memory_utilization=self.memory_fraction,
                 kv_cache_memory_bytes=None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
-                max_model_len=self.max_model_length,
+                max_model_len=self._max_model_len(),
                 tensor_parallel_size=self.tensor_parallel_size,
                 distributed_executor_backend="external_launcher" if _export_ranks(local_rank) else "uni",
                 enforce_eager=self.eager,
@@ -182,6 +189,11 @@ class VLLMEngine(RolloutEngine):
     def for_another_model(self) -> "VLLMEngine":
         """Return an engine that can be awake at the same time as this one, for prompts of any length."""
         return replace(self, sleep=False, max_model_length=None)
+
+    def _max_model_len(self) -> int | None:
+        if self.max_model_length is None and self.longest_prompt is not None:
+            return self.longest_prompt + self.max_response_length
+        return self.max_model_length
 
     def _parameters(self, seed: int) -> Any:
         from vllm import SamplingParams
