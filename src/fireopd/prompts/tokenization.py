@@ -29,7 +29,7 @@ def tokenize(
         key: setting of the prompts, for error messages.
 
     Raises:
-        UserError: if a prompt has chat messages, and the tokenizer has no chat template or the template refuses them;
+        UserError: if a prompt has chat messages and the tokenizer has no chat template,
             or if a prompt has no tokens.
     """
     prompts = []
@@ -45,6 +45,8 @@ def tokenize(
         of_chats = iter(encode_chats(tokenizer, chats, chat_template_options) if chats else [])
         for text in part:
             tokens = next(of_plain if isinstance(text.content, str) else of_chats)
+            if not tokens:
+                raise UserError(key, text.id, "the prompt has no tokens", "give it a text, or leave it out")
             prompts.append(_prompt(text, tuple(tokens), chat_template_options))
     return prompts
 
@@ -53,8 +55,6 @@ def untokenized(texts: Sequence[PromptText]) -> list[Prompt]:
     """Return prompts without tokens, for checks of all that does not depend on the tokenizer."""
     return [_prompt(text, (), {}) for text in texts]
 
-            if not tokens:
-                raise UserError(key, text.id, "the prompt has no tokens", "give it a text, or leave it out")
 
 def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: dict[str, Any]) -> Prompt:
     return Prompt(

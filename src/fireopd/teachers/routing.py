@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
-from fireopd.models.distributions import TeacherDistributions
-from fireopd.models.output_head import OutputHead
+from fireopd.models.distributions import OutputHead, TeacherDistributions
 from fireopd.teachers.base import Teacher
+from fireopd.teachers.contract import checked_distributions, checked_scores
 from fireopd.types import RolloutBatch, TokenScores
 
 __all__ = ["deduplicate", "score_by_base", "score_by_teachers"]
@@ -46,15 +46,15 @@ def score_by_teachers(
 
     Returns:
         Scores of shape [B, L], and the distributions at the response tokens of the B rows if requested.
-    """
 
     Raises:
         ContractError: on all ranks, if the result of a teacher is invalid on one of them.
+    """
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     entropies = torch.zeros_like(logprobs) if entropy else None
     by_row: dict[int, tuple[Tensor, OutputHead]] = {}
-    for name, teacher in teachers.items():
     problem: UserError | None = None
+    for name, teacher in teachers.items():
         rows = [row for row, row_teacher in enumerate(rollouts.teachers) if row_teacher == name]
         if not rows and collectives.world_size() == 1:
             continue
@@ -72,8 +72,8 @@ def score_by_teachers(
             logprobs[index, :width] = scores.logprobs
             if entropies is not None and scores.entropy is not None:
                 entropies[index, :width] = scores.entropy
-    scores = TokenScores(logprobs, entropies)
     collectives.raise_on_all_ranks(problem)
+    scores = TokenScores(logprobs, entropies)
     if not distributions:
         return scores, None
     ordered = [by_row[row] for row in sorted(by_row)]
