@@ -101,10 +101,10 @@ class WeightSync(Callback):
         engine = pl_module.data.engine
         if engine.policy_version != pl_module.policy_version:
             engine.load_weights(pl_module.student_weights(), pl_module.policy_version)
+            check_version(engine, pl_module.policy_version)
             self.verify(pl_module)
         return time.perf_counter() - began
 
-            check_version(engine, pl_module.policy_version)
     @torch.no_grad()
     def verify(self, pl_module: StudentModule) -> None:
         """Compare the log-probabilities of engine and student on the probe.
