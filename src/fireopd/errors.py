@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["UserError", "CombinedUserError", "collect_errors", "import_extra", "raise_together"]
+__all__ = ["CombinedUserError", "UserError", "collect_errors", "distinct", "import_extra", "raise_together"]
 
 
 class UserError(ValueError):
@@ -48,13 +48,22 @@ class CombinedUserError(UserError):
         return self.args
 
 
+def distinct(errors: Iterable[UserError]) -> list[UserError]:
+    """Return the single errors, the first of those with equal messages."""
+    found: dict[str, UserError] = {}
+    for error in errors:
+        for single in error.each:
+            found.setdefault(str(single), single)
+    return list(found.values())
+
+
 def raise_together(errors: Iterable[UserError]) -> None:
     """Raise all errors as one; errors with equal messages once.
 
     Raises:
         UserError: if there is an error: itself if it is the only one, otherwise `CombinedUserError`.
     """
-    unique = tuple({str(single): single for error in errors for single in error.each}.values())
+    unique = distinct(errors)
     if unique:
         raise unique[0] if len(unique) == 1 else CombinedUserError(*unique)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from fireopd import Objective, TokenWeighter, TrajectoryFilter
+from fireopd import Objective, TokenWeighter, TrajectoryFilter, reductions
 
 
 @dataclass(frozen=True)
@@ -211,3 +211,13 @@ class Overflows(Objective):
 class Crashes(TrajectoryFilter):
     def __call__(self, batch):
         return batch.lengths > self.limit
+
+
+@dataclass(frozen=True)
+class HidesGroups(Objective):
+    """Compares rewards within groups without declaring it."""
+
+    requires = frozenset({"rewards"})
+
+    def advantage(self, batch):
+        return reductions.standardized(batch.rewards, batch.groups)[:, None].expand(batch.tokens.shape).contiguous()

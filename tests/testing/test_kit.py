@@ -104,6 +104,7 @@ def check(strategy):
             wrong.Overflows(),
             ["fails on edge cases", "the value inf for token", "on student log-probabilities of -100 nats", "clamp"],
         ),
+        (wrong.HidesGroups(), ["reads rewards, which have an effect in groups", "Set needs_groups = True"]),
         (wrong.Crashes(), ["raises AttributeError on an ordinary batch (wrong_strategies.py, line", "'limit'"]),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, list) else "",

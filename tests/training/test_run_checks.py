@@ -13,12 +13,12 @@ from torch.optim import lr_scheduler
 
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
-from fireopd.filters import VerdictFilter
+from fireopd.filters import AllOf, MarginFilter, VerdictFilter
 from fireopd.objectives import GroupRewardReverseKL
 from fireopd.training.run_checks import problems
 from fireopd.training.trainer_checks import check_folder
 from fireopd.verifiers import ExactMatch, FinalAnswer, MathVerify, Verifier
-from fireopd.weighters import AgreementWeighter
+from fireopd.weighters import AgreementWeighter, EntropyWeighter, ProductOf
 
 
 def plan_of(tmp_path, *, data=None, trainer=None, **settings):
@@ -151,11 +151,20 @@ def test_answers_are_not_required_without_rewards_or_by_other_verifiers(tmp_path
     assert not found(without_answers(replace(plan, data=replace(plan.data, verifiers={"": Short()})), 16))
 
 
-@pytest.mark.parametrize("method", [{"objective": GroupRewardReverseKL()}, {"token_weighter": AgreementWeighter()}])
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"objective": GroupRewardReverseKL()},
+        {"token_weighter": AgreementWeighter()},
+        {"token_weighter": ProductOf([EntropyWeighter(), AgreementWeighter()])},
+        {"trajectory_filter": AllOf([AllOf([MarginFilter(scope="group")])])},
+    ],
+)
 def test_groups_of_one_response(tmp_path, method):
     (message,) = found(plan_of(tmp_path, **method))
     assert message.startswith("data.responses_per_prompt: 1: ")
     assert not found(plan_of(tmp_path, data={"responses_per_prompt": 2}, **method))
+    assert not found(plan_of(tmp_path, trajectory_filter=MarginFilter(scope="batch")))
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import torch
 from helpers.training import make_data, make_module
 from lightning import Trainer
 
+from fireopd.engines import MemoryPart
 from fireopd.models.loading import load_causal_lm
-from fireopd.teachers import Teacher
+from fireopd.teachers import HFTeacher, Teacher
 from fireopd.training import run_summary
 
 
@@ -69,10 +70,38 @@ def test_one_process_works_the_line_out(run, monkeypatch):
         assert len(said) == (rank == 0)
 
 
-def test_a_teacher_of_unknown_size_is_named_in_the_memory(run, plan):
-    class Oracle(Teacher):
-        check = setup = score = None
+class Oracle(Teacher):
+    check = setup = score = None
 
-    plan = replace(plan, teachers={**plan.teachers, "oracle": Oracle()})
-    (row,) = [part for part in run_summary.memory_estimate.estimate(plan) if "oracle" in part.name]
-    assert (row.name, row.size, row.formula) == ("teacher oracle", 0, "not included: unknown for Oracle")
+
+class Table(Oracle):
+    def memory(self, shards):
+        return {"table": MemoryPart(8 * 10**6 // shards, "a million numbers")}
+
+
+def test_plug_in_teachers_and_the_base_model_are_in_the_memory(plan):
+    base = HFTeacher("tiny/small")
+    teachers = {**plan.teachers, "oracle": Oracle(), "table": Table()}
+    plan = replace(plan, teachers=teachers, base=base, signals=plan.signals | {"base_logprobs"})
+    parts = {part.name: part for part in run_summary.memory_estimate.estimate(plan)}
+    assert parts["teacher oracle"].size == 0
+    assert parts["teacher oracle"].formula == "not included: Oracle does not give its memory"
+    assert parts["teacher table: table"].size == 8 * 10**6
+    small = sum(p.numel() for p in load_causal_lm("tiny/small", "x", "float32").parameters())
+    assert parts["base model: weights"].size == 4 * small
+    for other in (
+        replace(plan, base=teachers["math"]),
+        replace(plan, signals=plan.signals - {"base_logprobs"}),
+    ):
+        assert not any("base" in part.name for part in run_summary.memory_estimate.estimate(other))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "updates", "expected"),
+    [(1, -1, 1, 2), (-1, 5, 1, 5), (3, 5, 2, 3), (None, -1, 1, 2), (-1, -1, 2, None), (-1, 0, 1, 0)],
+)
+def test_the_number_of_steps(plan, epochs, steps, updates, expected):
+    processes = replace(plan.processes, max_epochs=epochs, max_steps=steps)
+    plan = replace(plan, processes=processes, budgets=replace(plan.budgets, mini_batches=updates))
+    assert plan.steps == expected
+    assert plan.optimizer_steps == (None if expected is None else expected * updates)

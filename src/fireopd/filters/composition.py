@@ -25,6 +25,11 @@ class AllOf(TrajectoryFilter):
         """Signals required by any of the filters."""
         return union(self.filters)
 
+    @property
+    def needs_groups(self) -> bool:
+        """True if it is True for any of the filters."""
+        return any(part.needs_groups for part in self.filters)
+
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]."""
         keep = torch.ones_like(batch.finished)

@@ -36,6 +36,11 @@ class MarginFilter(TrajectoryFilter):
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
 
+    @property
+    def needs_groups(self) -> bool:
+        """True for the scope `group`."""
+        return self.scope == "group"
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if not 0 <= self.least_kept <= 1:

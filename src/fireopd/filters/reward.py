@@ -51,6 +51,7 @@ class AgreementFilter(TrajectoryFilter):
     """Delta of the paper: minimum difference of the log-probabilities, nats per response, at least 0."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
+    needs_groups = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -91,6 +92,11 @@ class BalanceFilter(TrajectoryFilter):
     """Seed of the subsampling, which also depends on the step and the tokens, but not on the order of rows."""
 
     requires = frozenset({"rewards"})
+
+    @property
+    def needs_groups(self) -> bool:
+        """True for the scope `group`."""
+        return self.scope == "group"
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N]; responses with equal tokens are kept or dropped together."""

@@ -21,6 +21,7 @@ __all__ = [
     "load_tokenizer",
     "resolve",
     "stop_tokens",
+    "vocabulary_size",
 ]
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -80,9 +81,21 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
 def encode_chats(
     tokenizer: PreTrainedTokenizerBase, chats: list[list[dict[str, str]]], options: dict[str, Any]
 ) -> list[tuple[int, ...]]:
-    """Return the token ids of each chat, rendered with the chat template and followed by the generation prompt."""
-    encoded: Any = tokenizer.apply_chat_template(chats, add_generation_prompt=True, return_dict=True, **options)
-    return [tuple(tokens) for tokens in encoded["input_ids"]]
+    """Return the token ids of each chat, rendered with the chat template and followed by the generation prompt.
+
+    With the option `continue_final_message`, a chat that ends with a message of the assistant is continued within that
+    message instead: the template does not close it, and no generation prompt follows.
+    """
+    others = {name: value for name, value in options.items() if name != "continue_final_message"}
+    continues = bool(options.get("continue_final_message"))
+    within = [continues and chat[-1]["role"] == "assistant" for chat in chats]
+    encoded = {}
+    for kind in set(within):
+        settings = {"add_generation_prompt": not kind, "continue_final_message": kind} | others
+        part = [chat for chat, own in zip(chats, within, strict=True) if own is kind]
+        result: Any = tokenizer.apply_chat_template(part, return_dict=True, **settings)
+        encoded[kind] = iter(result["input_ids"])
+    return [tuple(next(encoded[kind])) for kind in within]
 
 
 def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | None = None) -> PreTrainedModel:
@@ -138,3 +151,8 @@ def context_length(name: str, key: str) -> int | None:
     """Return the maximum sequence length of a model, or None if its configuration does not define one."""
     config = load_config(name, key).get_text_config()
     return config.max_position_embeddings if "max_position_embeddings" in config.to_dict() else None
+
+
+def vocabulary_size(name: str, key: str) -> int:
+    """Return the number of outputs of a model, paddings included."""
+    return int(load_config(name, key).get_text_config().vocab_size)

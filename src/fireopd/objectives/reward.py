@@ -47,6 +47,7 @@ class GroupRewardReverseKL(Objective):
     """Beta of the paper, at least 0."""
 
     requires = REQUIRED
+    needs_groups = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -78,6 +79,7 @@ class CreditedReverseKL(Objective):
     """Largest absolute value of an advantage, nats, greater than 0, as released; None for no limit."""
 
     requires = REQUIRED
+    needs_groups = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -138,6 +140,11 @@ class MarginReverseKL(Objective):
     """Responses with a reward above the threshold count as correct."""
 
     requires = REQUIRED
+
+    @property
+    def needs_groups(self) -> bool:
+        """True for the scope `group`."""
+        return self.scope == "group"
 
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""

@@ -1,9 +1,10 @@
-"""Tokenization of prompts and limits on their length."""
+"""Tokenization of prompts, limits on their length, and tokens in a readable form."""
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, cast
 
+from jinja2 import TemplateError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
@@ -11,7 +12,15 @@ from fireopd.models.loading import context_length, encode_chats
 from fireopd.prompts.base import PromptText
 from fireopd.types import Prompt
 
-__all__ = ["TOKENIZED_AT_ONCE", "check_lengths", "longest_prompt", "tokenize", "untokenized"]
+__all__ = [
+    "TOKENIZED_AT_ONCE",
+    "check_lengths",
+    "longest_prompt",
+    "readable_tokens",
+    "tokenize",
+    "unknown_token",
+    "untokenized",
+]
 
 TOKENIZED_AT_ONCE = 1024
 """Number of prompts per call of the tokenizer, which processes them in parallel; bounds the memory."""
@@ -29,26 +38,37 @@ def tokenize(
         key: setting of the prompts, for error messages.
 
     Raises:
-        UserError: if a prompt has chat messages and the tokenizer has no chat template,
+        UserError: if a prompt has chat messages, and the tokenizer has no chat template or the template refuses them;
             or if a prompt has no tokens.
     """
     prompts = []
     for start in range(0, len(texts), TOKENIZED_AT_ONCE):
         part = texts[start : start + TOKENIZED_AT_ONCE]
         plain = [text.content for text in part if isinstance(text.content, str)]
-        chats = [text.content for text in part if not isinstance(text.content, str)]
+        chats = [text for text in part if not isinstance(text.content, str)]
         if chats and tokenizer.chat_template is None:
-            place = next(text.id for text in part if not isinstance(text.content, str))
             remedy = 'write rows with "prompt": text, or use a model with a chat template'
-            raise UserError(key, place, "the model's tokenizer has no chat template", remedy)
+            raise UserError(key, chats[0].id, "the model's tokenizer has no chat template", remedy)
         of_plain = iter(tokenizer(plain)["input_ids"] if plain else [])
-        of_chats = iter(encode_chats(tokenizer, chats, chat_template_options) if chats else [])
+        of_chats = iter(_encode_chats(chats, tokenizer, chat_template_options, key))
         for text in part:
             tokens = next(of_plain if isinstance(text.content, str) else of_chats)
             if not tokens:
                 raise UserError(key, text.id, "the prompt has no tokens", "give it a text, or leave it out")
             prompts.append(_prompt(text, tuple(tokens), chat_template_options))
     return prompts
+
+
+def _encode_chats(
+    texts: Sequence[PromptText], tokenizer: PreTrainedTokenizerBase, options: dict[str, Any], key: str
+) -> list[tuple[int, ...]]:
+    try:
+        return encode_chats(tokenizer, [cast(Any, text.content) for text in texts], options)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        if len(texts) > 1:  # find the prompt
+            return [tokens for text in texts for tokens in _encode_chats([text], tokenizer, options, key)]
+        problem = f"the chat template refuses it ({' '.join(str(error).split()).rstrip('.')})"
+        raise UserError(key, texts[0].id, problem, "fix the messages, or data.chat_template_options") from error
 
 
 def untokenized(texts: Sequence[PromptText]) -> list[Prompt]:
@@ -101,3 +121,32 @@ def check_lengths(prompts: Sequence[Prompt], limit: float, max_response_length: 
         problem = f"{len(longest.tokens)} prompt tokens and a response of up to {max_response_length}"
         problem += f" do not fit into a context of {limit + max_response_length:.0f}"
         raise UserError(key, longest.id, problem, remedy)
+
+
+def unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the id of the token that stands for unknown text; None if the tokenizer can encode any text.
+
+    That of the tokenization model counts if there is one: GPT-2's `unk_token` is its end-of-sequence token, and its
+    byte-level model never returns it for text.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if not hasattr(getattr(backend, "model", None), "unk_token"):
+        return cast(int | None, tokenizer.unk_token_id)
+    token = backend.model.unk_token
+    return cast(int, backend.token_to_id(token)) if token else None
+
+
+def readable_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], separator: str = "") -> str:
+    """Return tokens as text in one line, with special tokens visible and line breaks escaped.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        tokens: token ids.
+        separator: text between two tokens; empty for the text that the model reads.
+    """
+    if not separator:
+        return repr(tokenizer.decode(list(tokens), skip_special_tokens=False))[1:-1]
+    texts = [str(tokenizer.decode([token], skip_special_tokens=False)) for token in tokens]
+    pieces = tokenizer.convert_ids_to_tokens(list(tokens))  # for tokens that are parts of a character
+    shown = [piece if "\ufffd" in text else text for text, piece in zip(texts, pieces, strict=True)]
+    return separator.join(repr(text)[1:-1] for text in shown)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from fireopd.engines import MemoryPart
 from fireopd.errors import UserError
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.scorer import CausalScorer
@@ -47,6 +48,14 @@ class Teacher(ABC):
 
         Every process calls with its own rows, possibly none, since the model may be sharded.
         """
+
+    def memory(self, shards: int) -> dict[str, MemoryPart] | None:
+        """Return the expected memory of the teacher in this process, by name of the part; None if it is not known.
+
+        Args:
+            shards: number of processes that share one copy of a model.
+        """
+        return None
 
     def check_distributions(self, key: str, student: str) -> None:
         """Raise `UserError` if the teacher cannot return distributions comparable to the student's. Loads no weights.

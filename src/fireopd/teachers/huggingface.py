@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from fireopd.engines import MemoryPart
 from fireopd.errors import UserError
 from fireopd.models.distributions import OutputHead, TeacherDistributions
 from fireopd.models.loading import (
@@ -19,6 +20,7 @@ from fireopd.models.loading import (
     load_tokenizer,
     stop_tokens,
 )
+from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer, score_rollouts
 from fireopd.teachers.base import Teacher, leave_unsharded
 from fireopd.teachers.context import align_to, replace_prompts
@@ -90,6 +92,13 @@ class HFTeacher(Teacher):
             self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
             (self.prompt_cache[prompt.id],) = encode_chats(self.tokenizer, [messages], prompt.template_options)
         return self.prompt_cache[prompt.id]
+
+    def memory(self, shards: int) -> dict[str, MemoryPart]:
+        """Return the bytes of this process's part of the weights."""
+        count, width = count_parameters(load_config(self.path, "teacher")), dtype_size(self.dtype)
+        over = f" / {shards} processes" if shards > 1 else ""
+        size = count * width // shards
+        return {"weights": MemoryPart(size, f"{count / 1e6:.1f} M parameters x {width} B{over}")}
 
     def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = leave_unsharded) -> None:
         """Load the model, freeze it, score a probe, and shard it."""

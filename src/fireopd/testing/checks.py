@@ -38,6 +38,7 @@ ANSWER_CHECKS: tuple[Check, ...] = (
     invariance_checks.does_not_depend_on_padding,
     invariance_checks.does_not_depend_on_row_order,
     invariance_checks.does_not_compare_rows_if_by_trajectory,
+    invariance_checks.declares_that_it_needs_groups,
     answer_checks.handles_edge_cases,
     settings_checks.restores_its_state,
 )

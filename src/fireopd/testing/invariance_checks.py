@@ -3,14 +3,18 @@
 Each check is a function of the subject that returns a paragraph for the strategy's author; empty if the check passes.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from fireopd.testing.example_batches import example_batch, with_garbage, with_padding
 from fireopd.testing.subject import VERSIONS, Subject, difference
+from fireopd.types import ScoredBatch
 from fireopd.types.strategy_state import Stateful
 
 __all__ = [
+    "declares_that_it_needs_groups",
     "does_not_compare_rows_if_by_trajectory",
     "does_not_depend_on_padding",
     "does_not_depend_on_row_order",
@@ -121,6 +125,27 @@ def does_not_compare_rows_if_by_trajectory(subject: Subject) -> str:
                     f"({changed}). Remove by_trajectory: with the default, False, it sees the whole batch."
                 )
     return ""
+
+
+def declares_that_it_needs_groups(subject: Subject) -> str:
+    """Check `needs_groups`: it must be True if rewards have an effect in groups, and none on single responses."""
+    if "rewards" not in subject.declared or subject.strategy.needs_groups:
+        return ""
+    batch = subject.examples[0]
+    single = replace(batch, groups=torch.arange(len(batch.groups)))
+    in_groups, alone = (_rewards_matter(subject, rows) for rows in (batch, single))
+    if in_groups and not alone:
+        return (
+            "reads rewards, which have an effect in groups of several responses to one prompt, and none on single "
+            "responses. Set needs_groups = True, so that a run with data.responses_per_prompt 1 is refused."
+        )
+    return ""
+
+
+def _rewards_matter(subject: Subject, batch: ScoredBatch) -> bool:
+    signals = dict(batch.signals) | {"rewards": 1 - batch.signals["rewards"]}
+    answers = [subject.answer(rows) for rows in (batch, replace(batch, signals=signals))]
+    return bool(difference(*answers, batch.response_mask))
 
 
 def _unpermuted(answer: Tensor, order: list[int]) -> Tensor:

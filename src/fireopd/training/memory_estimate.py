@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from fireopd.models.loading import load_config
-from fireopd.teachers import HFTeacher
+from fireopd.models.model_size import count_parameters, dtype_size
+from fireopd.teachers import Teacher
 from fireopd.training.run_plan import RunPlan
 
 __all__ = [
@@ -44,7 +45,7 @@ class Part:
 
 
 def estimate(plan: RunPlan) -> list[Part]:
-    """Return the known parts of one process's memory: student, teachers, engine, and the update on one batch."""
+    """Return the known parts of one process's memory: student, teachers, base model, update on one batch, engine."""
     config = load_config(plan.student, "model.student")
     width, shards = dtype_size(plan.dtype), plan.processes.shards
     parameters = count_parameters(config)
@@ -55,7 +56,7 @@ def estimate(plan: RunPlan) -> list[Part]:
         Part("student: weights", parameters * width // shards, f"{shown} x {width} B{over}"),
         Part("student: gradients", parameters * width // shards, f"{shown} x {width} B{over}"),
         Part("student: optimizer", parameters * slots // shards, f"{shown} x {slots} B{over}"),
-        *_teachers(plan, over),
+        *_teachers(plan),
         *_update(plan, config),
     ]
     data = plan.data
@@ -70,17 +71,6 @@ def available(device: torch.device) -> int:
         return torch.cuda.get_device_properties(device).total_memory
     with open("/proc/meminfo") as file:
         return int(file.readline().split()[1]) * 1024
-
-
-def dtype_size(dtype: str) -> int:
-    """Return the bytes of one number of a dtype, given by its name."""
-    return torch.empty(0, dtype=getattr(torch, dtype)).element_size()
-
-
-def count_parameters(config: PreTrainedConfig) -> int:
-    """Return the number of a model's parameters, tied ones counted once; allocate nothing."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config).num_parameters()
 
 
 def optimizer_bytes(make_optimizer: Callable[[Iterable[Tensor]], Any]) -> int:
@@ -124,18 +114,21 @@ def activations_per_token(config: PreTrainedConfig) -> int:
     return sum(kept.values()) // PROBE_TOKENS
 
 
-def _teachers(plan: RunPlan, over: str) -> list[Part]:
+def _teachers(plan: RunPlan) -> list[Part]:
+    """Return the parts of all frozen models; teachers that share an object are loaded once."""
+    labels: dict[int, tuple[Teacher, list[str]]] = {}
+    for name, teacher in plan.teachers.items():
+        labels.setdefault(id(teacher), (teacher, []))[1].append(name)
+    frozen = [(f"teacher {', '.join(names)}", teacher) for teacher, names in labels.values()]
+    if plan.base is not None and "base_logprobs" in plan.signals and id(plan.base) not in labels:
+        frozen.append(("base model", plan.base))
     parts = []
-    for teacher in dict.fromkeys(map(id, plan.teachers.values())):
-        names = [name for name, own in plan.teachers.items() if id(own) == teacher]
-        own = plan.teachers[names[0]]
-        if isinstance(own, HFTeacher):
-            count = count_parameters(load_config(own.path, f"model.teachers.{names[0]}.path"))
-            width = dtype_size(own.dtype)
-            formula = f"{count / 1e6:.1f} M parameters x {width} B{over}"
-            parts.append(Part(f"teacher {', '.join(names)}: weights", count * width // plan.processes.shards, formula))
+    for label, teacher in frozen:
+        own = teacher.memory(plan.processes.shards)
+        if own is None:
+            parts.append(Part(label, 0, f"not included: {type(teacher).__name__} does not give its memory"))
         else:
-            parts.append(Part(f"teacher {', '.join(names)}", 0, f"not included: unknown for {type(own).__name__}"))
+            parts += [Part(f"{label}: {name}", size, formula) for name, (size, formula) in own.items()]
     return parts
 
 

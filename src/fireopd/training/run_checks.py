@@ -7,9 +7,8 @@ from functools import partial
 from lightning.pytorch.utilities import rank_zero_info
 
 from fireopd.engines import HFEngine, RolloutEngine, VLLMEngine
-from fireopd.errors import UserError, collect_errors, raise_together
+from fireopd.errors import UserError, collect_errors, distinct, raise_together
 from fireopd.method import Method
-from fireopd.objectives import GroupRewardReverseKL
 from fireopd.teachers import Teacher
 from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
@@ -19,7 +18,6 @@ from fireopd.types import Prompt, Sampling
 from fireopd.types.signals import SIGNALS
 from fireopd.verifiers import ExactMatch, FinalAnswer, MathVerify
 from fireopd.verifiers.grading import rows_by_source
-from fireopd.weighters import AgreementWeighter
 
 __all__ = [
     "check_answers",
@@ -38,8 +36,6 @@ __all__ = [
 
 OF_ANSWERS = (ExactMatch, FinalAnswer, MathVerify)
 """Verifiers that compare responses with `Prompt.answer`."""
-OF_GROUPS = (GroupRewardReverseKL, AgreementWeighter)
-"""Strategies whose signal is the reward standardised over the responses to one prompt, which is 0 for a single one."""
 
 
 def check_run(plan: RunPlan) -> None:
@@ -59,7 +55,7 @@ def problems(plan: RunPlan) -> list[UserError]:
     for check in checks(plan):
         with collect_errors(found):
             check()
-    return list({str(problem): problem for problem in found}.values())
+    return distinct(found)
 
 
 def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
@@ -168,8 +164,8 @@ def check_answers(method: Method, data: DataPlan) -> None:
 def check_groups(method: Method, responses_per_prompt: int) -> None:
     """Raise `UserError` if a strategy gets no signal from single responses."""
     for part in method.strategies.values():
-        if isinstance(part, OF_GROUPS) and responses_per_prompt == 1:
-            problem = f"{type(part).__name__} compares the rewards of the responses to one prompt"
+        if part.needs_groups and responses_per_prompt == 1:
+            problem = f"{type(part).__name__} compares the responses to one prompt"
             raise UserError("data.responses_per_prompt", 1, problem, "set at least 2, for example 4")
 
 

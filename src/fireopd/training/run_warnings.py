@@ -1,18 +1,27 @@
 """Warnings about a run: settings that are allowed, and probably not intended."""
 
+from collections.abc import Sequence
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from fireopd.prompts.tokenization import unknown_token
 from fireopd.training.run_plan import DataPlan, RunPlan
+from fireopd.types import Prompt
 
 __all__ = ["data_warnings", "run_warnings"]
 
 
 def run_warnings(plan: RunPlan) -> list[str]:
     """Return the warnings about a run, one sentence each."""
-    return data_warnings(plan.data) + [text for text in [_unsaved(plan)] if text is not None]
+    return data_warnings(plan.data) + [text for text in (_unused(plan), _unsaved(plan)) if text is not None]
 
 
 def data_warnings(data: DataPlan) -> list[str]:
     """Return the warnings about prompts."""
-    return [text for text in (_repeated(data), _unanswered(data)) if text is not None]
+    found = [_repeated(data), _unanswered(data), _closed(data.prompts)]
+    for kind, prompts in (("training", data.training_prompts), ("validation", data.validation_prompts)):
+        found.append(_unknown(kind, prompts, data.tokenizer))
+    return [text for text in found if text is not None]
 
 
 def _repeated(data: DataPlan) -> str | None:
@@ -31,6 +40,41 @@ def _unanswered(data: DataPlan) -> str | None:
         return None
     problem = "have no answer, so every response to them is graded as wrong"
     return f"{len(without)} of {len(own)} validation prompts {problem}: {without[0].id} ..."
+
+
+def _closed(prompts: Sequence[Prompt]) -> str | None:
+    """Return the number of prompts that end with a message of the assistant, which the chat template closes."""
+    closed = [prompt for prompt in prompts if _ends_with_assistant(prompt)]
+    if not closed:
+        return None
+    problem = f"{len(closed)} of {len(prompts)} prompts end with a message of the assistant, such as {closed[0].id}"
+    remedy = "data.chat_template_options {continue_final_message: true} continues it"
+    return f"{problem}: the response starts a new message; {remedy}"
+
+
+def _ends_with_assistant(prompt: Prompt) -> bool:
+    messages = prompt.content
+    if isinstance(messages, str) or prompt.template_options.get("continue_final_message"):
+        return False
+    return bool(messages) and messages[-1].get("role") == "assistant"
+
+
+def _unknown(kind: str, prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase | None) -> str | None:
+    """Return the number of prompts with text that the student's tokenizer does not know."""
+    unknown = None if tokenizer is None else unknown_token(tokenizer)
+    found = [prompt for prompt in prompts if unknown in prompt.tokens]
+    if tokenizer is None or unknown is None or not found:
+        return None
+    number = sum(prompt.tokens.count(unknown) for prompt in found)
+    problem = f"{len(found)} of {len(prompts)} {kind} prompts contain text that the student's tokenizer does not know"
+    return f"{problem}, such as {found[0].id} ({number} x {tokenizer.convert_ids_to_tokens(unknown)})"
+
+
+def _unused(plan: RunPlan) -> str | None:
+    """Return the teachers that no prompt names; they are loaded all the same."""
+    used = {prompt.teacher for prompt in plan.data.prompts}
+    unused = [name for name in plan.teachers if name not in used]
+    return f"no prompt names the teacher {', '.join(unused)}" if unused and used else None
 
 
 def _unsaved(plan: RunPlan) -> str | None:

@@ -30,6 +30,14 @@ class Strategy:
         """
         return False
 
+    @property
+    def needs_groups(self) -> bool:
+        """True if rewards matter by comparison of the responses to one prompt only, so that it needs at least two.
+
+        A subclass may assign True.
+        """
+        return False
+
     def __init_subclass__(cls) -> None:
         """Reset `by_trajectory` to its default unless the class sets it."""
         super().__init_subclass__()

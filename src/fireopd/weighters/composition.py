@@ -29,6 +29,11 @@ class ProductOf(TokenWeighter):
         """True if it is True for all of the weighters."""
         return all(part.by_trajectory for part in self.weighters)
 
+    @property
+    def needs_groups(self) -> bool:
+        """True if it is True for any of the weighters."""
+        return any(part.needs_groups for part in self.weighters)
+
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
         weight = UniformWeighter()(batch)

@@ -162,6 +162,7 @@ class AgreementWeighter(TokenWeighter):
     """Minimum absolute value of the log-ratio, nats per token, at least 0."""
 
     requires = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
+    needs_groups = True
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

@@ -1,4 +1,4 @@
-"""`fireopd check --config FILE`: check a configuration, summarise the run and estimate its memory.
+"""`fireopd check --config FILE`: check a configuration, summarise the run, show a prompt, and estimate the memory.
 
 The arguments are those of `fireopd fit`. No model is loaded and no file is written; the exit code is 2 if a problem is
 found. Set the number of GPUs of the run with --trainer.devices and --trainer.num_nodes.
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fireopd.cli.training_cli import build
+from fireopd.training.first_prompts import first_prompts
 from fireopd.training.memory_estimate import Part, available, estimate
 from fireopd.training.run_checks import problems
 from fireopd.training.run_plan import RunPlan
@@ -31,6 +32,8 @@ def run(arguments: Sequence[str]) -> None:
     found = problems(plan)
     for name, text in summary_rows(plan).items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
+    for line in first_prompts(plan):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for label, texts in (("warning", run_warnings(plan)), ("problem", found)):
         for text in texts:
             console.print(f"{label}: {text}", markup=False, highlight=False, soft_wrap=True)
