@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from helpers.checkpoints import metadata
 
 from fireopd.distributed import sharded_checkpoints
 from fireopd.errors import UserError
@@ -29,7 +30,7 @@ def folder(tmp_path):
     saved = {"state_dict": state, "optimizer_0": {"param_groups.0.lr": 1e-3, "state.a.exp_avg": torch.zeros(3)}}
     path = tmp_path / "last.ckpt"
     dcp.save(saved, checkpoint_id=path, no_dist=True)
-    torch.save({"fireopd": {"student": "tiny/student"}}, path / "meta.pt")
+    torch.save(metadata(), path / "meta.pt")
     return path
 
 
@@ -53,13 +54,13 @@ def evil_meta(folder, mark):
 
 def evil_bytes(folder, mark):
     """Replace the optimizer setting with code."""
-    metadata = sharded_checkpoints.read_metadata(folder)
-    (index,) = [index for index in metadata.storage_data if index.fqn == "optimizer_0.param_groups.0.lr"]
-    place, content = metadata.storage_data[index], io.BytesIO()
+    listed = sharded_checkpoints.read_metadata(folder)
+    (index,) = [index for index in listed.storage_data if index.fqn == "optimizer_0.param_groups.0.lr"]
+    place, content = listed.storage_data[index], io.BytesIO()
     torch.save(Evil(mark), content)
     place.relative_path, place.offset, place.length = "evil.distcp", 0, len(content.getvalue())
     (folder / "evil.distcp").write_bytes(content.getvalue())
-    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(metadata))
+    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(listed))
 
 
 @pytest.mark.parametrize("plant", [evil_list, evil_meta, evil_bytes])
@@ -79,13 +80,13 @@ def test_export_rejects_code(folder, tmp_path, plant):
 
 
 def test_export_rejects_bytes_in_place_of_a_tensor(folder, tmp_path):
-    metadata, content = sharded_checkpoints.read_metadata(folder), io.BytesIO()
+    listed, content = sharded_checkpoints.read_metadata(folder), io.BytesIO()
     torch.save(Evil(tmp_path / "mark"), content)
     name = "state_dict.student.model.a"
-    (index,) = [index for index in metadata.storage_data if index.fqn == name]
-    metadata.state_dict_metadata[name] = metadata.state_dict_metadata["optimizer_0.param_groups.0.lr"]
-    metadata.storage_data[type(index)(name)] = metadata.storage_data.pop(index)
-    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(metadata))
+    (index,) = [index for index in listed.storage_data if index.fqn == name]
+    listed.state_dict_metadata[name] = listed.state_dict_metadata["optimizer_0.param_groups.0.lr"]
+    listed.storage_data[type(index)(name)] = listed.storage_data.pop(index)
+    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(listed))
     with pytest.raises(UserError, match="which could be code"):
         checkpoint_files.read_student(folder)
     assert not (tmp_path / "mark").exists()
@@ -120,3 +121,12 @@ def test_the_checkpoint_is_found_after_a_kill_between_two_renames(folder, tmp_pa
 def test_a_run_without_sharding_rejects_a_sharded_checkpoint(folder):
     with pytest.raises(UserError, match="it is the checkpoint of a run with sharded models"):
         checkpoint_files.check(folder, sharded=False)
+
+
+def test_a_shard_outside_the_folder_is_not_opened(folder):
+    listed = sharded_checkpoints.read_metadata(folder)
+    for place in listed.storage_data.values():
+        place.relative_path = f"../{folder.name}/{place.relative_path}"
+    (folder / sharded_checkpoints.METADATA_FILE).write_bytes(pickle.dumps(listed))
+    with pytest.raises(UserError, match="which is not a file of the folder"):
+        checkpoint_files.check(folder, sharded=True)

@@ -1,7 +1,8 @@
 """Fully sharded data parallelism (FSDP2): each process holds a shard of all parameters, gradients, optimizer states."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -25,6 +26,17 @@ class FSDP2Strategy(ModelParallelStrategy):
                 a single file.
         """
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint)
+        self.restores_optimizers = True
+        """False to leave the optimizer as it is when a checkpoint is loaded."""
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load the shards of this process into model and optimizer, and return the rest of the checkpoint."""
+        optimizers = self.optimizers
+        try:
+            self.optimizers = optimizers if self.restores_optimizers else []
+            return super().load_checkpoint(checkpoint_path, weights_only=weights_only)
+        finally:
+            self.optimizers = optimizers
 
     def setup_environment(self) -> None:
         """Set up the device mesh with all processes of all nodes as data-parallel ranks."""

@@ -7,6 +7,7 @@ and plain values (`weights_only`).
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "SafeReader",
     "TensorPlanner",
     "check_no_code",
+    "check_records",
     "read_metadata",
     "read_state_dict",
 ]
@@ -89,12 +91,36 @@ def read_metadata(folder: Path) -> Metadata:
 
     Raises:
         UnpicklingError: if the file is not checkpoint metadata or contains other types.
+        ValueError: if it names a file outside the folder, or values beyond the end of a file.
     """
     with (folder / METADATA_FILE).open("rb") as file:
         metadata = RestrictedUnpickler(file).load()
     if not isinstance(metadata, Metadata):
         raise pickle.UnpicklingError(f"{METADATA_FILE} does not contain checkpoint metadata")
+    for index, storage in (metadata.storage_data or {}).items():
+        name = storage.relative_path
+        if Path(name).name != name:
+            raise ValueError(f"{METADATA_FILE} names {name!r}, which is not a file of the folder")
+        end = storage.offset + storage.length
+        if not 0 <= storage.offset <= end <= (folder / name).stat().st_size:
+            raise ValueError(f"{name} is truncated: {index.fqn} ends at byte {end}")
     return metadata
+
+
+def check_records(folder: Path) -> None:
+    """Read all tensors and values, and compare them with their CRCs.
+
+    Raises:
+        ValueError: if one of them differs from its CRC.
+        Exception: any error of zipfile and pickle, if one of them cannot be read.
+    """
+    for index, storage in (read_metadata(folder).storage_data or {}).items():
+        with (folder / storage.relative_path).open("rb") as file:
+            file.seek(storage.offset)
+            record = io.BytesIO(file.read(storage.length))
+        with zipfile.ZipFile(record) as archive:
+            if archive.testzip() is not None:
+                raise ValueError(f"{index.fqn} in {storage.relative_path} differs from its checksum")
 
 
 def check_no_code(folder: Path) -> None:

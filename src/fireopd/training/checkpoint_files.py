@@ -1,11 +1,10 @@
 """Checkpoints of runs, files or sharded folders: written atomically, loaded as data and never as code."""
 
 import pickle
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Trainer
@@ -13,25 +12,35 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from fireopd.atomic_files import is_locked, remove, replace
 from fireopd.distributed import collectives, sharded_checkpoints
 from fireopd.errors import UserError
 from fireopd.private_apis import dump_checkpoint
+from fireopd.training.checkpoint_integrity import (
+    DIGEST,
+    FILES,
+    METADATA,
+    RUN,
+    CorruptError,
+    check_types,
+    digest,
+    file_digests,
+    verify,
+)
 
 __all__ = [
     "BEST",
     "LAST",
     "DirectIO",
     "check",
+    "clean",
     "last_checkpoint",
+    "read_run",
     "read_student",
-    "remove",
-    "replace",
     "standing",
     "write",
 ]
 
-METADATA = "meta.pt"
-"""Lightning's file of everything but the shards in a sharded checkpoint."""
 STUDENT = "student.model."
 """Prefix of the names of the student's tensors."""
 LAST = "last.ckpt"
@@ -63,10 +72,29 @@ def write(trainer: Trainer, path: Path) -> None:
     if trainer.is_global_zero:
         remove(partial)
     trainer.strategy.barrier()
-    error = None
-    try:
+
+    def save() -> None:
         # Like trainer.save_checkpoint, without its final barrier, where other ranks would wait for a rank that failed.
-        trainer.strategy.save_checkpoint(dump_checkpoint(trainer), partial)
+        checkpoint = dump_checkpoint(trainer)
+        checkpoint[RUN]["run"] = path.parent.parent.name
+        checkpoint[DIGEST] = digest(checkpoint)
+        trainer.strategy.save_checkpoint(checkpoint, partial)
+
+    _on_all_ranks(save, path, partial)
+    if collectives.broadcast_object(partial.is_dir()):
+        own = _on_all_ranks(lambda: file_digests(partial.glob(f"__{collectives.rank()}_*")), path, partial)
+        shards = {name: value for part in collectives.all_gather_objects(own) for name, value in part.items()}
+        _on_all_ranks(lambda: _seal(partial, shards) if trainer.is_global_zero else None, path, partial)
+    if trainer.is_global_zero:
+        replace(partial, path)
+    trainer.strategy.barrier()
+
+
+def _on_all_ranks(action: Callable[[], Any], path: Path, partial: Path) -> Any:
+    """Return the result of an action of all ranks. If it fails on one, remove what was written and raise on all."""
+    result, error = None, None
+    try:
+        result = action()
     except (OSError, RuntimeError, CheckpointException) as failure:
         error = _unwritten(path, failure)
     try:
@@ -74,9 +102,15 @@ def write(trainer: Trainer, path: Path) -> None:
     except UserError:
         remove(partial)
         raise
-    if trainer.is_global_zero:
-        replace(partial, path)
-    trainer.strategy.barrier()
+    return result
+
+
+def _seal(folder: Path, shards: dict[str, str]) -> None:
+    """Add the digests of all files to the metadata of a folder."""
+    meta = _load(folder / METADATA, mmap=False)
+    meta[FILES] = shards | file_digests([folder / sharded_checkpoints.METADATA_FILE])
+    meta[DIGEST] = digest(meta)
+    torch.save(meta, folder / METADATA)
 
 
 def _unwritten(path: Path, failure: BaseException) -> UserError:
@@ -89,24 +123,6 @@ def _unwritten(path: Path, failure: BaseException) -> UserError:
     return UserError("trainer.default_root_dir", str(path.parent), problem, "free space there, and resume from it")
 
 
-def replace(new: Path, old: Path) -> None:
-    """Replace a file or a folder, which may be missing, by another one."""
-    aside = _aside(old)
-    if old.is_dir() or (new.is_dir() and old.exists()):
-        remove(aside)
-        old.rename(aside)
-    new.replace(old)
-    remove(aside)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it exists."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def standing(path: Path) -> Path:
     """Return the path of a checkpoint, or that of the folder moved aside if `write` was killed between two renames."""
     return _aside(path) if _aside(path).exists() and not path.exists() else path
@@ -116,36 +132,70 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.replaced")
 
 
+def clean(root: Path) -> None:
+    """Remove what killed runs in a folder left half-written."""
+    for folder in root.glob("version_*/checkpoints"):
+        if not is_locked(folder.parent):
+            for partial in folder.glob(".*.partial"):
+                remove(partial)
+
+
 def last_checkpoint(root: Path) -> Path:
-    """Return the newest last checkpoint of the runs in a folder.
+    """Return the last checkpoint of the newest run in a folder: the one with the largest number in its checkpoint.
+
+    Neither the times of files nor the names of copied folders matter. Of equal numbers, the later step counts.
 
     Raises:
-        UserError: if there is no checkpoint.
+        UserError: if there is no checkpoint, or none that can be read.
     """
-    places = {standing(folder / LAST) for folder in root.glob("version_*/checkpoints")}
-    found = sorted((path for path in places if path.exists()), key=lambda path: path.stat().st_mtime)
+    places = sorted({standing(folder / LAST) for folder in root.glob("version_*/checkpoints")})
+    found = [path for path in places if path.exists()]
     if not found:
         problem = f"no run in {root} has written a checkpoint"
         raise UserError("--ckpt_path", "last", problem, "omit it to start a new run, or give a path")
-    return found[-1]
+    return max(found, key=_age)
 
 
-def check(path: Path, *, sharded: bool) -> None:
-    """Check that a run can resume from a checkpoint, without loading its tensors.
+def _age(path: Path) -> tuple[int, int]:
+    """Return the number of the run and the step of a checkpoint."""
+    saved = read_run(path)
+    name = str(saved[RUN].get("run", path.parent.parent.name))
+    return int(name.rpartition("_")[2]) if name.rpartition("_")[2].isdecimal() else -1, saved["global_step"]
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return a checkpoint with the types that a resume needs; the tensors of a folder are not read.
+
+    Raises:
+        UserError: if the checkpoint is missing, holds code, or was written by another program.
+    """
+    with _readable("--ckpt_path", path):
+        saved = _load(path / METADATA if path.is_dir() else path)
+        if path.is_dir():
+            sharded_checkpoints.check_no_code(path)
+        check_types(saved, sharded=path.is_dir())
+    return cast(dict[str, Any], saved)
+
+
+def check(path: Path, *, sharded: bool, whole: bool = True) -> None:
+    """Check that a run can resume from a checkpoint.
 
     Args:
         path: path of the checkpoint.
         sharded: True if the run shards its models.
+        whole: read it once and compare it with its checksums.
 
     Raises:
-        UserError: if the checkpoint is missing or unreadable, holds code, or is sharded and the run is not.
+        UserError: if the checkpoint is missing, unreadable or corrupt, holds code, belongs to a run that is still
+            running, or is sharded and the run is not.
     """
+    read_run(path)
     with _readable("--ckpt_path", path):
-        if path.is_dir():
-            _load(path / METADATA)["fireopd"]
-            sharded_checkpoints.check_no_code(path)
-        else:
-            _load(path)["fireopd"]
+        if whole:
+            verify(path)
+    if is_locked(path.parent.parent):
+        problem = "the run that writes it is still running"
+        raise UserError("--ckpt_path", str(path), problem, "wait for its end, or stop it")
     if path.is_dir() and not sharded:
         remedy = "resume with --config configs/hardware/fsdp.yaml, or start from a model that fireopd export writes"
         raise UserError("--ckpt_path", str(path), "it is the checkpoint of a run with sharded models", remedy)
@@ -155,17 +205,17 @@ def read_student(path: Path) -> tuple[str, dict[str, Tensor]]:
     """Return the name of the student's initial model, and the student's tensors, named as in that model.
 
     Raises:
-        UserError: if the checkpoint is missing, holds code, or was written by another program.
+        UserError: if the checkpoint is missing or corrupt, holds code, or was written by another program.
     """
     path = standing(path)
     with _readable("CKPT", path):
-        if path.is_dir():
-            saved, tensors = _load(path / METADATA), sharded_checkpoints.read_state_dict(path)
-        else:
-            saved = _load(path)
-            tensors = saved["state_dict"]
-        name = saved["fireopd"]["student"]
-    return name, {key.removeprefix(STUDENT): value for key, value in tensors.items() if key.startswith(STUDENT)}
+        verify(path)
+        saved = _load(path / METADATA if path.is_dir() else path)
+        tensors = sharded_checkpoints.read_state_dict(path) if path.is_dir() else saved["state_dict"]
+        student = {key.removeprefix(STUDENT): value for key, value in tensors.items() if key.startswith(STUDENT)}
+        if not student or not isinstance(saved[RUN]["student"], str):
+            raise ValueError("it holds no student")
+    return saved[RUN]["student"], student
 
 
 @contextmanager
@@ -174,14 +224,17 @@ def _readable(key: str, path: Path) -> Iterator[None]:
         raise UserError(key, str(path), "no such checkpoint", "give one, as in <run>/checkpoints/last.ckpt")
     try:
         yield
+    except CorruptError as error:
+        problem = f"it is corrupt ({error})"
+        raise UserError(key, str(path), problem, "give another checkpoint, or a copy of this one") from error
     except pickle.UnpicklingError as error:
         problem = "holds more than tensors and plain values, which could be code"
         raise UserError(key, str(path), problem, "give a checkpoint that fireopd fit wrote") from error
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a file can hold anything
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         problem = f"cannot be read as a checkpoint of fireopd ({reason})"
         raise UserError(key, str(path), problem, "give a checkpoint that fireopd fit wrote") from error
 
 
-def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+def _load(path: Path, *, mmap: bool = True) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

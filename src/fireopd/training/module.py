@@ -22,11 +22,10 @@ from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
 from fireopd.models.weight_stream import WeightStream
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.teachers import Teacher, deduplicate
-from fireopd.training import skipped_steps
+from fireopd.training import run_state, skipped_steps
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.gradients import accumulate_gradients
 from fireopd.training.interrupts import Interrupts
-from fireopd.training.loop_progress import rewind_loops
 from fireopd.training.micro_batches import updates
 from fireopd.training.objective_divergence import divergence_comparison
 from fireopd.training.run_checks import check_run
@@ -39,7 +38,7 @@ from fireopd.training.student import load_student
 from fireopd.training.update_targets import UpdateTargets, update_targets
 from fireopd.training.validation_metrics import ValidationMetrics, validation_scalars
 from fireopd.training.weight_sync import WeightSync
-from fireopd.types import RolloutBatch, ScoredBatch, strategy_state
+from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.types.signals import JOINT, OF_STUDENT
 from fireopd.weighters import TokenWeighter, UniformWeighter
 
@@ -125,6 +124,8 @@ class FiReOPDModule(LightningModule):
         self.max_skipped_steps = max_skipped_steps
         self.interrupts = Interrupts()
         self.checked = False  # True if the run was checked before `setup`
+        self.settings: dict[str, Any] = {}  # those of the command line, see `run_settings`
+        self.resume_with_changes = self.fresh_optimizer = self.optimizer_changed = False
         self.policy_version = 0
         self.skipped_steps = 0
         self.validated: tuple[int, dict[str, float]] = (-1, {})
@@ -286,14 +287,14 @@ class FiReOPDModule(LightningModule):
         self.log_dict(validation_scalars(results))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add counters and the state of strategies."""
-        counters = {"policy_version": self.policy_version, "skipped_steps": self.skipped_steps}
-        strategies = strategy_state.state_of(self.method.strategies)
-        checkpoint["fireopd"] = counters | {"strategies": strategies, "student": self.student_name}
+        """Add counters, the state of strategies and the settings."""
+        checkpoint["fireopd"] = run_state.run_state(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore counters and the state of strategies."""
-        rewind_loops(checkpoint)
-        saved = checkpoint["fireopd"]
-        self.policy_version, self.skipped_steps = saved["policy_version"], saved["skipped_steps"]
-        strategy_state.load_state(self.method.strategies, saved["strategies"])
+        run_state.restore(self, checkpoint)
+
+    def on_train_start(self) -> None:
+        """Apply changed settings of the optimizer to its restored state."""
+        if self.optimizer_changed:
+            run_state.apply_optimizer_settings(self)
