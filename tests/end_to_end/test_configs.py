@@ -19,6 +19,12 @@ EXPERIMENTS = sorted(
     path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods", "data")
 )
 OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
+OVERLAID = [CONFIGS / name for name in ("multi_teacher.yaml", "smollm2.yaml", "paper/strong_to_weak.yaml")]
+"""Experiments that the hardware overlays are tried on."""
+ENGINES = {"fsdp": None, "vllm_servers": "VLLMServerEngine"}
+"""Engine of the hardware overlays that do not sample with vLLM in process; None for that of the experiment."""
+SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes")
+"""Hardware overlays that shard the models."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
 
@@ -30,7 +36,7 @@ def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     cli = build(["--config", str(path)], train=False)
     method = cli.model.method
-    if path.name in ("opd.yaml", "smollm2.yaml"):
+    if path.name in ("opd.yaml", "smollm2.yaml", "mopd_qwen3_8b.yaml"):
         assert (method.trajectory_filter, method.token_weighter) == (KeepAll(), UniformWeighter())
     else:
         assert method.trajectory_filter.drop_fraction == 0.2
@@ -42,17 +48,21 @@ def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path
     assert not list(tmp_path.iterdir()), "nothing is written before a run starts"
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_an_overlay_changes_the_hardware_and_nothing_else(path, overlay):
-    cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
-    engine = cli.datamodule.engine
-    kept = type(plain.datamodule.engine).__name__
-    assert type(engine).__name__ == {"vllm": "VLLMEngine", "vllm_servers": "VLLMServerEngine"}.get(overlay.stem, kept)
-    assert isinstance(cli.trainer.strategy, FSDP2Strategy) == (overlay.stem == "fsdp")
-    assert engine.sampling == plain.datamodule.engine.sampling
-    assert engine.max_response_length == plain.datamodule.engine.max_response_length
-    assert cli.model.method == plain.model.method
+@pytest.mark.parametrize("path", OVERLAID, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_an_overlay_changes_the_hardware_and_nothing_else(path):
+    plain = build([f"--config={path}"], train=False)
+    for overlay in OVERLAYS:
+        cli = build([f"--config={path}", f"--config={overlay}"], train=False)
+        engine, kept = cli.datamodule.engine, type(plain.datamodule.engine).__name__
+        assert type(engine).__name__ == (ENGINES.get(overlay.stem, "VLLMEngine") or kept)
+        sharded = overlay.stem in SHARDED or path.parent.name == "paper"
+        assert isinstance(cli.trainer.strategy, FSDP2Strategy) == sharded, overlay.stem
+        assert engine.sampling == plain.datamodule.engine.sampling
+        assert engine.max_response_length == plain.datamodule.engine.max_response_length
+        assert cli.model.method == plain.model.method
+        make = cli.model.make_optimizer, plain.model.make_optimizer
+        rates = [each([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] for each in make]
+        assert rates[0] == rates[1]
 
 
 @pytest.mark.parametrize("overlay", DATA, ids=lambda path: path.stem)
@@ -80,6 +90,10 @@ def test_the_paper_s_values(path):
     engine = cli.datamodule.engine
     assert isinstance(engine, VLLMEngine)
     assert (engine.sleep, engine.tensor_parallel_size, engine.dtype) == (True, 2, "bfloat16")
+    assert isinstance(cli.trainer.strategy, FSDP2Strategy)
+    assert (cli.trainer.precision, cli.model.dtype_name, cli.model.sharding.param_dtype) == (
+        *("32-true", "float32", "bfloat16"),
+    )
 
 
 def test_the_control_differs_in_filter_and_weights_alone():

@@ -41,8 +41,8 @@ class VLLMEngine(RolloutEngine):
     kv_cache_gib: float | None = None
     """Size of the key-value cache, GiB; null for the remainder of memory_fraction."""
     max_model_length: int | None = None
-    """Maximum number of tokens of a trajectory; null for the longest prompt of the run with the longest response, or the
-    context of the model if the prompts are not known in advance."""
+    """Maximum number of tokens of a trajectory; null for the longest prompt of the run with the longest response, or
+    for the model's context if the prompts are not known in advance."""
     tensor_parallel_size: int = 1
     """Number of processes of a node that share one engine, each with a shard of the weights."""
     eager: bool = False
