@@ -16,7 +16,7 @@ from fireopd.callbacks.failure_detectors import (
     MetricHistory,
     RelativeDrop,
 )
-from fireopd.callbacks.tensorboard_curves import tensorboard_loggers
+from fireopd.callbacks.tensorboard_curves import draw
 from fireopd.filters import KeepAll
 
 if TYPE_CHECKING:
@@ -91,9 +91,12 @@ class HealthWatch(Callback):
         """Log the new warnings of the step."""
         metrics = {tag: float(value) for tag, value in trainer.callback_metrics.items()}
         for warning in self.update(metrics):
-            rank_zero_info(f"Step {trainer.global_step}: {warning}.")
-            for logger in tensorboard_loggers(trainer):
-                logger.experiment.add_text("health", warning, trainer.global_step)
+            self._report(trainer, warning)
+
+    def _report(self, trainer: Trainer, warning: str) -> None:
+        step = trainer.global_step
+        rank_zero_info(f"Step {step}: {warning}.")
+        draw(trainer, lambda writer: writer.add_text("health", warning, step))
 
     def update(self, metrics: dict[str, float]) -> list[str]:
         """Add the metrics of a step, by tag, and return the new warnings."""

@@ -1,12 +1,13 @@
 """Recordings of scored rollouts, which `fireopd replay` reads."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from fireopd.analysis.recordings import write_scored
-from fireopd.callbacks.run_folder import run_folder
+from fireopd.training.run_folder import write_on_rank_zero
 from fireopd.types.signals import ENTROPIES
 
 if TYPE_CHECKING:
@@ -35,11 +36,17 @@ class RolloutRecorder(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the batch."""
-        if batch_idx % self.every_n_steps:
-            return
-        folder = run_folder(trainer) / "rollouts"
-        if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            file = folder / f"step_{outputs['batch'].policy_version:06d}.safetensors"
-            write_scored(file, outputs["batch"], pl_module.student_name)
+        """Write the batch.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        scored = outputs["batch"]
+
+        def write(folder: Path) -> None:
+            file = folder / "rollouts" / f"step_{scored.policy_version:06d}.safetensors"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_scored(file, scored, pl_module.student_name)
+
+        if batch_idx % self.every_n_steps == 0:
+            write_on_rank_zero(trainer, write)

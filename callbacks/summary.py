@@ -13,9 +13,10 @@ from rich.progress import track
 from rich.table import Table
 
 from fireopd.atomic_files import write_text
-from fireopd.callbacks.run_folder import run_folder
+from fireopd.callbacks.tensorboard_curves import tensorboard_loggers
 from fireopd.engines import RolloutEngine
 from fireopd.teachers import HFTeacher
+from fireopd.training.run_folder import run_folder, write_on_rank_zero
 from fireopd.training.validation_metrics import ValidationMetrics
 from fireopd.types import Prompt
 
@@ -54,7 +55,11 @@ class Summary(Callback):
         self._log(trainer, self.before, 0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Measure the student after the last step, and write the file."""
+        """Measure the student after the last step, and write the file.
+
+        Raises:
+            UserError: if the file cannot be written.
+        """
         if not pl_module.data.tasks:
             return
         version, after = pl_module.validated
@@ -62,20 +67,24 @@ class Summary(Callback):
             after = self._measure(pl_module, pl_module.data.engine, "student after")
             self._log(trainer, after, trainer.global_step)
         self.folder = run_folder(trainer)
-        if not trainer.is_global_zero:
-            return
-        self.tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
-        self.seconds = self.earlier + time.perf_counter() - self.began
+        if trainer.is_global_zero:
+            self.tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
+            self.seconds = self.earlier + time.perf_counter() - self.began
+        write_on_rank_zero(trainer, self._write)
+
+    def _write(self, folder: Path) -> None:
         summary = {"tasks": self.tasks, "seconds": round(self.seconds, 1)}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 
     def teardown(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Print the table, below all progress bars."""
         if self.tasks:
             self.console.print(table(self.tasks, f"avg@{pl_module.data.validation_responses} on held-out prompts"))
-            self.console.print(f"{self.seconds:.0f} s. The run is in {self.folder}. Its curves:", highlight=False)
-            self.console.print(f"tensorboard --logdir {self.folder}", highlight=False, soft_wrap=True)
+            curves = [f"tensorboard --logdir {logger.log_dir}" for logger in tensorboard_loggers(trainer)]
+            curves = curves or [str(path) for path in self.folder.glob("metrics.csv")]
+            lead = f"{self.seconds:.0f} s. The run is in {self.folder}.{' Its curves:' if curves else ''}"
+            self.console.print("\n".join([lead, *curves]), highlight=False, soft_wrap=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements before training, with which a resumed run compares."""

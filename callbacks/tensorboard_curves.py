@@ -1,13 +1,16 @@
 """TensorBoard histograms of weights and entropies, and the layout of the custom-scalars page."""
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Set
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
 
+from fireopd.training.csv_logger import DeferringLogger
 from fireopd.training.step_metrics import QUARTERS
 from fireopd.types.signals import ENTROPIES
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from fireopd.types import ScoredBatch
     from fireopd.types.targets import Targets
 
-__all__ = ["Curves", "distributions", "exact_patterns", "page", "tensorboard_loggers"]
+__all__ = ["Curves", "distributions", "draw", "exact_patterns", "page", "tensorboard_loggers"]
 
 
 class Curves(Callback):
@@ -35,22 +38,34 @@ class Curves(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Lay out the custom-scalars page."""
         layout = page(list(pl_module.teachers), pl_module.data.tasks, pl_module.requires)
-        for logger in tensorboard_loggers(trainer):
-            logger.experiment.add_custom_scalars(layout)
+        draw(trainer, lambda writer: writer.add_custom_scalars(layout))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw the histograms."""
+
+        def histograms(writer: SummaryWriter) -> None:
+            for tag, values in distributions(outputs["batch"], outputs["targets"]).items():
+                writer.add_histogram(tag, values, trainer.global_step)
+
         if batch_idx % self.every_n_steps == 0:
-            for logger in tensorboard_loggers(trainer):
-                for tag, values in distributions(outputs["batch"], outputs["targets"]).items():
-                    logger.experiment.add_histogram(tag, values, trainer.global_step)
+            draw(trainer, histograms)
 
 
 def tensorboard_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
     """Return the TensorBoard loggers of a run on rank 0; none on other ranks."""
     return [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)] if trainer.is_global_zero else []
+
+
+def draw(trainer: Trainer, action: Callable[[SummaryWriter], object]) -> None:
+    """Call a function with the writer of each TensorBoard logger, on rank 0.
+
+    An error of the disk is kept by the default logger; see `DeferringLogger`.
+    """
+    for logger in tensorboard_loggers(trainer):
+        with logger.deferring() if isinstance(logger, DeferringLogger) else nullcontext():
+            action(logger.experiment)
 
 
 def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:

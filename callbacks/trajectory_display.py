@@ -1,5 +1,6 @@
 """Trajectories during training: a few as text in TensorBoard, more on pages in the run folder."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
@@ -7,8 +8,8 @@ from lightning.pytorch.callbacks import Callback
 
 from fireopd.analysis.view import Page, View, select_rows
 from fireopd.analysis.view.token_texts import decode_tokens
-from fireopd.callbacks.run_folder import run_folder
-from fireopd.callbacks.tensorboard_curves import tensorboard_loggers
+from fireopd.callbacks.tensorboard_curves import draw
+from fireopd.training.run_folder import write_on_rank_zero
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
@@ -42,22 +43,26 @@ class Trajectories(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write text and page of the batch."""
-        if batch_idx % self.every_n_steps:
-            return
-        folder = run_folder(trainer) / FOLDER
-        if trainer.is_global_zero:
-            scored, targets, method = outputs["batch"], outputs["targets"], pl_module.method
-            view, tokenizer = View(scored, targets, method.reasons(scored)), pl_module.data.tokenizer
-            for logger in tensorboard_loggers(trainer):
-                logger.experiment.add_text("trajectories", text(view, tokenizer, self.number), trainer.global_step)
-            if self.page:
-                title = f"Step {scored.policy_version}: filter, weights and advantages of each token"
-                strategies = " · ".join(map(str, method.strategies.values()))
-                facts = {"run": str(folder.parent), "student": pl_module.student_name, "method": strategies}
-                folder.mkdir(parents=True, exist_ok=True)
-                page = Page.of(title, facts, [view], tokenizer)
-                page.write(folder / f"step_{scored.policy_version:06d}.html")
+        """Write text and page of the batch.
+
+        Raises:
+            UserError: if the page cannot be written.
+        """
+        if batch_idx % self.every_n_steps == 0:
+            write_on_rank_zero(trainer, lambda folder: self._write(trainer, pl_module, outputs, folder))
+
+    def _write(self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, folder: Path) -> None:
+        scored, targets, method = outputs["batch"], outputs["targets"], pl_module.method
+        view, tokenizer = View(scored, targets, method.reasons(scored)), pl_module.data.tokenizer
+        step = trainer.global_step
+        draw(trainer, lambda writer: writer.add_text("trajectories", text(view, tokenizer, self.number), step))
+        if self.page:
+            title = f"Step {scored.policy_version}: filter, weights and advantages of each token"
+            strategies = " · ".join(map(str, method.strategies.values()))
+            facts = {"run": str(folder), "student": pl_module.student_name, "method": strategies}
+            path = folder / FOLDER / f"step_{scored.policy_version:06d}.html"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Page.of(title, facts, [view], tokenizer).write(path)
 
 
 def text(view: View, tokenizer: Any, number: int) -> str:

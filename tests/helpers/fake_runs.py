@@ -4,17 +4,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from fireopd.analysis.compare.planned_run import PlannedRun
 from fireopd.analysis.compare.run_results import Run
+from fireopd.training.csv_logger import SafeCSVLogger
 
 
 def write_curves(folder, curves):
-    with SummaryWriter(str(folder)) as writer:
-        for tag, curve in curves.items():
-            for step, value in curve.items():
-                writer.add_scalar(tag, value, step)
+    logger = SafeCSVLogger(folder)
+    for tag, curve in curves.items():
+        for step, value in curve.items():
+            logger.log_metrics({tag: value}, step)
 
 
 def curves_of(accuracy, finished=0.5, **more):

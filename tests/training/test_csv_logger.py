@@ -14,7 +14,7 @@ def rows(path):
 
 
 def test_new_columns_come_without_the_loss_of_a_row(tmp_path):
-    logger = csv_logger.SafeCSVLogger(str(tmp_path), 3)
+    logger = csv_logger.SafeCSVLogger(tmp_path / "version_3")
     logger.log_metrics({"loss": 1.5}, 0)
     logger.log_metrics({"loss": 1.0, "val": 0.5}, 1)
     logger.log_metrics({"val": 0.75}, 2)
@@ -29,7 +29,7 @@ def test_new_columns_come_without_the_loss_of_a_row(tmp_path):
 
 
 def test_what_ends_the_rewriting_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    logger = csv_logger.SafeCSVLogger(str(tmp_path), 0)
+    logger = csv_logger.SafeCSVLogger(tmp_path / "version_0")
     logger.log_metrics({"loss": 1.5}, 0)
     path = Path(logger.log_dir) / "metrics.csv"
     before = path.read_bytes()

@@ -8,20 +8,23 @@ from typing import Any, cast
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd import callbacks as callbacks
+from fireopd.callbacks.disk_errors import DiskErrors
 from fireopd.callbacks.run_environment import RunRecord
-from fireopd.callbacks.run_folder import RunLock
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.distributed.fsdp import FSDP2Strategy
-from fireopd.errors import UserError
-from fireopd.training.checkpoint_files import check, last_checkpoint, standing
+from fireopd.errors import UserError, collect_errors
+from fireopd.training.checkpoint_files import check, clean, last_checkpoint, standing
 from fireopd.training.csv_logger import SafeCSVLogger
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule
+from fireopd.training.resume_checks import check_resume
 from fireopd.training.run_checks import check_run
+from fireopd.training.run_folder import next_folder, writing_run
+from fireopd.training.run_settings import plain
 
 __all__ = ["FitCLI", "FitParser", "SafeTrainer", "build"]
 
@@ -49,7 +52,13 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
 
 
 class SafeTrainer(Trainer):
-    """Trainer that loads checkpoints as data only (`weights_only`) by default."""
+    """Trainer that loads checkpoints as data only (`weights_only`) by default, and locks the folder of the run."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """Folder of the run, that of `metrics.csv`, whatever the other loggers are. Every process must call."""
+        folders = [logger.log_dir for logger in self.loggers if isinstance(logger, SafeCSVLogger)]
+        return self.strategy.broadcast(folders[0]) if folders else super().log_dir
 
     def fit(
         self,
@@ -59,6 +68,7 @@ class SafeTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | None = None,
         weights_only: bool = True,
+        resume_with_changes: bool = False,
     ) -> None:
         """Train.
 
@@ -69,6 +79,7 @@ class SafeTrainer(Trainer):
             datamodule: provides the rollouts.
             ckpt_path: checkpoint to resume from; `last` for that of the last run in `default_root_dir`.
             weights_only: reject a checkpoint with objects other than tensors and plain values.
+            resume_with_changes: resume although settings that make it another run differ from the checkpoint's.
 
         Raises:
             UserError: for all problems of the run, or if the checkpoint does not exist or cannot be loaded as data.
@@ -77,12 +88,28 @@ class SafeTrainer(Trainer):
             model.trainer = datamodule.trainer = self
             check_run(model.run_plan(datamodule))  # before Lightning's own checks
             model.checked = True
-        if ckpt_path == "last":
-            ckpt_path = str(last_checkpoint(Path(self.default_root_dir)))
+        clean(Path(self.default_root_dir))
+        path = None
         if ckpt_path is not None:
-            ckpt_path = str(standing(Path(ckpt_path)))
-            check(Path(ckpt_path), sharded=isinstance(self.strategy, FSDP2Strategy))
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+            path = self.check_checkpoint(ckpt_path, model, resume_with_changes=resume_with_changes)
+        with writing_run(self):
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+
+    def check_checkpoint(self, ckpt_path: str, model: LightningModule, *, resume_with_changes: bool) -> str:
+        """Check that a run can resume from a checkpoint, before any model is loaded, and return its path.
+
+        Raises:
+            UserError: see `check` and `check_resume`.
+        """
+        place = last_checkpoint(Path(self.default_root_dir)) if ckpt_path == "last" else standing(Path(ckpt_path))
+        strategy = self.strategy
+        check(place, sharded=isinstance(strategy, FSDP2Strategy), whole=self.local_rank == 0)
+        if isinstance(model, FiReOPDModule):
+            model.resume_with_changes = resume_with_changes
+            check_resume(place, model)
+            if isinstance(strategy, FSDP2Strategy):
+                strategy.restores_optimizers = not model.fresh_optimizer
+        return str(place)
 
 
 class FitParser(Parser):
@@ -103,6 +130,14 @@ class FitCLI(LightningCLI):
         """Return the subcommand and those of its arguments that are not settings."""
         return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"}}
 
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Set up the parser; without subcommands, it takes the arguments of `fit` too."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        if not add_subcommands:
+            self.parser.add_method_arguments(SafeTrainer, "fit", skip=set(self.subcommands()["fit"]))
+
     def add_arguments_to_parser(self, parser: Parser) -> None:
         """Link the student and the seed of the data module to those of the run."""
         parser.link_arguments("model.student", "data.student")
@@ -116,21 +151,20 @@ class FitCLI(LightningCLI):
         """Take no settings from a checkpoint: only the configuration defines a run."""
 
     def instantiate_classes(self) -> None:
-        """Instantiate module, data module and trainer."""
-        self.config_init = instantiate(cast(Parser, self.parser), self.config)
+        """Instantiate module, data module and trainer. All loggers write to `<default_root_dir>/version_<n>`."""
+        self.folder = next_folder(Path(self._get(self.config, "trainer")["default_root_dir"] or "."))
+        key = f"{self.subcommand}.trainer.logger" if self.subcommand else "trainer.logger"
+        self.config_init = instantiate(cast(Parser, self.parser), place_loggers(self.config, key, self.folder))
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
+        self.model.settings = plain(vars(self.config[self.subcommand] if self.subcommand else self.config))
         self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
-        """Instantiate the trainer; the default loggers write to a new folder `<default_root_dir>/version_<n>`."""
+        """Instantiate the trainer with the loggers and callbacks of every run."""
         trainer = self._get(self.config_init, "trainer")
-        if trainer["logger"] is None or trainer["logger"] is True:
-            root = trainer["default_root_dir"] or "."
-            curves = TensorBoardLogger(root, name=None)
-            settings["logger"] = [curves, SafeCSVLogger(root, curves.version)]
-        # Before the callback that writes the settings into the folder.
-        trainer["callbacks"] = [RunLock(), RunRecord(), *(trainer["callbacks"] or [])]
+        trainer["logger"] = run_loggers(trainer["logger"], self.folder)
+        trainer["callbacks"] = [DiskErrors(), RunRecord(), *(trainer["callbacks"] or [])]
         try:
             return super().instantiate_trainer(**settings)
         except (MisconfigurationException, ValueError) as error:
@@ -144,3 +178,12 @@ class FitCLI(LightningCLI):
         """Attach the trainer and load the prompts, as the checks require. No model is loaded."""
         self.model.trainer = self.datamodule.trainer = self.trainer
         self.datamodule.load()
+
+    def resume_problems(self) -> list[UserError]:
+        """Return the problems of a resume from the checkpoint that the settings name, after `prepare`."""
+        found = list[UserError]()
+        if self.config.ckpt_path is not None:
+            with collect_errors(found):
+                allowed = self.config.resume_with_changes
+                self.trainer.check_checkpoint(self.config.ckpt_path, self.model, resume_with_changes=allowed)
+        return found

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireopd.analysis.compare.run_results import has_checkpoint, is_finished, version_folders
+from fireopd.analysis.compare.run_results import has_checkpoint, is_finished
 from fireopd.atomic_files import write_text
 from fireopd.errors import UserError
+from fireopd.training.run_folder import run_folders
 
 __all__ = ["PER_RUN_SETTINGS", "PlannedRun", "fit_arguments", "plan_runs"]
 
@@ -73,7 +74,7 @@ class PlannedRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / "settings.json", json.dumps(self.settings, indent=1, sort_keys=True) + "\n")
         if not has_checkpoint(self.folder):
-            for part in version_folders(self.folder):
+            for part in run_folders(self.folder):
                 shutil.rmtree(part)
 
 

@@ -3,16 +3,15 @@
 A run that was interrupted and resumed has several folders: `version_0`, `version_1` and so on.
 """
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from fireopd.errors import UserError
-from fireopd.training.checkpoint_files import last_checkpoint
+from fireopd.training.checkpoint_files import LAST, standing
+from fireopd.training.run_folder import run_folders
 
 __all__ = [
     "MEASURES",
@@ -23,7 +22,6 @@ __all__ = [
     "is_finished",
     "read_curves",
     "read_run",
-    "version_folders",
 ]
 
 Curve = dict[int, float]
@@ -58,7 +56,7 @@ class Run:
     seconds: float
     """Duration, including interrupted parts."""
     curves: Mapping[str, Curve]
-    """Scalars by TensorBoard tag."""
+    """Metrics by name."""
 
     @property
     def tasks(self) -> list[str]:
@@ -87,40 +85,41 @@ class Run:
         return values
 
 
-def version_folders(folder: Path) -> list[Path]:
-    """Return the folders `version_<n>` of a run in chronological order."""
-    return sorted(folder.glob("version_*"), key=lambda path: int(path.name.removeprefix("version_")))
-
-
 def is_finished(folder: Path) -> bool:
     """Return True if the last part of the run has a summary."""
-    parts = version_folders(folder)
+    parts = run_folders(folder)
     return bool(parts) and (parts[-1] / "summary.json").exists()
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Return True if an interrupted run has a checkpoint to resume from."""
-    try:
-        last_checkpoint(folder)
-    except UserError:
-        return False
-    return True
+    return any(standing(part / "checkpoints" / LAST).exists() for part in run_folders(folder))
 
 
 def read_run(method: str, seed: int, folder: Path) -> Run:
     """Read a finished run."""
-    summary = json.loads((version_folders(folder)[-1] / "summary.json").read_text())
+    summary = json.loads((run_folders(folder)[-1] / "summary.json").read_text())
     return Run(method, seed, folder, summary["seconds"], read_curves(folder))
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """Return the scalars of a run by tag; from its first step on, a later part overrides earlier ones."""
+    """Return the metrics of a run by name; from its first step on, a later part overrides earlier ones."""
     curves: dict[str, Curve] = {}
-    for part in version_folders(folder):
-        events = EventAccumulator(str(part), size_guidance={"scalars": 0})
-        events.Reload()
-        for tag in events.Tags()["scalars"]:
-            new = {event.step: event.value for event in events.Scalars(tag)}
-            old = curves.get(tag, {})
-            curves[tag] = {step: value for step, value in old.items() if step < min(new)} | new
+    for part in run_folders(folder):
+        for name, new in _read_metrics(part / "metrics.csv").items():
+            old = curves.get(name, {})
+            curves[name] = {step: value for step, value in old.items() if step < min(new)} | new
+    return curves
+
+
+def _read_metrics(path: Path) -> dict[str, Curve]:
+    """Return the columns of a file; a run that was stopped before its first step has none."""
+    curves: dict[str, Curve] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                step = row.pop("step")
+                for name, value in row.items():
+                    if step and value:
+                        curves.setdefault(name, {})[int(step)] = float(value)
     return curves

@@ -1,0 +1,33 @@
+"""TensorBoard logger of a run folder, with the settings of the run on the page of hyperparameters."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
+
+from fireopd.training.csv_logger import DeferringLogger
+
+__all__ = ["RunTensorBoardLogger"]
+
+METRIC = "val/avg_at_k"
+"""Metric next to the settings on the page of hyperparameters."""
+
+
+class RunTensorBoardLogger(DeferringLogger, TensorBoardLogger):
+    """TensorBoard logger of a run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Log to `<folder>/events.out.tfevents.*`."""
+        super().__init__(folder.parent, None, folder.name, default_hp_metric=False)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Log settings by name. No scalar is logged: the page shows the latest validation of the run."""
+        super().log_hyperparams(params, metrics, step)
+        values = {
+            name: value if isinstance(value, bool | int | float) else str(value) for name, value in params.items()
+        }
+        for summary in hparams(values, {METRIC: 0.0}):
+            self.experiment.file_writer.add_summary(summary)
