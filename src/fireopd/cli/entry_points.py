@@ -4,8 +4,12 @@ The name of an entry point is the name of its class, so that a configuration can
 """
 
 import inspect
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from traceback import walk_tb
 from typing import cast
 
 from fireopd.engines import RolloutEngine
@@ -18,7 +22,7 @@ from fireopd.types.strategy import Strategy
 from fireopd.verifiers import Verifier
 from fireopd.weighters import TokenWeighter
 
-__all__ = ["GROUPS", "Plugin", "load_plugins"]
+__all__ = ["GROUPS", "BrokenPlugin", "Plugin", "broken_plugins", "failed_import", "load_plugins"]
 
 GROUPS: dict[str, type] = {
     "fireopd.filters": TrajectoryFilter,
@@ -44,6 +48,11 @@ class Plugin:
     """Class of the plug-in."""
 
     @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.strategy.__name__
+
+    @property
     def summary(self) -> str:
         """First line of the docstring of the class."""
         return (inspect.getdoc(self.strategy) or "").partition("\n")[0]
@@ -59,26 +68,86 @@ class Plugin:
         return ", ".join(["distributions"] * issubclass(self.strategy, DirectObjective) + read) or "none"
 
 
-def load_plugins() -> list[Plugin]:
-    """Import the plug-ins of all groups, so that a configuration can name them.
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """Installed plug-in that cannot be used. It is skipped: only a configuration that names it is refused."""
 
-    Raises:
-        UserError: if an entry point cannot be imported or has a wrong type or name.
+    group: str
+    """Entry-point group."""
+    package: str
+    """Distribution that provides the plug-in."""
+    name: str
+    """Name of the entry point, that of its class."""
+    value: str
+    """Module and class of the entry point."""
+    error: UserError
+    """Reason."""
+
+
+def load_plugins() -> list[Plugin]:
+    """Import the plug-ins of all groups, so that a configuration can name them. Broken ones are skipped."""
+    return [plugin for plugin in _discover() if isinstance(plugin, Plugin)]
+
+
+def broken_plugins() -> list[BrokenPlugin]:
+    """Return the plug-ins of all groups that cannot be imported, or have a wrong type or name."""
+    return [plugin for plugin in _discover() if isinstance(plugin, BrokenPlugin)]
+
+
+def failed_import(error: BaseException) -> UserError | None:
+    """Return the error of a module that a configuration names and that cannot be imported.
+
+    Args:
+        error: raised by jsonargparse, possibly by the import of a named module: its traceback tells.
+
+    Returns:
+        The error of the plug-in in this module, or one that names the module; None for other errors.
     """
-    found = []
-    for group, base in GROUPS.items():
-        for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
-            package = entry.dist.name if entry.dist else "?"
-            found.append(Plugin(group, package, _load(entry, base, package)))
-    return found
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    named = [frame.f_globals.get("__name__", "") for frame in frames]
+    start = next((place for place, name in enumerate(named) if name.startswith("jsonargparse")), len(frames))
+    modules = [name for frame, name in zip(frames, named, strict=True) if frame.f_code.co_name == "<module>"]
+    modules = [name for name in modules if name in named[start:]]
+    if not modules:
+        return None
+    known = next((broken for broken in broken_plugins() if broken.value.partition(":")[0] in modules), None)
+    if known is not None:
+        return known.error
+    return UserError("class_path", modules[0], f"this module cannot be imported: {_reason(error)}", "fix the module")
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+
+
+def _discover() -> Iterator[Plugin | BrokenPlugin]:
+    for entry, package in _installed(tuple(sys.path)):
+        try:
+            yield Plugin(entry.group, package, _load(entry, GROUPS[entry.group], package))
+        except UserError as error:
+            yield BrokenPlugin(entry.group, package, entry.name, entry.value, error)
+
+
+@cache  # a scan reads files of all installed packages
+def _installed(_path: tuple[str, ...], /) -> list[tuple[EntryPoint, str]]:
+    """Return the entry points of all groups, sorted by group and name, each with the name of its package."""
+    found = entry_points()
+    entries = [entry for group in GROUPS for entry in sorted(found.select(group=group), key=lambda entry: entry.name)]
+    return [(entry, entry.dist.name if entry.dist else "?") for entry in entries]
 
 
 def _load(entry: EntryPoint, base: type, package: str) -> type:
+    """Return the class of an entry point.
+
+    Raises:
+        UserError: if it cannot be imported, or has a wrong type or name.
+    """
     key, remedy = f"{entry.group}: {entry.name}", f"fix the package {package}, or uninstall it"
     try:
         strategy = entry.load()
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(key, entry.value, f"this plug-in cannot be imported: {error}", remedy) from error
+    except (Exception, SystemExit) as error:  # a module can raise anything, or end the program
+        problem = f"this plug-in cannot be imported: {_reason(error)}"
+        raise UserError(key, entry.value, problem, remedy) from error
     if not (inspect.isclass(strategy) and issubclass(strategy, base)):
         raise UserError(key, entry.value, f"this plug-in is not a subclass of {base.__name__}", remedy)
     if strategy.__name__ != entry.name:
