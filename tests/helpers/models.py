@@ -16,9 +16,10 @@ CONFIGS = {
 }
 
 
-def make_model(kind, dtype=torch.float32):
+def make_model(kind, dtype=torch.float32, **settings):
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[kind]).to(dtype).eval()
+    config = type(CONFIGS[kind])(**CONFIGS[kind].to_dict() | settings) if settings else CONFIGS[kind]
+    model = AutoModelForCausalLM.from_config(config).to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))

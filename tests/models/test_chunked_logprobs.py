@@ -5,6 +5,7 @@ import torch
 from helpers.largest_tensor import LargestTensor
 
 from fireopd.models.chunked_logprobs import token_logprobs
+from fireopd.models.output_head import LogitTransform, OutputHead
 
 T, D, V = 13, 5, 17
 
@@ -17,27 +18,40 @@ def inputs(dtype=torch.float64, bias=True, scale=1.0):
     return *leaves, target_ids
 
 
-def naive(states, weight, bias, target_ids, temperature):
+def naive(states, weight, bias, target_ids, temperature, scale=1.0, cap=None):
     """Return the same through probabilities."""
-    logits = states @ weight.T + (0 if bias is None else bias)
+    logits = scale * (states @ weight.T + (0 if bias is None else bias))
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
     p = (logits / temperature).softmax(-1)
     terms = torch.where(p > 0, p * p.clamp(min=1e-300).log(), 0.0)
     return p[torch.arange(len(p)), target_ids].log(), -terms.sum(-1)
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("temperature", "chunk"), [(1.0, 1), (0.7, 2 * V), (1.0, 7 * T), (1.6, 10**6)])
-def test_values_and_gradients_equal_the_reference(bias, temperature, chunk):
+@pytest.mark.parametrize(
+    ("temperature", "chunk", "transform"),
+    [
+        (1.0, 1, ()),
+        (0.7, 2 * V, ()),
+        (1.0, 7 * T, (0.3, None)),
+        (1.6, 10**6, (1.0, 1.5)),
+        (0.8, 7 * T, (0.7, 2.0)),
+    ],
+)
+def test_values_and_gradients_equal_the_reference(bias, temperature, chunk, transform):
     *leaves, target_ids = inputs(bias=bias)
     given = {"temperature": temperature, "entropy": True, "chunk_logits": chunk}
+    given["transform"] = LogitTransform(*transform)
     for ours, expected in zip(
-        token_logprobs(*leaves, target_ids, **given), naive(*leaves, target_ids, temperature), strict=True
+        token_logprobs(*leaves, target_ids, **given), naive(*leaves, target_ids, temperature, *transform), strict=True
     ):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
     trained = [leaf for leaf in leaves if leaf is not None]
     assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, target_ids, **given), trained)
     given["entropy"] = False
     assert torch.autograd.gradcheck(lambda *_: token_logprobs(*leaves, target_ids, **given)[0], trained)
+    head = OutputHead(*leaves[1:], given["transform"])
+    assert torch.autograd.gradcheck(lambda *_: head(leaves[0]), trained)
 
 
 def test_frozen_parameters_have_no_gradient():
@@ -71,21 +85,27 @@ def test_impossible_and_certain_tokens_are_exact():
     assert logprobs.abs().max() == entropies.abs().max() == 0
 
 
-def test_bfloat16_uses_float32_statistics():
-    """Only the logits are rounded, not the sums over the vocabulary or the gradient of the hidden states."""
-    half, exact = inputs(torch.bfloat16), inputs(torch.bfloat16)
-    double = [leaf.detach().double().requires_grad_() for leaf in exact[:3]]
-    given = {"temperature": 1.0, "entropy": True, "chunk_logits": 2 * T}
+@pytest.mark.parametrize("transform", [(), (0.5, 8.0)])
+def test_bfloat16_logits_are_those_of_a_float32_head(transform):
+    """Hidden states and weights are rounded, the logits and the gradient of the hidden states are not."""
+    half = inputs(torch.bfloat16, scale=4.0)
+    double = [leaf.detach().double().requires_grad_() for leaf in half[:3]]
+    given = {"temperature": 1.0, "entropy": True, "chunk_logits": 2 * T, "transform": LogitTransform(*transform)}
     ours = token_logprobs(*half, **given)
-    expected = naive(*double, exact[3], 1.0)
-    assert all(value.dtype == torch.float32 for value in ours)
-    for value, reference in zip(ours, expected, strict=True):
-        torch.testing.assert_close(value.double(), reference, rtol=0, atol=0.03)
-    ours[0].sum().backward()
+    expected = naive(*double, half[3], 1.0, *transform)
+    logits = OutputHead(*half[1:3], given["transform"])(half[0])
+    ours = *ours, logits.log_softmax(-1).gather(-1, half[3][:, None]).squeeze(-1)
+    for value, reference in zip(ours, (*expected, expected[0]), strict=True):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value.double(), reference, rtol=0, atol=1e-5)
+    rounded = torch.nn.functional.linear(*half[:3]).float().log_softmax(-1).gather(-1, half[3][:, None]).squeeze(-1)
+    assert (rounded - naive(*double, half[3], 1.0)[0]).abs().max() > 1e-2
+    ours[0].sum().backward(inputs=half[:3])
     expected[0].sum().backward()
-    for leaf, reference in zip(half[:3], double, strict=True):
-        assert leaf.grad.dtype == torch.bfloat16
-        torch.testing.assert_close(leaf.grad.double(), reference.grad, rtol=0.03, atol=0.1)
+    chunked = [leaf.grad for leaf in half[:3]]
+    for gradient, reference in zip((*chunked, *torch.autograd.grad(ours[2].sum(), half[:3])), double * 2, strict=True):
+        assert gradient.dtype == torch.bfloat16
+        torch.testing.assert_close(gradient.double(), reference.grad, rtol=0.03, atol=0.2)
 
 
 def test_autocast_computes_in_bfloat16_with_float32_gradients():

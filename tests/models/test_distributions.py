@@ -1,6 +1,8 @@
 """Comparison of teacher and student distributions: values and gradients against full logits."""
 
+import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,11 +11,13 @@ from helpers.fakes import rollouts_of, scored_batch
 from helpers.models import make_model, teachers_of, wide_model
 
 from fireopd.errors import UserError
+from fireopd.models import EMBEDDED
 from fireopd.models.distributions import DistributionComparison, TeacherDistributions, joint_signals
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.objectives import GeneralizedJSD, TopKDivergence
 from fireopd.reductions import kl
 from fireopd.teachers import HFTeacher, score_by_teachers
+from fireopd.teachers.huggingface import MISSING_TOKEN_LOGPROB
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.types.signals import JOINT
 
@@ -173,11 +177,64 @@ def test_hidden_states_do_not_depend_on_the_position_of_the_response(tiny_prompt
     assert (known[0].hidden_states[0] - known[1].hidden_states[0]).abs().max() > 0.01
 
 
-def test_an_output_layer_of_another_size_is_rejected(tmp_path):
-    make_model("tied").save_pretrained(tmp_path)
-    HFTeacher("tiny/math").check_distributions("model.teachers.x", "tiny/student")
-    with pytest.raises(UserError, match=r"model.teachers.x.path: .* it has 40 logits and the student \d+"):
-        HFTeacher(str(tmp_path)).check_distributions("model.teachers.x", "tiny/student")
+@pytest.mark.parametrize("size", [33, 48])
+def test_heads_of_different_sizes_are_compared_on_common_tokens(size):
+    """Values and gradients equal those of logits that are masked by minus infinity."""
+    rollouts = rollouts_of(scored_batch(5, 11, seed=2, teachers=["one"] * 5))
+    rollouts = replace(rollouts, tokens=rollouts.tokens.clamp(max=32))
+    student, teacher = make_model("tied"), make_model("untied", vocab_size=size)
+    teachers = teachers_of({"one": teacher}, 7)
+    scores, known = score_by_teachers(teachers, rollouts, Stopwatch(), entropy=True, distributions=True)
+    objective, mask = GeneralizedJSD(0.3), rollouts.response_mask
+    comparison = DistributionComparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+    ours = CausalScorer(student, 7 * 40)(rollouts.tokens, mask, entropy=True, comparison=comparison)
+    ours.comparisons["divergence"].sum().backward()
+    gradients = [p.grad.clone() for p in student.parameters()]
+    student.zero_grad()
+    common = min(size, 40)
+    own, other = (
+        torch.cat([torch.zeros_like(logits[:, :1]), logits[:, :-1]], 1)[..., :common].log_softmax(-1)
+        for logits in (student(rollouts.tokens).logits, teacher(rollouts.tokens).logits)
+    )
+    expected = objective.divergence(own.flatten(0, 1), other.flatten(0, 1)).view(mask.shape) * mask
+    expected.sum().backward()
+    torch.testing.assert_close(ours.comparisons["divergence"], expected, rtol=1e-5, atol=1e-6)
+    for one, p in zip(gradients, student.parameters(), strict=True):
+        torch.testing.assert_close(one, p.grad, rtol=1e-4, atol=1e-6)
+    for name, model, values in (("student", student, ours), ("teacher", teacher, scores)):
+        full = full_log_distributions(model, rollouts, 1.0).gather(-1, rollouts.tokens[:, :, None]).squeeze(-1)
+        torch.testing.assert_close(values.logprobs, full * mask, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_a_padding_of_the_student_has_a_small_probability_under_a_smaller_teacher():
+    batch = scored_batch(3, 9, seed=1, teachers=["one"] * 3)
+    row, place = batch.response_mask.nonzero()[1].tolist()
+    tokens = batch.tokens.clamp(max=34)
+    tokens[row, place] = 39
+    rollouts = replace(rollouts_of(batch), tokens=tokens)
+    teacher = teachers_of({"one": make_model("untied", vocab_size=35)}, 7)["one"]
+    scores = teacher.score(rollouts, entropy=True)
+    assert scores.logprobs[row, place] == MISSING_TOKEN_LOGPROB
+    shown = replace(rollouts, tokens=tokens.clamp(max=34))
+    others = batch.response_mask.clone()
+    others[row, place] = False
+    assert torch.equal(scores.logprobs[others], teacher.score(shown, entropy=True).logprobs[others])
+
+
+def test_a_smaller_teacher_must_have_the_tokens_of_its_tokenizer(tmp_path, tiny_prompts):
+    own = [prompt for prompt in tiny_prompts if prompt.teacher == "math"][:1]
+    settings = ("model.teachers.x", "tiny/student", own, 8)
+    for rows, refused in ((64, False), (40, True)):
+        shutil.copytree(EMBEDDED / "math", tmp_path / str(rows))
+        path = tmp_path / str(rows) / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": rows}))
+        teacher = HFTeacher(str(tmp_path / str(rows)))
+        teacher.check_distributions("model.teachers.x", "tiny/student")
+        if refused:
+            with pytest.raises(UserError, match="has 40 tokens and the student's 48, but its tokenizer"):
+                teacher.check(*settings)
+        else:
+            teacher.check(*settings)
 
 
 def test_kl_of_log_distributions():

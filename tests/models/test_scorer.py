@@ -1,13 +1,16 @@
 """Chunked scoring: values and gradients against a reference."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers.fakes import rollouts_of, scored_batch
 from helpers.largest_tensor import LargestTensor
 from helpers.models import CONFIGS, SIZES, make_model
-from transformers import AutoModelForCausalLM, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma2Config, Qwen3Config
 
 from fireopd.errors import UserError
+from fireopd.models import output_head
 from fireopd.models.scorer import CausalScorer, check_scorer, score_rollouts
 
 
@@ -94,17 +97,39 @@ def test_micro_batches_preserve_the_row_order(budget):
     torch.testing.assert_close(scores.entropy, full.entropy, rtol=1e-5, atol=1e-5)
 
 
-def test_a_model_that_transforms_its_logits_after_the_head_is_rejected():
-    from transformers import Gemma2Config
+SOFT_CAPPED = {"vocab_size": 40, "head_dim": 8, "num_key_value_heads": 1, "final_logit_softcapping": 0.5, **SIZES}
 
-    config = Gemma2Config(vocab_size=40, head_dim=8, num_key_value_heads=1, final_logit_softcapping=0.5, **SIZES)
+
+def soft_capped(dtype=torch.float32):
+    """Return a Gemma 2 whose logits reach the soft-cap."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(Gemma2Config(**SOFT_CAPPED)).to(dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(20)
-    with pytest.raises(UserError, match="differ from the model's own logits"):
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_unknown_transformation_of_the_logits_is_rejected(monkeypatch, dtype):
+    model = soft_capped(dtype)
+    check_scorer("model.student", "gemma", CausalScorer(model))
+    monkeypatch.setattr(output_head, "SOFT_CAPS", ())
+    with pytest.raises(UserError, match=r"differ from the model's own logits by [1-9]\S* nats. Use a causal language"):
         check_scorer("model.student", "gemma", CausalScorer(model))
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [(None, "has no linear output layer"), (torch.nn.Linear(7, 40), "its forward pass .* ")],
+)
+def test_a_model_without_a_linear_output_layer_is_rejected(monkeypatch, head, message):
+    model = make_model("untied")
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: head)
+    if head is not None:
+        monkeypatch.setattr(type(model.model), "forward", lambda *a, **k: SimpleNamespace(states=None))
+    with pytest.raises(UserError, match=f"model.student: 'odd': .*{message}"):
+        check_scorer("model.student", "odd", CausalScorer(model))
 
 
 def test_a_model_with_nan_scores_is_rejected():

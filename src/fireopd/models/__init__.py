@@ -1,6 +1,6 @@
 """Causal language models: loading, scoring, distributions, weights."""
 
-from fireopd.models.distributions import DistributionComparison, OutputHead, TeacherDistributions
+from fireopd.models.distributions import DistributionComparison, TeacherDistributions
 from fireopd.models.loading import (
     EMBEDDED,
     Dtype,
@@ -13,6 +13,7 @@ from fireopd.models.loading import (
     resolve,
     stop_tokens,
 )
+from fireopd.models.output_head import LogitTransform, OutputHead
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.models.weight_stream import WeightStream
 
@@ -21,6 +22,7 @@ __all__ = [
     "CausalScorer",
     "DistributionComparison",
     "Dtype",
+    "LogitTransform",
     "OutputHead",
     "TeacherDistributions",
     "WeightStream",

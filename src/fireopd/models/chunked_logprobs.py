@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+
+from fireopd.models.output_head import LogitTransform, cast_for_autocast, logit_dtype, product
 
 __all__ = ["token_logprobs"]
 
@@ -24,11 +25,12 @@ def token_logprobs(
     temperature: float,
     entropy: bool,
     chunk_logits: int,
+    transform: LogitTransform = LogitTransform(),  # noqa: B008 - frozen
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log-probabilities of target tokens and the entropies of their distributions.
 
     For the logits z of one token and p = softmax(z), d log p_c / d z_j = [j = c] - p_j and
-    d H / d z_j = -p_j (log p_j + H).
+    d H / d z_j = -p_j (log p_j + H). Logits in float32 are not rounded to the dtype of hidden states and weight.
 
     Args:
         hidden_states: float [T, d]. Last hidden states.
@@ -38,16 +40,14 @@ def token_logprobs(
         temperature: divisor of the logits.
         entropy: whether to compute the entropies.
         chunk_logits: number of logits in memory at a time.
+        transform: scale and soft-cap of the logits, applied before the temperature.
 
     Returns:
         Two differentiable tensors of shape [T] in nats, in float32 or the higher precision of the inputs. The second
         is None if `entropy` is False.
     """
-    if torch.is_autocast_enabled(hidden_states.device.type):
-        dtype = torch.get_autocast_dtype(hidden_states.device.type)
-        hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    return _ChunkedLogprobs.apply(hidden_states, weight, bias, target_ids, temperature, entropy, chunk_logits)
+    operands = cast_for_autocast(hidden_states, weight, bias)
+    return _ChunkedLogprobs.apply(*operands, target_ids, temperature, entropy, chunk_logits, transform)
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -63,15 +63,16 @@ class _ChunkedLogprobs(torch.autograd.Function):
         temperature: float,
         entropy: bool,
         chunk_logits: int,
+        transform: LogitTransform,
     ) -> tuple[Tensor, Tensor | None]:
         """Loop over chunks of tokens."""
-        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        dtype = logit_dtype(hidden_states)
         logprobs, normalizers = (hidden_states.new_empty(len(hidden_states), dtype=dtype) for _ in range(2))
         entropies = torch.empty_like(logprobs) if entropy else None
         size = max(1, chunk_logits // len(weight))
         for start in range(0, len(hidden_states), size):
             chunk = slice(start, start + size)
-            logits = linear(hidden_states[chunk], weight, bias).to(dtype)
+            logits = transform.apply_(product(hidden_states[chunk], weight, bias, chunk_logits))
             if temperature != 1:
                 logits.div_(temperature)
             target_logits = logits.gather(-1, target_ids[chunk, None]).squeeze(-1)
@@ -84,7 +85,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 entropies[chunk] = log_mass + torch.special.entr(logits, out=logits).sum(-1) / mass
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(hidden_states, weight, bias, target_ids, normalizers, entropies)
-        ctx.temperature, ctx.chunk_logits = temperature, chunk_logits
+        ctx.temperature, ctx.chunk_logits, ctx.transform = temperature, chunk_logits, transform
         return logprobs, entropies
 
     @staticmethod
@@ -97,16 +98,21 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grad_hidden_states = torch.zeros_like(hidden_states, dtype=dtype) if needs_hidden_states else None
         grad_weight = torch.empty_like(weight) if needs_weight else None
         grad_bias = torch.empty_like(bias) if needs_bias else None
-        size = max(1, ctx.chunk_logits // max(1, len(hidden_states)))
+        # A chunk of weights that are converted to float32 is no larger than a chunk of logits.
+        converted = 0 if hidden_states.dtype == dtype else weight.shape[1]
+        size = max(1, ctx.chunk_logits // max(1, len(hidden_states), converted))
         for start in range(0, len(weight), size):
             chunk = slice(start, start + size)
-            grad = linear(hidden_states, weight[chunk], None if bias is None else bias[chunk]).to(dtype)
+            grad = product(hidden_states, weight[chunk], None if bias is None else bias[chunk], ctx.chunk_logits)
+            slope = ctx.transform.slope(ctx.transform.apply_(grad))
             if ctx.temperature != 1:
                 grad.div_(ctx.temperature)
             grad.sub_(normalizers[:, None])
             grad = _logprobs_to_gradient(grad, target_ids - start, grad_logprobs, grad_entropies, entropies)
             if ctx.temperature != 1:
                 grad.div_(ctx.temperature)
+            if ctx.transform != LogitTransform():
+                grad.mul_(slope)
             grad = grad.to(hidden_states.dtype)
             if grad_hidden_states is not None:
                 _add_product(grad_hidden_states, grad, weight[chunk])
@@ -116,7 +122,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 grad_bias[chunk] = grad.sum(0)
         if grad_hidden_states is not None:
             grad_hidden_states = grad_hidden_states.to(hidden_states.dtype)
-        return grad_hidden_states, grad_weight, grad_bias, *[None] * 4
+        return grad_hidden_states, grad_weight, grad_bias, *[None] * 5
 
 
 def _logprobs_to_gradient(

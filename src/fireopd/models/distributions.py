@@ -3,6 +3,9 @@
 A teacher scores first and stores its last hidden states (2 d bytes per token in half precision) and its output head.
 The forward pass of the student (`scorer.py`) applies both heads to a chunk of tokens at a time and compares the two
 distributions. A [tokens, vocabulary] tensor never exists.
+
+Heads of different sizes: models of one family pad their vocabulary to different multiples. Both distributions are
+restricted to the tokens that both heads have, the first ones, and normalized over these.
 """
 
 from __future__ import annotations
@@ -12,10 +15,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
-from transformers.modeling_utils import PreTrainedModel
 
-from fireopd.distributed import collectives
+from fireopd.models.output_head import OutputHead
 from fireopd.reductions import kl
 
 __all__ = [
@@ -33,32 +34,6 @@ Measure = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 
 SMALLEST_PROBABILITY = 1e-12
 """Probability of tokens outside a model's top k in `truncated_forward_kl`."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OutputHead:
-    """Output layer of a frozen model, gathered if the model is sharded."""
-
-    weight: Tensor
-    """[V, d], in the dtype of the hidden states."""
-    bias: Tensor | None
-    """[V], in the same dtype."""
-
-    @classmethod
-    def from_model(cls, model: PreTrainedModel, dtype: torch.dtype, device: torch.device) -> OutputHead:
-        """Return the head of a model. Every process must call, since each may hold a shard of it."""
-        layer = model.get_output_embeddings()
-        gathered = [
-            None if tensor is None else collectives.full_tensor(tensor.detach().to(device))
-            for tensor in (layer.weight, layer.bias)
-        ]
-        weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in gathered)
-        assert weight is not None
-        return cls(weight, bias)
-
-    def __call__(self, hidden_states: Tensor) -> Tensor:
-        """Return logits [T, V] of hidden states [T, d]."""
-        return linear(hidden_states, self.weight, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +69,11 @@ class HeadComparison:
 
     def compare(self, student: Tensor, temperature: float) -> Mapping[str, Tensor]:
         """Return the measure, float [T] by name, of the student's log-distributions [T, V] and the teacher's."""
+        size = min(student.shape[-1], len(self.head.weight))
         with torch.no_grad():
-            teacher = log_distribution(self.head(self.hidden_states), temperature)
+            teacher = log_distribution(self.head.first(size)(self.hidden_states), temperature)
+        if size < student.shape[-1]:
+            student = student[:, :size].log_softmax(-1)
         return self.measure(student, teacher)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -27,6 +29,8 @@ __all__ = [
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Dtype of the parameters of a model."""
 
+FOLDERS = ("checkpoints", "models", "runs")
+"""First parts of names that are taken for folders, whether they exist or not."""
 EMBEDDED = Path(__file__).parents[1] / "tiny"
 """Folder of the embedded models."""
 
@@ -49,10 +53,21 @@ def resolve(name: str, key: str) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(key, name, "the folder holds no config.json", "give a folder written by save_pretrained")
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_path and not folder.is_dir():
+    if folder.is_dir():
+        return str(folder)
+    if _looks_like_path(name):
         raise UserError(key, name, "no such folder", "give a model folder, a hub name or tiny/student")
-    return str(folder) if folder.is_dir() else name
+    if HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        problem = "no such folder, and no model of that name in the cache of the hub, which is offline (HF_HUB_OFFLINE)"
+        raise UserError(key, name, problem, "give a model folder, or download the model")
+    return name
+
+
+def _looks_like_path(name: str) -> bool:
+    """Return whether a name is that of a local folder: hub names are `name` or `organisation/name`."""
+    first, slash, _ = name.partition("/")
+    in_folder = bool(slash) and (first in FOLDERS or Path(first).is_dir())
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or in_folder
 
 
 def load_config(name: str, key: str) -> PreTrainedConfig:

@@ -2,14 +2,25 @@
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
 
-__all__ = ["count_parameters", "dtype_size"]
+__all__ = ["count_parameters", "dtype_size", "without_memory"]
+
+
+def without_memory(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a model whose parameters have shapes and no memory (meta device).
+
+    Raises:
+        ValueError: if transformers has no causal language model of this configuration.
+    """
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
 
 
 def count_parameters(config: PreTrainedConfig) -> int:
     """Return the number of a model's parameters, tied ones counted once; allocate nothing."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config).num_parameters()
+    return without_memory(config).num_parameters()
 
 
 def dtype_size(dtype: str) -> int:

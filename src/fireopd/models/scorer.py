@@ -5,7 +5,6 @@ of the model at position t - 1 predicts token t.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +13,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.distributed import collectives
+from fireopd.distributed.gather import gather_rows
 from fireopd.errors import UserError
 from fireopd.models.chunked_logprobs import token_logprobs
 from fireopd.models.distributions import DistributionComparison, HeadComparison, log_distribution
+from fireopd.models.lockstep import deal_micro_batches
+from fireopd.models.output_head import OutputHead, backbone
 from fireopd.models.token_budget import by_token_budget
 from fireopd.progress import track
 from fireopd.types import RolloutBatch, TokenScores
 
 __all__ = ["CHUNK_LOGITS", "MAX_DISCREPANCY", "CausalScorer", "check_scorer", "score_rollouts"]
 
-MAX_DISCREPANCY = 0.05
-"""Tolerance in nats between chunked scores and the model's own logits: well above rounding errors, well below the
-effect of a missed logit soft-cap."""
+MAX_DISCREPANCY = 1e-3
+"""Tolerance in nats between chunked scores and the model's own logits, in addition to the rounding of these logits."""
 
 CHUNK_LOGITS = 2**25
 """Default number of logits in memory at a time: 128 MiB of float32, 220 tokens with a vocabulary of 152,000."""
@@ -42,7 +43,8 @@ class CausalScorer(nn.Module):
         """Wrap a model.
 
         Args:
-            model: Hugging Face causal LM whose logits are its output head applied to its last hidden states.
+            model: Hugging Face causal LM whose logits are its output layer applied to its last hidden states, with
+                the scale and soft-cap of `LogitTransform.from_config`. `check_scorer` compares with its own logits.
             chunk_logits: number of logits in memory at a time, at least those of one token.
         """
         super().__init__()
@@ -50,6 +52,11 @@ class CausalScorer(nn.Module):
             raise ValueError(f"chunk_logits must be at least 1, got {chunk_logits}")
         self.model = model
         self.chunk_logits = chunk_logits
+
+    @property
+    def head(self) -> OutputHead:
+        """Output layer with its own parameters; those of a sharded model are gathered within its forward pass only."""
+        return OutputHead.of(self.model)
 
     @property
     def sharded(self) -> bool:
@@ -79,7 +86,7 @@ class CausalScorer(nn.Module):
         Returns:
             Differentiable scores of shape [B, L], 0 outside the mask.
         """
-        hidden_states = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
+        hidden_states = backbone(self.model)(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1]
         scored = mask.clone()
         scored[:, 0] = False
         results: dict[str, Tensor] = {}
@@ -113,7 +120,7 @@ class CausalScorer(nn.Module):
     def _score_tokens(
         self, hidden_states: Tensor, target_ids: Tensor, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
-        head: Any = self.model.get_output_embeddings()
+        head = self.head
         logprobs, entropies = token_logprobs(
             hidden_states,
             head.weight,
@@ -122,6 +129,7 @@ class CausalScorer(nn.Module):
             temperature=temperature,
             entropy=entropy,
             chunk_logits=self.chunk_logits,
+            transform=head.transform,
         )
         return {"logprobs": logprobs} if entropies is None else {"logprobs": logprobs, "entropy": entropies}
 
@@ -129,12 +137,11 @@ class CausalScorer(nn.Module):
         self, hidden_states: Tensor, target_ids: Tensor, comparison: HeadComparison, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
         """Compare full distributions chunk by chunk; activation checkpointing recomputes each in the backward pass."""
-        head: Any = self.model.get_output_embeddings()
-        size = max(1, self.chunk_logits // len(head.weight))
+        size = max(1, self.chunk_logits // len(self.head.weight))
 
         def compare(hidden_states: Tensor, target_ids: Tensor, comparison: HeadComparison) -> dict[str, Tensor]:
             """Return float [T] by name."""
-            student = log_distribution(head(hidden_states), temperature)
+            student = log_distribution(self.head(hidden_states), temperature)
             values = {"logprobs": student.gather(-1, target_ids[:, None]).squeeze(-1)}
             if entropy:
                 values["entropy"] = torch.special.entr(student.exp()).sum(-1)
@@ -145,14 +152,19 @@ class CausalScorer(nn.Module):
         return {name: torch.cat([result[name] for result in results]) for name in results[0]}
 
     @torch.no_grad()
-    def discrepancy(self, tokens: Tensor) -> float:
-        """Return the largest absolute difference, in nats, from the model's own logits on int64 [1, L] tokens.
+    def discrepancy(self, tokens: Tensor) -> tuple[float, float]:
+        """Compare the scores of int64 [1, L] tokens with the model's own logits.
 
-        It is large if the architecture transforms its logits after the output head, which chunked scoring misses.
+        Returns:
+            The largest absolute difference in nats. It is large if the architecture transforms its logits in a way that
+            `LogitTransform` does not know. Second, the part that the dtype of the model's logits explains.
         """
         chunked = self(tokens, torch.ones_like(tokens, dtype=torch.bool)).logprobs[:, 1:]
-        direct = self.model(input_ids=tokens, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-        return (chunked - direct.gather(-1, tokens[:, 1:, None]).squeeze(-1)).abs().max().item()
+        logits = self.model(input_ids=tokens, use_cache=False).logits[:, :-1]
+        direct = logits.to(chunked.dtype).log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+        # Scale and soft-cap round as well; each rounding is at most half a unit in the last place of the largest logit.
+        rounding = 2 * torch.finfo(logits.dtype).eps * logits.abs().max().item()
+        return (chunked - direct).abs().max().item(), rounding
 
 
 @torch.no_grad()
@@ -167,6 +179,9 @@ def score_rollouts(
 ) -> TokenScores:
     """Score the responses of a batch in micro-batches.
 
+    Ranks that share a sharded model compute in lockstep: their rows are scored together, by micro-batches of equal work
+    on all ranks, whichever rank sampled them. With hidden states or a comparison, each rank scores its own rows.
+
     Args:
         scorer: student or teacher.
         rollouts: B trajectories.
@@ -178,6 +193,8 @@ def score_rollouts(
     Returns:
         Scores of shape [B, L] in the row order of the batch.
     """
+    if scorer.sharded and comparison is None and not keep_hidden_states:
+        return _score_together(scorer, rollouts, entropy=entropy, token_budget=token_budget)
     like = rollouts.sampling_logprobs
     logprobs, comparisons = torch.zeros_like(like), dict[str, Tensor]()
     entropies = torch.zeros_like(like) if entropy else None
@@ -209,16 +226,46 @@ def score_rollouts(
     return TokenScores(logprobs, entropies, comparisons, tuple(hidden_states) if keep_hidden_states else None)
 
 
+def _score_together(scorer: CausalScorer, rollouts: RolloutBatch, *, entropy: bool, token_budget: int) -> TokenScores:
+    """Score the rows of all ranks in rounds of equal work, and return the scores of this rank's rows."""
+    mask, like = rollouts.attention_mask, rollouts.sampling_logprobs
+    (tokens, scored, lengths), own = gather_rows(rollouts.tokens, rollouts.response_mask, mask.sum(-1))
+    found = {name: like.new_zeros(tokens.shape) for name in ("logprobs", "entropy")[: 1 + entropy]}
+    filler = tokens.new_zeros(1, 2)
+    settings = {"temperature": rollouts.sampling.temperature, "entropy": entropy}
+    for dealt in track(deal_micro_batches(lengths, token_budget, collectives.world_size()), "scoring"):
+        rows = dealt[collectives.rank()]
+        if not len(rows):
+            scorer(filler, torch.ones_like(filler, dtype=torch.bool), **settings)
+            continue
+        width = int(lengths[rows].max())
+        scores = scorer(tokens[rows, :width], scored[rows, :width], **settings)
+        for name, values in found.items():
+            values[rows, :width] = getattr(scores, name).to(like.dtype)
+    # One rank scored each row; the others have zeros.
+    mine = {name: collectives.all_reduce_sum(values)[own, : like.shape[1]] for name, values in found.items()}
+    return TokenScores(mine["logprobs"], mine.get("entropy"))
+
+
 def check_scorer(key: str, name: str, scorer: CausalScorer) -> None:
     """Score a probe sequence and compare the result with the model's own logits.
 
     Raises:
-        UserError: if the scores are not finite or differ from the model's logits by more than `MAX_DISCREPANCY`.
+        UserError: if the model has no linear output layer, or if its scores are not finite or differ from its own
+            logits by more than `MAX_DISCREPANCY` and their rounding.
     """
-    device = scorer.model.device
-    probe = torch.arange(min(16, scorer.model.get_output_embeddings().weight.shape[0]), device=device)[None]
-    gap = scorer.discrepancy(probe)
-    if not gap <= MAX_DISCREPANCY:
+    layer = scorer.model.get_output_embeddings()
+    remedy = (
+        "use a causal language model of finite weights whose logits are a linear function of its last hidden states"
+    )
+    if not isinstance(getattr(layer, "weight", None), Tensor):
+        raise UserError(key, name, "it has no linear output layer", remedy)
+    probe = torch.arange(min(16, layer.weight.shape[0]), device=scorer.model.device)[None]
+    try:
+        gap, rounding = scorer.discrepancy(probe)
+    except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        problem = f"its forward pass does not give last hidden states and logits ({type(error).__name__}: {error})"
+        raise UserError(key, name, problem, remedy) from error
+    if not gap <= MAX_DISCREPANCY + rounding:
         problem = f"scores of a probe differ from the model's own logits by {gap:.3g} nats"
-        remedy = "use a model with finite weights whose logits are its output head applied to its last hidden states"
         raise UserError(key, name, problem, remedy)

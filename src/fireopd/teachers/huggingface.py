@@ -1,4 +1,10 @@
-"""Teacher that runs a Hugging Face causal language model in the training process."""
+"""Teacher that runs a Hugging Face causal language model in the training process.
+
+Models of one family pad their vocabulary to different multiples, so the output layers of teacher and student may differ
+in size. Each scores tokens under its own distribution. A token beyond the teacher's vocabulary, a padding that no text
+contains, has the log-probability `MISSING_TOKEN_LOGPROB`; later tokens see the teacher's last token in its place.
+Comparisons of distributions use the tokens that both have (`fireopd.models.distributions`).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +16,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import MemoryPart
 from fireopd.errors import UserError
-from fireopd.models.distributions import OutputHead, TeacherDistributions
+from fireopd.models.architecture import check_architecture
+from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.loading import (
     Dtype,
     context_length,
@@ -19,14 +26,19 @@ from fireopd.models.loading import (
     load_config,
     load_tokenizer,
     stop_tokens,
+    vocabulary_size,
 )
 from fireopd.models.model_size import count_parameters, dtype_size
+from fireopd.models.output_head import OutputHead
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer, score_rollouts
 from fireopd.teachers.base import Teacher, leave_unsharded
 from fireopd.teachers.context import align_to, replace_prompts
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
-__all__ = ["HFTeacher"]
+__all__ = ["MISSING_TOKEN_LOGPROB", "HFTeacher"]
+
+MISSING_TOKEN_LOGPROB = -20.0
+"""Log-probability, in nats, of tokens that only the student has: paddings of its vocabulary."""
 
 
 @dataclass
@@ -53,6 +65,7 @@ class HFTeacher(Teacher):
 
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
         """Compare vocabulary, special tokens and stop tokens with the student's; check lengths against the context."""
+        check_architecture(self.path, f"{key}.path")
         own, tokenizer = load_tokenizer(self.path, f"{key}.path"), load_tokenizer(student, "model.student")
         remedy = "choose a teacher of the student's model family"
         if own.get_vocab() != tokenizer.get_vocab():
@@ -63,6 +76,10 @@ class HFTeacher(Teacher):
             if theirs != ours:
                 problem = f"its {name} is {theirs!r}, the student's {ours!r}"
                 raise UserError(f"{key}.path", self.path, problem, remedy)
+        theirs, ours = (vocabulary_size(name, f"{key}.path") for name in (self.path, student))
+        if theirs < ours and theirs <= max(own.get_vocab().values()):
+            problem = f"its output layer has {theirs} tokens and the student's {ours}, but its tokenizer has more"
+            raise UserError(f"{key}.path", self.path, problem, remedy)
         stops = [stop_tokens(name, key, tokenizer) for name in (self.path, student)]
         if stops[0] != stops[1]:
             theirs, ours = (", ".join(str(tokenizer.decode([token])) for token in sorted(ids)) for ids in stops)
@@ -114,13 +131,7 @@ class HFTeacher(Teacher):
         return self._score(rollouts, entropy=entropy, keep_hidden_states=False)
 
     def check_distributions(self, key: str, student: str) -> None:
-        """Compare the sizes of the output layers."""
-        names = ((self.path, f"{key}.path"), (student, "model.student"))
-        theirs, ours = (load_config(name, setting).get_text_config().vocab_size for name, setting in names)
-        if theirs != ours:
-            problem = f"a strategy compares distributions, but it has {theirs} logits and the student {ours}"
-            remedy = "choose a teacher with as many logits as the student, or strategies without distributions"
-            raise UserError(f"{key}.path", self.path, problem, remedy)
+        """Accept any student: `check` compares the vocabularies."""
 
     def score_with_distributions(
         self, rollouts: RolloutBatch, *, entropy: bool
@@ -137,11 +148,16 @@ class HFTeacher(Teacher):
         assert self.scorer is not None, "call setup() first"
         settings: dict[str, Any] = {"entropy": entropy, "token_budget": self.token_budget}
         settings["keep_hidden_states"] = keep_hidden_states
+        size = self.scorer.model.get_output_embeddings().weight.shape[0]
+        missing = rollouts.response_mask & (rollouts.tokens >= size)
+        known = replace(rollouts, tokens=rollouts.tokens.clamp(max=size - 1))
         if not self.context:
-            return score_rollouts(self.scorer, rollouts, **settings)
-        prompted = replace_prompts(rollouts, [self.prompt_tokens(prompt) for prompt in rollouts.prompts])
+            scores = score_rollouts(self.scorer, known, **settings)
+            return replace(scores, logprobs=scores.logprobs.masked_fill(missing, MISSING_TOKEN_LOGPROB))
+        prompted = replace_prompts(known, [self.prompt_tokens(prompt) for prompt in rollouts.prompts])
         scores = score_rollouts(self.scorer, prompted, **settings)
         logprobs = align_to(rollouts, scores.logprobs, prompted.response_mask)
+        logprobs = logprobs.masked_fill(missing, MISSING_TOKEN_LOGPROB)
         entropies = None if scores.entropy is None else align_to(rollouts, scores.entropy, prompted.response_mask)
         # Hidden states are stored per response token and need no alignment.
         return replace(scores, logprobs=logprobs, entropy=entropies)

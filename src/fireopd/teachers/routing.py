@@ -8,7 +8,8 @@ from torch import Tensor
 
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
-from fireopd.models.distributions import OutputHead, TeacherDistributions
+from fireopd.models.distributions import TeacherDistributions
+from fireopd.models.output_head import OutputHead
 from fireopd.teachers.base import Teacher
 from fireopd.teachers.contract import checked_distributions, checked_scores
 from fireopd.types import RolloutBatch, TokenScores

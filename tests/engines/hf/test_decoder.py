@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GPT2Config, MistralConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, MistralConfig, Qwen3Config
 
 from fireopd.engines.hf import decoder
 from fireopd.engines.hf.attention import use_grouped_query_attention
@@ -23,6 +23,7 @@ CONFIGS = {
     "sliding and full": Gemma3TextConfig(
         **SIZES, sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"]
     ),
+    "soft-capped": Gemma2Config(**SIZES, final_logit_softcapping=2.0),
     "learned positions": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128),
 }
 
@@ -105,7 +106,7 @@ def test_logprobs_equal_scored_logprobs(temperature):
 def forwards(model):
     """Return a list that collects the input shapes of all later forward passes."""
     seen = []
-    model.register_forward_pre_hook(
+    model.base_model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     return seen

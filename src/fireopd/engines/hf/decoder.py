@@ -1,6 +1,7 @@
 """Continuous batching with a Hugging Face model: a waiting prompt takes the slot of each finished row."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.engines.hf.sampling import sample
 from fireopd.engines.hf.slot_cache import SlotCache
+from fireopd.models.output_head import OutputHead, backbone
 from fireopd.progress import report
 from fireopd.types import Prompt, Response, Sampling
 
@@ -49,7 +51,8 @@ class Decoder:
             slots: maximum number of rows that are decoded together.
         """
         device = model.device
-        self.model, self.prompts, self.sampling, self.slots = model, prompts, sampling, slots
+        self.backbone, self.head = backbone(model), OutputHead.of(model)
+        self.prompts, self.sampling, self.slots = prompts, sampling, slots
         self.uniforms = torch.stack([_uniforms(seed, max_length) for seed in seeds]).to(device)
         self.stops = torch.tensor(sorted(stops), device=device)
         self.max_length = max_length
@@ -88,16 +91,15 @@ class Decoder:
         sources = self.lengths.new_tensor([indices[self.prompts[row].tokens] for row in rows])
         tokens, mask = (part.to(self.lengths.device) for part in _pad_left(unique))
         prefilled = DynamicCache()
-        output = self.model(
+        output = self.backbone(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
             past_key_values=prefilled,
             use_cache=True,
-            logits_to_keep=1,
         )
         prefilled_rows = self.lengths.new_tensor(rows)
-        active = self._sample(prefilled_rows, output.logits[:, -1].float()[sources])
+        active = self._sample(prefilled_rows, self._logits(output)[sources])
         if active.any():
             slots = min(self.slots, len(self.running) + len(rows) + len(self.waiting))
             self.cache.append(prefilled, sources[active], slots)
@@ -110,18 +112,21 @@ class Decoder:
         width, mask = self.cache.get_seq_length() + 1, None
         if self.padded:
             mask = torch.arange(width, device=lengths.device) >= width - 1 - lengths[:, None]
-        output = self.model(
+        output = self.backbone(
             input_ids=self.tokens[self.running, self.counts[self.running] - 1][:, None],
             attention_mask=mask,
             position_ids=lengths[:, None],
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=1,
         )
         self.cache.advance()
-        active = self._sample(self.running, output.logits[:, -1].float())
+        active = self._sample(self.running, self._logits(output))
         if not active.all():
             self._set_running(self.running[self.cache.compact(active)])
+
+    def _logits(self, output: Any) -> Tensor:
+        """Return the logits after the last token of each row, computed as the trainer does."""
+        return self.head(output.last_hidden_state[:, -1:])[:, -1].float()
 
     def _set_running(self, rows: Tensor) -> None:
         """Store the row of each slot."""
