@@ -12,6 +12,7 @@ from fireopd.distributed import collectives
 from fireopd.errors import UserError
 from fireopd.training import checkpoint_files
 from fireopd.training.run_folder import run_folder
+from fireopd.training.run_folder import run_folder
 from fireopd.training.step_loop import StepCallback
 
 if TYPE_CHECKING:
