@@ -1,4 +1,4 @@
-"""All-gather of scored batches."""
+"""All-gather of scored batches and of rows of tensors."""
 
 from dataclasses import replace
 
@@ -7,10 +7,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fireopd.distributed.collectives import all_reduce_max, rank, world_size
+from fireopd.distributed.collectives import all_gather_objects, all_reduce_max, rank, world_size
 from fireopd.types import ScoredBatch
 
-__all__ = ["gather_batch"]
+__all__ = ["gather_batch", "gather_rows"]
 
 
 def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
@@ -36,6 +36,20 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
         tasks=tuple(name for _, tasks in strings for name in tasks),
     )
     return gathered, slice(start, start + counts[rank()])
+
+
+def gather_rows(*tensors: Tensor) -> tuple[list[Tensor], slice]:
+    """Return tensors [N, ...] of all ranks, concatenated in rank order, and the slice of this rank's rows.
+
+    Every rank must call with the same number of tensors [B, ...]. Number of rows and width may differ between ranks;
+    narrower rows are padded with zeros on the right.
+    """
+    counts = all_gather_objects(len(tensors[0]))
+    start = sum(counts[: rank()])
+    if world_size() == 1:
+        return list(tensors), slice(0, counts[0])
+    width = all_reduce_max(max(tensor.shape[1] for tensor in tensors if tensor.ndim == 2), tensors[0].device)
+    return [_gather_rows(tensor, counts, width) for tensor in tensors], slice(start, start + counts[rank()])
 
 
 def _gather_rows(values: Tensor, counts: list[int], width: int) -> Tensor:
