@@ -24,9 +24,27 @@ FORGERIES = {
     "for kind in (b'{\"answer\": true}', b'true', b'\"ready\"', b'{\"value\": 4}'):\n"
     "    for fd in range(256):\n        for text in (kind, struct.pack('!I', len(kind)) + kind):\n"
     "            try:\n                os.write(fd, text)\n            except OSError:\n                pass\n",
-    "answer before the question": 'import os, struct\nkind = b\'{"value": 4, "after": [2]}\'\n'
-    "for fd in range(3, 256):\n    try:\n        os.write(fd, (struct.pack('!I', 7) + b'\"ready\"') +"
-    " (struct.pack('!I', len(kind)) + kind) * 9)\n    except OSError:\n        pass\nimport time\ntime.sleep(60)",
+    "answer before the question": "import json, os, struct\nafter = [{'list': [{'same': 1}, {'same': 2}]}, "
+    "{'list': [2]}, {'dict': []}]\nanswers = ['ready', {'value': {'reference': 1}, 'after': []}]\n"
+    "answers += [{'value': 4, 'after': after}] * 9\n"
+    "text = b''.join(struct.pack('!I', len(json.dumps(a))) + json.dumps(a).encode() for a in answers)\n"
+    "for fd in range(3, 256):\n    try:\n        os.write(fd, text)\n    except OSError:\n        pass\n"
+    "import time\ntime.sleep(60)",
+    "operators": "class Yes:\n    __hash__ = None\nfor name in ('eq', 'lt', 'le', 'gt', 'ge', 'sub', 'rsub', 'mul',"
+    " 'rmul', 'contains', 'exit', 'abs', 'round', 'bool', 'len', 'float', 'int', 'index'):\n"
+    "    setattr(Yes, f'__{name}__', lambda self, *given: given[0] if given else 1)\ndef f(x):\n    return Yes()",
+    "the tests' value": "def f(x):\n    raise StopIteration(4)",
+    "shared objects": """
+import json, os, struct
+answer = json.dumps({'value': {'same': 0}, 'after': [{'list': []}, {'list': []}, {'dict': []}]}).encode()
+def f(x):
+    for fd in range(3, 256):
+        try:
+            os.write(fd, struct.pack('!I', len(answer)) + answer)
+        except OSError:
+            pass
+    return 4
+""",
     "answer too much": "def f(x):\n    return 'a' * 2**25",
     "answer too deeply": "def f(x):\n    y = []\n    for _ in range(100000):\n        y = [y]\n    return y",
     "close everything": "import os\nos.closerange(0, 256)\n" + RIGHT,
@@ -91,6 +109,11 @@ PROCESSES = {
     "by descriptor": "os.pidfd_open(os.getppid())",
     "by tracing": "import ctypes\nif ctypes.CDLL(None).ptrace(16, os.getppid(), 0, 0) == -1:\n    raise OSError",
     "outlive": "import ctypes\nif ctypes.CDLL(None).prctl(1, 0) == -1:\n    raise OSError",
+    "the parent's session": "os.getsid(PARENT)",
+    "the parent's session as it is seen": "os.getsid(os.getppid() or 1)",
+    "the parent's group, read": "os.getpgid(PARENT)",
+    "the parent's priority": "os.getpriority(os.PRIO_PROCESS, PARENT)",
+    "the parent's scheduler": "os.sched_getscheduler(PARENT)",
     "another user": "os.setuid(1 if os.getuid() != 1 else 2)",
     "a namespace": "import ctypes\nif ctypes.CDLL(None).unshare(0x10000000) == -1:\n    raise OSError",
     "other numbers": "import ctypes\nif ctypes.CDLL(None).syscall(0x40000000 + 57) == -1:\n    raise OSError",

@@ -2,10 +2,11 @@
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,69 @@ def test_reference_answers_are_read_whole_bare_latex_too(answer, same):
     assert grade(answer, r"so the answer is \boxed{3}.") == 0.0
 
 
+RULES = {
+    "an exact reference requires an exact value": [
+        ("0.5", "1/2", True), ("12.0", "12", True), ("0.001", "10^{-3}", True), ("2^{0.5}", r"\sqrt2", True),
+        ("0.5x+1", "x/2+1", True), ("(0.5,0.2)", "(1/2,1/5)", True), ("1.41421356", r"\sqrt{2}", False),
+        ("0.3333333333", "1/3", False), ("3.14159265", r"\pi", False), ("(0.2,0.5)", "(1/2,1/5)", False),
+        (r"\sqrt{2}\times10^{-30}", r"\sqrt{3}\times10^{-30}", False),
+    ],
+    "a decimal reference of three or more digits is rounded": [
+        (r"\sqrt2", "1.414", True), ("1.4142", "1.414", True), (r"2.754 \times 10^{11}", "2.75e11", True),
+        (r"1.325\times 10^{-27}", "1.325e-27", True), ("1.41", "1.414", False), ("1/3", "0.33", False),
+        ("0.46", "0.5", False), (r"2.7 \times 10^{11}", "2.75e11", False), (r"1.4\times10^{-27}", "1.325e-27", False),
+    ],
+    "number formats": [
+        ("1 1/2", "3/2", True), ("-1 1/2", "-1.5", True), ("1.5", "1 1/2", True), ("1 1/2", "1", False),
+        (r"1\,000", "1000", True), ("1 000", "1,000", True), ("1000", r"1{,}000", True), (r"1\,000", "0", False),
+        ("1e3", "1000", True), ("1.5e-3", "0.0015", True), ("0.0015", "1.5e-3", True), ("1e3", "3e", False),
+        (r"0.\overline{3}", "1/3", True), ("1/3", r"0.\overline{3}", True), (r"0.1\overline{6}", r"\frac16", True),
+        (r"0.\dot{3}", "0.(3)", True), (r"0.\overline{3}", "0.3", False), ("1,234.5", "2469/2", True),
+    ],
+    "units agree if both have one": [
+        ("5 dollars", "5", True), ("5", r"5\text{ dollars}", True), ("5 apples", "5", True),
+        (r"\$5", "5 dollars", True),
+        (r"\$5", "5 euros", False), ("5 m", "5 cm", False), (r"5\text{ m}", r"5\text{ cm}", False),
+        ("5 centimeters", "5 cm", True), ("5 square inches", r"5 \mbox{ inches}^2", True), ("5 cm", "5 cm^2", False),
+        ("5 m/s", r"5 \mathrm{~m}\mathrm{~s}^{-1}", True), ("5 km/h", r"5\text{ km per hour}", True),
+        ("36 degrees", r"36^\circ", True), ("36 radians", r"36^\circ", False), ("25 square units", "25", True),
+        ("2t", "2", False), (r"\pi r^2 h", r"\pi r^2", False), ("x = 3 m", "3", True),
+    ],
+    "percentages": [
+        ("10%", "10", True), ("62.5", "62.5%", True), ("0.1", r"10\%", True), ("0.625", "62.5%", True),
+        ("0.1%", "10%", False),
+    ],
+    "an equation counts by its last side": [
+        ("x=5", "5", True), ("x+y=5", "5", True), ("f(2)=5", "5", True), ("2+3=5", "5", True), ("x=2+3=5", "5", True),
+        (r"\frac{1}{3}=0.333", "0.333", True), ("6=5", "5", False), ("x=6=5", "5", False),
+    ],
+    "inequalities are intervals": [
+        ("x<1", r"(-\infty,1)", True), (r"(-\infty,1)", "x<1", True), (r"x\in(-\infty,1)", "x<1", True),
+        ("1<x<2", "(1,2)", True), (r"x\le 1", r"(-\infty,1)", False), ("x<1", r"(1,\infty)", False),
+    ],
+}  # fmt: skip
+"""Rules of the documentation: answer, reference, and whether it is correct."""
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_of_comparison(rule):
+    rows = RULES[rule]
+    grades = MathVerify().grade([prompt(r) for _, r, _ in rows], [rf"so it is \boxed{{{a}}}." for a, _, _ in rows])
+    assert [row for row, result in zip(rows, grades, strict=True) if (result.reward == 1.0) is not row[2]] == []
+
+
+def test_answers_without_a_box_follow_the_same_rules():
+    rows = [
+        ("She has 12.5 dollars left", "12.5", True), ("between 1.5 and 2.5", "2.5", True), ("it is $5 cm$", "5", True),
+        ("The answer is 1 1/2", "3/2", True), ("The answer is 1e3", "1000", True), ("So 2^10", "1024", True),
+        ("It is 10%", "0.1", True), ("It is 62.5%", "62.5", True), ("it is $x<1$", r"(-\infty,1)", True),
+        (r"it is $5\text{ m}$", r"5\text{ cm}", False), ("it is $2t$", "2", False), ("it is 0.3333", "1/3", False),
+        ("it is $6=5$", "5", False),
+    ]  # fmt: skip
+    grades = MathVerify().grade([prompt(reference) for _, reference, _ in rows], [answer for answer, _, _ in rows])
+    assert [row for row, result in zip(rows, grades, strict=True) if (result.reward == 1.0) is not row[2]] == []
+
+
 @pytest.mark.parametrize(("answer", "other"), [("(1,2)", "(2,1)"), ("[0,1)", "[0,1]"), ("1,2", "1,2,3")])
 def test_order_ends_and_number_of_values_count(answer, other):
     assert grade(answer, rf"\boxed{{{other}}}") == 0.0
@@ -111,6 +175,12 @@ def test_every_reference_of_whole_benchmarks_verifies_against_itself():
     answers = [str(json.loads(line)["answer"]) for line in lines]
     grades = MathVerify().grade([prompt(answer) for answer in answers], [f"\\boxed{{{a}}}" for a in answers])
     assert [answer for answer, result in zip(answers, grades, strict=True) if result.reward != 1.0] == []
+
+
+def test_an_empty_reference_is_refused_before_the_run():
+    with pytest.raises(UserError, match=r"ours: 'math.jsonl:3': its reference answer is empty. Give it an answer"):
+        MathVerify().check("ours", [prompt("1"), Prompt((), "t", "math", " ", "math.jsonl:3")])
+    assert grade("", "\\boxed{}") == 0.0
 
 
 def test_without_a_reference_nothing_is_right():
@@ -146,9 +216,7 @@ HOSTILE = {
 def test_nothing_that_a_student_can_write_hangs_or_kills_the_trainer(tmp_path):
     verifier = MathVerify(timeout=0.5)
     responses = [text.replace("PLACE", str(tmp_path / "touched")) for text in HOSTILE.values()]
-    began = time.monotonic()
     grades = verifier.grade([prompt("12")] * len(responses), responses)
-    assert time.monotonic() - began < 60
     assert [result.reward for result in grades] == [0.0] * len(responses)
     assert not (tmp_path / "touched").exists()
     assert verifier(prompt("12"), "\\boxed{12}") == 1.0  # the workers that died have been replaced
@@ -156,16 +224,17 @@ def test_nothing_that_a_student_can_write_hangs_or_kills_the_trainer(tmp_path):
 
 def test_the_timeout_is_one_of_computing_time_even_in_code_that_python_cannot_interrupt():
     pool = workers.Pool("fireopd.verifiers.workers.math_worker", ("0.3",), 1)
-    began = time.monotonic()
-    assert pool.ask([("12", "the answer is 9^9^9^9")], 60) is None
-    assert time.monotonic() - began < 20
+    pool.greeting()
+    [worker] = pool.idle.queue
+    assert pool.ask([("12", "the answer is 9^9^9^9")], 600) is None
+    assert worker.process.returncode == -signal.SIGPROF
 
 
 def test_a_worker_that_does_not_answer_is_killed_and_replaced(monkeypatch):
     pool = workers.Pool("fireopd.verifiers.workers.math_worker", ("5.0",), 1)
     assert pool.ask([("12", "\\boxed{12}")], 60) == [1.0, "12"]
     worker = pool.idle.queue[0]
-    os.kill(worker.process.pid, 19)  # SIGSTOP
+    os.kill(worker.process.pid, signal.SIGSTOP)
     assert pool.ask([("12", "\\boxed{12}")], 0.2) is None
     assert worker.process.returncode == -9
     assert pool.ask([("12", "\\boxed{12}")], 60) == [1.0, "12"]
@@ -232,15 +301,13 @@ def test_workers_serve_a_forked_process_and_end_with_the_parent_however_it_ends(
 
 def wait_for_the_end_of(process):
     """Return when a process has ended or is a zombie."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return
-        except FileNotFoundError:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"process {process} is still there")
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    ended, _, _ = select.select([descriptor], [], [], 300)
+    os.close(descriptor)
+    assert ended, f"process {process} is still there"
 
 
 def test_settings_are_checked():

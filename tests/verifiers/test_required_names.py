@@ -19,6 +19,9 @@ from fireopd.verifiers.required_names import required_names, used_names
         ("[x + y for x in z if (w := x)]", {"y", "z"}, {"y", "z"}),
         ("f = f(1)", {"f"}, set()),
         ("with f() as a, open(b) as c: pass\nfor i in a: i", {"f", "open", "b", "a", "i"}, {"f", "b"}),
+        ("from math import *\nassert f(1) == floor(2.5)", {"f", "floor"}, {"f"}),
+        ("from x import *\nassert f(1) == floor(2.5)", {"f", "floor"}, {"f", "floor"}),
+        ("assert np.allclose(f(1), pd.NA)", {"f", "np", "pd"}, {"f"}),
         ("", set(), set()),
     ],
 )

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import venv
@@ -127,6 +126,174 @@ def test_a_program_cannot_redefine_what_the_tests_use(names, test):
     assert grade(f"{names}\ndef f(x):\n    return 2 * x", tests=[test]) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("tests", "names"),
+    [
+        ({"tests": ["assert is_close(f(2), 4)"]}, "f, is_close"),
+        ({"tests": ["assert pow(2, 3) == helper(8)"], "entry_point": "pow"}, "helper"),
+        ({"tests": ["assert f(2) == g(2)"], "prelude": "from nowhere import *"}, "f, g"),
+    ],
+)
+def test_a_program_cannot_provide_helpers_of_its_tests(tests, names):
+    with pytest.raises(UserError, match=rf"'tasks.jsonl:1': .*its tests use {names}, which nothing defines"):
+        UnitTests().check("ours", [prompt(**tests)])
+    with pytest.raises(ValueError, match=f"its tests use {names}, which nothing defines"):
+        grade("def f(x):\n    return 4", **tests)
+
+
+def test_modules_of_the_tests_are_never_the_programs():
+    tests = {"tests": ["assert np.allclose(f(2), 4)"]}
+    forged = "class np:\n    allclose = lambda *given: True\n"
+    rows = [
+        (forged + "def f(x):\n    return 0", 0.0),
+        ("import numpy as np\ndef f(x):\n    return np.float64(2 * x)", 1.0),
+    ]
+    assert [grade(code, **tests) for code, _ in rows] == [reward for _, reward in rows]
+
+
+def test_a_module_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("fireopd.verifiers.test_cases.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="its tests use the module numpy, which is not installed"):
+        UnitTests().check("ours", [prompt(tests=["assert np.allclose(f(2), 4)"])])
+
+
+VECTOR = """
+class V:
+    def __init__(self, x): self.x = x
+    def __add__(self, other): return V(self.x + other.x)
+    def __eq__(self, other): return self.x == other.x
+    def __lt__(self, other): return self.x < other.x
+    def __hash__(self): return 1
+    def __repr__(self): return f'V({self.x})'
+    def __getitem__(self, key): return self.__dict__[key]
+    def __setitem__(self, key, value): self.__dict__[key] = value
+    def __enter__(self): return self
+    def __exit__(self, *error): self.x = 'closed'
+"""
+ERRORS = """
+class Empty(ValueError):
+    def __init__(self, code):
+        super().__init__('no item')
+        self.code = code
+class NoItem(Empty):
+    pass
+class Stack:
+    def pop(self): raise NoItem(7)
+"""
+RIGHT = {
+    "operators": (
+        VECTOR,
+        "assert V(1) + V(2) == V(3) != V(4)\nassert max([V(1), V(3)]) == V(3) > V(1)",
+        ["V"],
+    ),
+    "text and hash": (VECTOR, "assert repr(V(3)) == f'{V(3)}' == 'V(3)'\nassert {V(1)} == {V(1)}", ["V"]),
+    "membership and identity": (VECTOR, "a = V(1)\nb = a\nassert a is b and a in [V(1)] and isinstance(a, V)", ["V"]),
+    "attributes and items": (VECTOR, "a = V(1)\na.x = 5\na['y'] = 6\nassert (a['x'], a.y) == (5, 6)", ["V"]),
+    "copies": (VECTOR, "import copy\na = V(1)\nb = copy.deepcopy(a)\nb.x = 2\nassert (a.x, b.x) == (1, 2)", ["V"]),
+    "a context": (VECTOR, "with V(1) as a:\n    assert a.x == 1\nassert a.x == 'closed'", ["V"]),
+    "an own exception": (
+        ERRORS,
+        "try:\n    Stack().pop()\nexcept Empty as e:\n    assert e.code == 7 and str(e) == e.args[0] == 'no item'\n"
+        "else:\n    assert False\nwith pytest.raises(ValueError, match='no item'):\n    Stack().pop()",
+        ["Stack", "Empty"],
+    ),
+    "arguments of an exception": (
+        "def f(x):\n    raise KeyError(x, 1)",
+        "try:\n    f('a')\nexcept KeyError as e:\n    assert e.args == ('a', 1)",
+        "f",
+    ),
+    "a decoding error": (
+        "def f(x):\n    return x.decode()",
+        "try:\n    f(b'\\xff')\nexcept UnicodeDecodeError as e:\n    assert e.start == 0\nelse:\n    assert False",
+        "f",
+    ),
+    "results that are arguments": (
+        "def f(x):\n    x[0].append(1)\n    return x",
+        "row = []\nx = [row, row]\nassert f(x) is x and x[1] is row and row == [1]",
+        "f",
+    ),
+    "coroutines": (
+        "import asyncio\nasync def f(x):\n    await asyncio.sleep(0)\n    return 2 * x",
+        "async def test():\n    assert await asyncio.gather(f(1), f(2)) == [2, 4]\nasyncio.run(test())\n"
+        "assert asyncio.run(f(3)) == 6",
+        "f",
+    ),
+    "numbers and dates": (
+        "from fractions import Fraction\nfrom decimal import Decimal\nfrom datetime import date\n"
+        "def f(x):\n    return [x + Fraction(1, 2), Decimal('1.50'), date(2020, 1, 2), range(3)]",
+        "from fractions import Fraction\nfrom decimal import Decimal\nfrom datetime import date\n"
+        "assert f(Fraction(1, 2)) == [1, Decimal('1.5'), date(2020, 1, 2), range(3)]",
+        "f",
+    ),
+    "output that is not UTF-8": ("def f(x):\n    print('\\udce9')\n    return x", "assert f(1) == 1", "f"),
+    "the future": ("from __future__ import annotations\ndef f(x: Y):\n    return x", "assert f(1) == 1", "f"),
+}
+"""Right programs, their tests and entry points."""
+
+
+def test_right_programs_with_objects_errors_and_coroutines():
+    prompts = [prompt(tests=[test], entry_point=entry, prelude="import math") for _, test, entry in RIGHT.values()]
+    grades = UnitTests(**LIMITS).grade(prompts, [f"```\n{code}\n```" for code, _, _ in RIGHT.values()])
+    assert [name for name, result in zip(RIGHT, grades, strict=True) if result.reward != 1.0] == []
+
+
+YES = """
+class Yes:
+    __hash__ = None
+    __enter__ = lambda self: self
+for name in ('eq', 'lt', 'le', 'gt', 'ge', 'contains', 'exit'):
+    setattr(Yes, f'__{name}__', lambda *given: True)
+for name in ('sub', 'rsub', 'add', 'mul', 'abs', 'round', 'float', 'int'):
+    setattr(Yes, f'__{name}__', lambda *given: 0)
+def f(x):
+    return Yes()
+"""
+FORGED = {
+    "a difference": (YES, "assert abs(f(2) - 4) < 1e-6", "f"),
+    "an order": (YES, "assert 3 < f(2) < 5", "f"),
+    "membership": (YES, "assert 4 in f(2)", "f"),
+    "a context": (YES, "with f(1):\n    assert f(2) == 4", "f"),
+    "the end of a loop": ("def f(x):\n    raise StopIteration", "assert all(map(lambda x: f(x) == 4, [2]))", "f"),
+    "a failed assertion": ("E = AssertionError\ndef f(x):\n    return 0",
+                           "try:\n    assert f(2) == 4\nexcept E:\n    pass", ["f", "E"]),
+    "all exceptions": ("E = Exception\ndef f(x):\n    return 0",
+                       "try:\n    assert f(2) == 4\nexcept E:\n    pass", ["f", "E"]),
+    "a subclass": ("class E(AssertionError):\n    pass\ndef f(x):\n    return 0",
+                   "try:\n    assert f(2) == 4\nexcept E:\n    pass", ["f", "E"]),
+    "a number": ("from fractions import Fraction\nclass F(Fraction):\n    __eq__ = lambda *given: True\n"
+                 "def f(x):\n    return F(1, 2)", "assert f(2) == 4", "f"),
+    "a coroutine": ("class C:\n    __await__ = lambda self: iter([])\ndef f(x):\n    return C()",
+                    "async def test():\n    assert await f(2) == 4\nasyncio.run(test())", "f"),
+}  # fmt: skip
+"""Wrong programs that try to judge the tests."""
+
+
+@pytest.mark.filterwarnings("ignore:.*counted as incorrect")
+def test_a_program_cannot_judge_its_tests():
+    prompts = [prompt(tests=[test], entry_point=entry) for _, test, entry in FORGED.values()]
+    grades = UnitTests(**LIMITS).grade(prompts, [f"```\n{code}\n```" for code, _, _ in FORGED.values()])
+    assert [name for name, result in zip(FORGED, grades, strict=True) if result.reward] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "test", "problem"),
+    [
+        ("def f(g):\n    return g(2)", "assert f(lambda x: 2 * x) == 4", "an argument of the type function"),
+        (VECTOR.replace("V", "f"), "assert f(2) + 2 == 4", "the operator `add` between an object of the program"),
+        ("class f:\n    __contains__ = lambda *given: True", "assert 4 in f()", "`in` on an object of the program"),
+    ],
+)
+def test_what_the_sandbox_does_not_support_is_named(code, test, problem):
+    with pytest.warns(UserWarning, match=f"^tasks.jsonl:1: counted as incorrect, since its tests need .*{problem}"):
+        assert grade(code, tests=[test]) == 0.0
+
+
+def test_bytes_that_are_not_utf_8_are_read_and_written():
+    assert grade("print(input())", inputs=["\udce9"], outputs=["\udce9"]) == 1.0
+    with pytest.raises(UserError, match="its answer has no valid tests"):
+        UnitTests().check("ours", [prompt(inputs=["\ud800"], outputs=[""])])
+
+
 def test_the_last_closed_block_is_the_program():
     first, last = f"```python\n{DOUBLE}\n```", "```py\ndef double(x):\n    return 0\n```"
     tests = prompt(tests=["assert double(1) == 2"])
@@ -169,8 +336,6 @@ def test_a_wrong_program_fails_tests_of_a_function_that_is_called_like_pythons_o
     assert grade(code, **tests, entry_point="pow") == 0.0
     assert grade("def pow(a, b):\n    return a ** b", **tests, entry_point="pow") == 1.0
     assert grade("def copy(a):\n    return a", tests=["assert copy(2) == 2"], entry_point="copy") == 1.0
-    helped = {"tests": ["assert pow(2, 3) == helper(8)"], "entry_point": "pow"}
-    assert grade(f"def helper(x):\n    return x\n{code}", **helped) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -246,22 +411,15 @@ def test_settings_are_checked(name):
         UnitTests(**{name: 0})
 
 
-def test_a_virtual_environment_in_the_temporary_folder_costs_no_isolation():
+def test_a_virtual_environment_in_the_temporary_folder_costs_no_isolation(monkeypatch):
     """The folder of a program is linked as /tmp and must not hide Python."""
+    isolation = UnitTests().isolation
     environment = Path(tempfile.mkdtemp(dir="/tmp", prefix="environment-"))
     try:
         venv.create(environment)
-        folders = [path for path in sys.path if path.endswith("site-packages")]
-        script = (
-            f"import sys; sys.path += {folders}; from fireopd.verifiers import UnitTests; print(UnitTests().isolation)"
-        )
-        command = [str(environment / "bin" / "python"), "-c", script]
-        told = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": source()})
+        monkeypatch.setattr(sys, "executable", str(environment / "bin" / "python"))
+        worker = workers.Worker(unit_tests.SUPERVISOR, unit_tests.ISOLATIONS)
+        worker.close()
     finally:
         shutil.rmtree(environment)
-    assert told.stdout.strip() == UnitTests().isolation
-
-
-def source():
-    """Return the folder that fireopd is imported from."""
-    return str(Path(unit_tests.__file__).parents[2])
+    assert worker.greeting == isolation

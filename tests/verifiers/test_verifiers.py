@@ -2,6 +2,7 @@
 
 import pytest
 
+from fireopd.errors import UserError
 from fireopd.types import Prompt
 from fireopd.verifiers import ExactMatch, FinalAnswer, Grade
 
@@ -41,3 +42,12 @@ def test_final_answer_is_what_follows_the_last_marker():
 def test_grading_many_is_grading_each():
     grades = FinalAnswer().grade([prompt("7"), prompt("8"), prompt(None)], ["#7", "#7", "none"])
     assert grades == [Grade(1.0, "7"), Grade(0.0, "7"), Grade(0.0, None)]
+
+
+@pytest.mark.parametrize("verifier", [FinalAnswer(), FinalAnswer(""), ExactMatch(), ExactMatch(ignore_blanks=False)])
+def test_an_empty_reference_is_refused_and_matches_nothing(verifier):
+    verifier.check("ours", [prompt("7"), prompt(None)])
+    for empty in ("", " \n"):
+        with pytest.raises(UserError, match=r"ours: '0': its reference answer is empty. Give it an answer"):
+            verifier.check("ours", [prompt("7"), prompt(empty)])
+        assert [verifier(prompt(empty), response) for response in ("#", "", " \n", "# \n")] == [0.0] * 4

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fireopd.errors import UserError
 from fireopd.types import Prompt
 
-__all__ = ["Grade", "Verdict", "Verifier"]
+__all__ = ["Grade", "Verdict", "Verifier", "check_references"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +50,14 @@ class Verifier(ABC):
         Raises:
             UserError: if they cannot be graded.
         """
+
+
+def check_references(key: str, prompts: Sequence[Prompt]) -> None:
+    """Check that no reference answer is empty; a prompt may have none.
+
+    Raises:
+        UserError: that names the first prompt with an empty reference answer.
+    """
+    for prompt in prompts:
+        if prompt.answer is not None and not prompt.answer.strip():
+            raise UserError(key, prompt.id, "its reference answer is empty", "give it an answer, or remove the row")

@@ -1,9 +1,10 @@
 """Comparison of the whole response with the reference answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fireopd.types import Prompt
-from fireopd.verifiers.base import Verifier
+from fireopd.verifiers.base import Verifier, check_references
 
 __all__ = ["ExactMatch"]
 
@@ -19,9 +20,14 @@ class ExactMatch(Verifier):
 
     def __call__(self, prompt: Prompt, response: str) -> float:
         """Return 1 for a correct response, else 0; without a reference answer, return 0."""
-        return float(prompt.answer is not None and self.final_answer(response) == self.final_answer(prompt.answer))
+        reference = prompt.answer or ""
+        return float(reference.strip() != "" and self.final_answer(response) == self.final_answer(reference))
 
     def final_answer(self, response: str) -> str:
         """Return the normalized response."""
         text = " ".join(response.split()) if self.ignore_blanks else response
         return text.casefold() if self.ignore_case else text
+
+    def check(self, key: str, prompts: Sequence[Prompt]) -> None:
+        """Check that no reference answer is empty."""
+        check_references(key, prompts)

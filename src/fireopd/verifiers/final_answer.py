@@ -1,9 +1,10 @@
 """Comparison of the text after a marker with the reference answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fireopd.types import Prompt
-from fireopd.verifiers.base import Verifier
+from fireopd.verifiers.base import Verifier, check_references
 
 __all__ = ["FinalAnswer"]
 
@@ -17,8 +18,8 @@ class FinalAnswer(Verifier):
 
     def __call__(self, prompt: Prompt, response: str) -> float:
         """Return 1 for a correct response, else 0; without a reference answer, return 0."""
-        answer = self.final_answer(response)
-        return float(answer is not None and prompt.answer is not None and answer == prompt.answer.strip())
+        reference = (prompt.answer or "").strip()
+        return float(reference != "" and self.final_answer(response) == reference)
 
     def final_answer(self, response: str) -> str | None:
         """Return the text after the last marker, or None."""
@@ -26,3 +27,7 @@ class FinalAnswer(Verifier):
             return response.strip()
         _, marker, answer = response.rpartition(self.marker)
         return answer.strip() if marker else None
+
+    def check(self, key: str, prompts: Sequence[Prompt]) -> None:
+        """Check that no reference answer is empty."""
+        check_references(key, prompts)

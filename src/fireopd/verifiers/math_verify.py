@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fireopd.types import Prompt
-from fireopd.verifiers.base import Grade
+from fireopd.verifiers.base import Grade, check_references
 from fireopd.verifiers.workers.worker_verifier import WorkerVerifier
 
 __all__ = ["MathVerify"]
@@ -28,6 +28,11 @@ class MathVerify(WorkerVerifier):
     def grade(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Grade]:
         """Return the grades of responses, computed in parallel."""
         return self._grade([prompt.answer for prompt in prompts], responses)
+
+    def check(self, key: str, prompts: Sequence[Prompt]) -> None:
+        """Check that no reference answer is empty, and that a worker starts."""
+        check_references(key, prompts)
+        super().check(key, prompts)
 
     def _grade(self, references: Sequence[str | None], responses: Sequence[str]) -> list[Grade]:
         answers = self.ask(list(zip(references, responses, strict=True)))

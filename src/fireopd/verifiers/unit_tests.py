@@ -1,8 +1,9 @@
 """Unit tests of programs, run in a sandbox."""
 
 import json
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from fireopd.errors import UserError
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Grade, Verifier
 from fireopd.verifiers.code_blocks import last_block
-from fireopd.verifiers.required_names import required_names, used_names
+from fireopd.verifiers.test_cases import FORMAT, TestCases, read_tests
 from fireopd.verifiers.workers import json_messages
 from fireopd.verifiers.workers.pool import Pool, Worker, WorkerError, pool
 
@@ -26,10 +27,6 @@ SANDBOX_SECONDS = 30.0
 """Time that the sandbox may take in addition to a program, seconds."""
 LONGEST = json_messages.LONGEST // 2
 """Maximum size of the tests of a prompt as JSON, bytes; the rest of a message is for the program."""
-FORMAT = (
-    'give JSON: {"tests": [...]}, also with "entry_point", {"entry_point": ..., "test": ...} or '
-    '{"inputs": [...], "outputs": [...]}'
-)
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,10 @@ class UnitTests(Verifier):
 
     - assertions on what the program defines: `{"tests": ["assert f(1) == 2", ...]}`, where the list may be one string
       of code, or HumanEval's `{"entry_point": "f", "test": "def check(candidate): ..."}`. "prelude" is optional code
-      before both program and tests. Names of built-ins and of the standard library (`pow`, `copy`) refer to Python's
-      objects in tests, so that a program cannot redefine what it is compared with; for a test of a function with such a
-      name, set "entry_point" to the name. Tests run in a separate process, so that the program can neither read nor
-      skip them. Arguments and results that are not plain data are passed by reference and are equal only to themselves;
+      before both program and tests. The program provides only the names in "entry_point" (text or a list), without it
+      the only name that nothing else defines, so that it cannot redefine what it is compared with. Tests run in a
+      separate process, so that the program can neither read nor skip them. Arguments and results that are not plain
+      data are passed by reference;
     - `{"inputs": [text, ...], "outputs": [text, ...]}`: the program runs with each input as its standard input, and
       must exit without an error and print the output; trailing spaces and trailing empty lines are ignored.
 
@@ -101,7 +98,10 @@ class UnitTests(Verifier):
         answers = iter(
             self._pool().ask_all([job for row in jobs for job, _ in row], self.wall_seconds + SANDBOX_SECONDS)
         )
-        passed = [[_matches(next(answers), expected) for _, expected in row] for row in jobs]
+        passed = [
+            [_matches(prompt, next(answers), expected) for _, expected in row]
+            for prompt, row in zip(prompts, jobs, strict=True)
+        ]
         return [Grade(float(row != [] and all(row)), p) for row, p in zip(passed, programs, strict=True)]
 
     def check(self, key: str, prompts: Sequence[Prompt]) -> None:
@@ -124,14 +124,15 @@ class UnitTests(Verifier):
             raise UserError(key, prompt.id, str(error), FORMAT) from error
         if tests is None:
             return
-        code = tests["code"]
-        if code and tests["entry_point"] not in used_names(code) and not required_names(code, tests["prelude"]):
+        if tests.code and not tests.names:
             problem = "its tests use no name that a program has to define"
             raise UserError(key, prompt.id, problem, 'name the function under test in "entry_point"')
-        size = len(json.dumps(tests))
+        size = len(json.dumps(asdict(tests)))
         if size > LONGEST:
             raise UserError(key, prompt.id, f"its tests have {size} bytes, above {LONGEST}", "remove some tests")
-        longest = max((len("\n".join(_lines(text)).encode()) for text in tests["outputs"]), default=0)
+        longest = max(
+            (len("\n".join(_lines(text)).encode(errors="surrogateescape")) for text in tests.outputs), default=0
+        )
         if longest > self.output_kib * 1024:
             problem = f"one of its outputs has {longest} bytes, and a program may write {self.output_kib} KiB"
             raise UserError(key, prompt.id, problem, f"raise {key}.output_kib")
@@ -149,13 +150,13 @@ class UnitTests(Verifier):
         if program is None or tests is None:
             return []
         jobs: list[tuple[list[Any], Any]] = []
-        job = {"program": program, "inputs": None, "limits": self._limits(), "wall_seconds": self.wall_seconds}
-        if tests["code"]:
-            job["program"] = f"{tests['prelude']}\n{program}"
-            jobs.append(([job, {name: tests[name] for name in ("code", "prelude", "entry_point")}], True))
-        if tests["inputs"]:
+        job = {"program": [program], "inputs": None, "limits": self._limits(), "wall_seconds": self.wall_seconds}
+        if tests.code and tests.names:
+            asked = {"code": tests.code, "prelude": tests.prelude, "names": tests.names}
+            jobs.append(([job | {"program": [tests.prelude, program]}, asked], True))
+        if tests.inputs:
             # Expected outputs never enter the sandbox.
-            jobs.append(([job | {"program": program, "inputs": tests["inputs"]}, None], tests["outputs"]))
+            jobs.append(([job | {"inputs": tests.inputs}, None], tests.outputs))
         return jobs
 
 
@@ -171,37 +172,18 @@ def strongest_isolation(isolations: tuple[str, ...]) -> str:
     return str(worker.greeting)
 
 
-def _tests(prompt: Prompt) -> dict[str, Any] | None:
-    """Return "code", "prelude", "entry_point", "inputs" and "outputs" of the answer, None without an answer.
-
-    Raises:
-        ValueError: if the answer has no valid tests.
-    """
-    if prompt.answer is None:
-        return None
-    try:
-        given = json.loads(prompt.answer)
-        tests, prelude, entry = given.get("tests", []), given.get("prelude", ""), given.get("entry_point")
-        code = tests if isinstance(tests, str) else "\n".join(tests)
-        if "test" in given:
-            if not isinstance(given["test"], str) or not entry:
-                raise ValueError('"test" must be text, and requires "entry_point"')
-            code = f"{given['test']}\ncheck({entry})"
-        inputs, outputs = given.get("inputs", []), given.get("outputs", [])
-        texts = [code, prelude, entry or "", *inputs, *outputs]
-        if len(inputs) != len(outputs) or not all(isinstance(text, str) for text in texts) or not (code or inputs):
-            raise ValueError("it is empty, contains a value that is not text, or numbers of inputs and outputs differ")
-        for source in (prelude, code):
-            compile(source, "tests", "exec")
-    except (ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise ValueError(f"its answer has no valid tests ({error})") from error
-    return {"code": code, "prelude": prelude, "entry_point": entry, "inputs": inputs, "outputs": outputs}
+def _tests(prompt: Prompt) -> TestCases | None:
+    return None if prompt.answer is None else read_tests(prompt.answer)
 
 
-def _matches(answer: dict[str, Any] | None, expected: Any) -> bool:
+def _matches(prompt: Prompt, answer: dict[str, Any] | None, expected: Any) -> bool:
     if answer is None:
         return False
     got = answer["answer"]
+    if isinstance(got, str):
+        message = f"{prompt.id}: counted as incorrect, since its tests need what the sandbox does not support: {got}"
+        warnings.warn(message, stacklevel=2)
+        return False
     if isinstance(expected, bool):
         return got is expected
     return len(got) == len(expected) and all(

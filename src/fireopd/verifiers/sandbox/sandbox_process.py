@@ -39,10 +39,12 @@ class SandboxProcess:
 
         Args:
             channel: connection that provides the tests; they are read only after the program's process has started.
-            job: "program", the source; "inputs", the standard inputs to run it with, or None to run tests on it.
+            job: "program", the parts of the source; "inputs", the standard inputs to run it with, or None to run tests
+                on it.
 
         Returns:
-            bool, True if the tests pass; or the output for each input, None if the program failed.
+            bool, True if the tests pass, or text if they need an unsupported operation; or the output for each input,
+            None if the program failed.
         """
         self._isolate()
         if job["inputs"] is None:
@@ -80,7 +82,7 @@ class SandboxProcess:
         with suppress(OSError) if self.isolation == "none" else nullcontext():
             seccomp.restrict(metadata=self.isolation != "namespaces")
 
-    def _test(self, channel: socket.socket, program: str) -> bool:
+    def _test(self, channel: socket.socket, program: list[str]) -> bool | str:
         ours, theirs = socket.socketpair()
         null = os.open(os.devnull, os.O_RDWR)
         self._start(lambda: program_runner.serve(program, theirs), null, null, theirs.fileno())
@@ -89,10 +91,10 @@ class SandboxProcess:
         self._restrict()
         return test_runner.passes(tests, ours)  # the program's process ends with this one
 
-    def _run(self, program: str, content: str) -> str | None:
+    def _run(self, program: list[str], content: str) -> str | None:
         """Return the output of the program for an input; None if it fails or its output is too large."""
         stdin, (read, write) = os.memfd_create("input"), os.pipe()
-        os.write(stdin, content.encode())
+        os.write(stdin, content.encode(errors="surrogateescape"))
         os.lseek(stdin, 0, os.SEEK_SET)
         process = self._start(lambda: program_runner.run(program), stdin, write, None)
         os.close(write)
@@ -105,7 +107,7 @@ class SandboxProcess:
         if size > limit:
             os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
-        return b"".join(parts).decode(errors="replace") if status == 0 else None
+        return b"".join(parts).decode(errors="surrogateescape") if status == 0 else None
 
     def _start(self, program: Callable[[], NoReturn], stdin: int, stdout: int, kept: int | None) -> int:
         """Start a process that runs a program with only these file descriptors, and return its id."""

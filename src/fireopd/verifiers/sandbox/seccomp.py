@@ -10,7 +10,7 @@ import struct
 
 from fireopd.verifiers.sandbox import syscalls
 
-__all__ = ["ARCHITECTURES", "FORBIDDEN", "METADATA", "filter_steps", "restrict"]
+__all__ = ["ARCHITECTURES", "FORBIDDEN", "METADATA", "OWN", "filter_steps", "restrict"]
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -24,7 +24,9 @@ FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "pidfd_send_signal": (424, 424), "pidfd_getfd": (438, 438), "ptrace": (101, 117), "kcmp": (312, 272),
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "process_madvise": (440, 440),
     "process_mrelease": (448, 448), "migrate_pages": (256, 238), "move_pages": (279, 239), "setpriority": (141, 140),
-    "ioprio_set": (251, 30), "setsid": (112, 157), "setpgid": (109, 154), "sched_setparam": (142, 118),
+    "getpriority": (140, 141),
+    "ioprio_set": (251, 30),
+    "ioprio_get": (252, 31), "setsid": (112, 157), "setpgid": (109, 154), "sched_setparam": (142, 118),
     "sched_setscheduler": (144, 119), "sched_setaffinity": (203, 122), "sched_setattr": (314, 274),
     # memory that no limit counts, or that is shared
     "memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194), "shmctl": (31, 195),
@@ -54,7 +56,7 @@ METADATA: dict[str, tuple[int | None, int | None]] = {
     "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466),
 }  # fmt: skip
 """Calls that change files without writing to them; forbidden if files outside the sandbox are visible."""
-CLONE, CLONE3, TGKILL, PRLIMIT = (56, 220), (435, 435), (234, 131), (302, 261)
+CLONE, CLONE3, TGKILL = (56, 220), (435, 435), (234, 131)
 OPEN, OPENAT, OPENAT2 = (2, None), (257, 56), (437, 437)
 ARGUMENTS = [((157, 167), 0, syscalls.PR_SET_PDEATHSIG)]
 """Calls that are forbidden for one value of an argument: resetting the parent death signal; below: signals via files,
@@ -64,6 +66,12 @@ ARGUMENTS += [((16, 29), 1, command) for command in (0x8901, 0x8902, 0x5412, 0x5
 for flags in (0, os.O_NONBLOCK, os.O_CLOEXEC, os.O_NONBLOCK | os.O_CLOEXEC):
     ARGUMENTS += [((53, 199), 1, kind | flags) for kind in (2, 3)]  # socketpair: SOCK_DGRAM, SOCK_RAW
 CLONE_THREAD = 0x10000
+OWN = {
+    "prlimit64": (302, 261), "getsid": (124, 156), "getpgid": (121, 155), "sched_getparam": (143, 121),
+    "sched_getscheduler": (145, 120), "sched_getattr": (315, 275), "sched_rr_get_interval": (148, 127),
+    "get_robust_list": (274, 100),
+}  # fmt: skip
+"""Calls whose first argument must be 0, the calling process."""
 
 LOAD, EQUAL, AT_LEAST, ANY_OF, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
@@ -103,7 +111,8 @@ def filter_steps(architecture: int, column: int, process: int, *, metadata: bool
     # Report these as missing, so that callers use clone and openat, whose flags a filter can read.
     for numbers in (CLONE3, OPENAT2):
         steps += [(EQUAL, 0, 1, numbers[column]), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
-    allowed = [(CLONE, (ANY_OF, 1, 0, CLONE_THREAD)), (TGKILL, (EQUAL, 1, 0, process)), (PRLIMIT, (EQUAL, 1, 0, 0))]
+    allowed = [(CLONE, (ANY_OF, 1, 0, CLONE_THREAD)), (TGKILL, (EQUAL, 1, 0, process))]
+    allowed += [(numbers, (EQUAL, 1, 0, 0)) for numbers in OWN.values()]
     for numbers, test in allowed:
         steps += [(EQUAL, 0, 4, numbers[column]), (LOAD, 0, 0, ARGUMENT), test, refuse, (LOAD, 0, 0, NUMBER)]
     for numbers, argument, value in ARGUMENTS:

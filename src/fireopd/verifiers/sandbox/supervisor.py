@@ -21,12 +21,12 @@ from fireopd.verifiers.workers import json_messages
 __all__ = ["PROBE", "PROBE_TESTS", "enter", "is_supported", "run_job", "supervise", "work"]
 
 PROBE = {
-    "program": "def double(x):\n    return 2 * x\n",
+    "program": ["def double(x):\n    return 2 * x\n"],
     "inputs": None,
     "limits": {"cpu_seconds": 10, "memory_mib": 1024, "disk_mib": 1, "output_kib": 1},
     "wall_seconds": 20.0,
 }
-PROBE_TESTS = {"prelude": None, "code": "assert double(2) == 4", "entry_point": None}
+PROBE_TESTS = {"prelude": "", "code": "assert double(2) == 4", "names": ["double"]}
 
 
 def work(channel: socket.socket, isolations: Sequence[str]) -> None:

@@ -7,52 +7,42 @@ the arguments of each call and answers with plain values, so it can neither read
 import builtins
 import socket
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from fireopd.verifiers.required_names import used_names
+from fireopd.verifiers.required_names import MODULES, used_names
 from fireopd.verifiers.sandbox import value_codec
+from fireopd.verifiers.sandbox.remote_objects import RemoteCoroutine, RemoteError, RemoteObject, Unsupported
+from fireopd.verifiers.sandbox.value_codec import Sharing
 from fireopd.verifiers.workers import json_messages
 
-__all__ = ["ProgramProxy", "RemoteObject", "passes"]
+__all__ = ["ProgramProxy", "passes"]
 
 
-def passes(tests: dict[str, str | None], channel: socket.socket) -> bool:
-    """Return True if the tests raise no exception and use at least one name of the program.
+def passes(tests: dict[str, Any], channel: socket.socket) -> bool | str:
+    """Return True if the tests raise no exception, False if they do, and text if they need an unsupported operation.
 
     Args:
-        tests: "code", the tests; "prelude", code that runs before them; "entry_point", name of the function under test,
-            which is taken from the program even if prelude, builtins or the standard library define it. Their other
-            names are never taken from the program, since it could redefine what it is compared with.
+        tests: "code", the tests; "prelude", code that runs before them; "names", the names that are taken from the
+            program. All other names are defined by the tests, the prelude, Python, or an installed module, and never by
+            the program, since it could redefine what it is compared with.
         channel: connection to the program's process.
     """
     sys.set_int_max_str_digits(0)
     names: dict[str, Any] = {"__name__": "tests"}
     try:
         program = ProgramProxy(channel)
-        exec(compile(tests["prelude"] or "", "prelude.py", "exec"), names)
-        code = compile(tests["code"] or "", "tests.py", "exec")
-        taken = 0
-        for name in sorted(used_names(tests["code"] or "")):
-            if name == tests["entry_point"]:
-                names[name] = program.ask("find", parts=name)
-                taken += 1
-            elif name in sys.stdlib_module_names and name not in names:
-                names[name] = import_module(name)
-            elif name not in names and name not in vars(builtins):
-                taken += _take(name, names, program)
+        exec(compile(tests["prelude"], "prelude.py", "exec", dont_inherit=True), names)
+        code = compile(tests["code"], "tests.py", "exec", dont_inherit=True)
+        for name in sorted(used_names(tests["code"])):
+            if name in MODULES and name not in names and name not in vars(builtins) and name not in tests["names"]:
+                names[name] = import_module(MODULES[name])
+        for name in tests["names"]:
+            names[name] = program.ask("find", parts=name)
         exec(code, names)
+    except Unsupported as error:
+        return str(error)
     except BaseException:
-        return False
-    return taken > 0
-
-
-def _take(name: str, names: dict[str, Any], program: "ProgramProxy") -> bool:
-    """Take a name from the program; return False if the program does not define it, so that the tests must."""
-    try:
-        names[name] = program.ask("find", parts=name)
-    except NameError:
         return False
     return True
 
@@ -63,90 +53,76 @@ class ProgramProxy:
     def __init__(self, channel: socket.socket) -> None:
         """Wait until the program has run."""
         self.channel = channel
+        self.objects: dict[int, RemoteObject] = {}
+        self.errors: dict[int, type[RemoteError]] = {}
         if json_messages.receive(channel) != "ready":
             raise ValueError("the program failed")
 
     def ask(self, action: str, number: int = 0, parts: Any = None) -> Any:
-        """Return the result of an action on an object of the program."""
-        return self._value(self._exchange(action, number, parts))
+        """Return the result of an action on an object of the program; changes of arguments are applied here, too."""
+        sent = Sharing()
+        request = {"action": action, "number": number, "parts": value_codec.encode(parts, self._refer, sent)}
+        json_messages.send(self.channel, request)
+        answer = json_messages.receive(self.channel)
+        received = Sharing()
+        for key, value in sent.objects.items():
+            received.add(value, key)
+        raised = "raised" in answer
+        result = value_codec.decode(answer["raised" if raised else "value"], self._resolve, received)
+        after = [value_codec.decode(content, self._resolve, received) for content in answer["after"]]
+        for value, content in zip(list(sent.objects.values()), after, strict=True):
+            value_codec.update(value, content)
+        if not raised:
+            return result
+        if isinstance(result, StopIteration | StopAsyncIteration) and parts != ["next"]:
+            raise RuntimeError(str(result))  # would end a loop of the tests
+        if not isinstance(result, Exception):
+            raise RuntimeError
+        raise result
 
     def call(self, number: int, arguments: list[Any], named: dict[str, Any]) -> Any:
-        """Return the result of a call; in-place changes of arguments are applied here, too."""
-        parts = value_codec.encode([arguments, named], _number)
-        answer = self._exchange("call", number, parts)
-        result = self._value(answer)
-        before = value_codec.argument_values(arguments, named)
-        for argument, after in zip(before, answer["after"], strict=True):
-            value_codec.update(argument, value_codec.decode(after, self._remote))
-        return result
+        """Return the result of a call."""
+        return self.ask("call", number, [arguments, named])
 
-    def _exchange(self, action: str, number: int, parts: Any) -> dict[str, Any]:
-        json_messages.send(self.channel, {"action": action, "number": number, "parts": parts})
-        return json_messages.receive(self.channel)
+    def _refer(self, value: Any) -> dict[str, Any]:
+        if isinstance(value, RemoteObject):
+            return {"reference": value._number}
+        if isinstance(value, RemoteError) and "_source" in value.__dict__:
+            return {"reference": value.__dict__["_source"]._number}
+        raise Unsupported(f"an argument of the type {type(value).__name__}")
 
-    def _value(self, answer: dict[str, Any]) -> Any:
-        if "raised" in answer:
-            kind = vars(builtins).get(answer["raised"])
-            if not (isinstance(kind, type) and issubclass(kind, Exception)):
-                kind = RuntimeError
-            raise kind(answer["message"])
-        return value_codec.decode(answer["value"], self._remote)
+    def _resolve(self, name: str, parts: Any) -> Any:
+        if name in ("reference", "coroutine") and type(parts) is int:
+            kind = RemoteObject if name == "reference" else RemoteCoroutine
+            return self.objects.setdefault(parts, kind(self, parts))
+        if name == "error class":
+            return self._error_class(*parts)
+        if name == "error":
+            return self._error(**parts)
+        raise ValueError(f"unknown encoding: {name}")
 
-    def _remote(self, number: int) -> "RemoteObject":
-        return RemoteObject(self, number)
+    def _error_class(self, base: str, chain: list[Any]) -> type[Exception]:
+        """Return a class for an exception class of the program: never one that the tests' own exceptions have."""
+        parent = _builtin_error(base)
+        for number, name in chain:
+            if number not in self.errors:
+                bases = (parent,) if issubclass(parent, RemoteError) else (RemoteError, parent)
+                self.errors[number] = type(str(name), bases, {})
+            parent = self.errors[number]
+        return parent
 
-
-class RemoteObject:
-    """Object of the program: operations run in the program's process. It is equal only to itself."""
-
-    def __init__(self, program: ProgramProxy, number: int) -> None:
-        """Store the number of the object."""
-        self._program, self._number = program, number
-
-    def __eq__(self, other: object) -> bool:
-        """Return True for the same object; the object's own `__eq__` is ignored."""
-        return isinstance(other, RemoteObject) and other._number == self._number
-
-    def __hash__(self) -> int:
-        """Return a hash that is consistent with equality."""
-        return hash(self._number)
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Call the object."""
-        return self._program.call(self._number, list(arguments), named)
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self._program.ask("attribute", self._number, name)
-
-    def __getitem__(self, key: Any) -> Any:
-        """Return an item."""
-        return self._program.ask("item", self._number, value_codec.encode(key, _number))
-
-    def __len__(self) -> int:
-        """Return the length."""
-        return self._program.ask("length", self._number)
-
-    def __bool__(self) -> bool:
-        """Return the truth value."""
-        return self._program.ask("truth", self._number)
-
-    def __str__(self) -> str:
-        """Return the object as text."""
-        return self._program.ask("text", self._number)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Return an iterator."""
-        return self._program.ask("iterate", self._number)
-
-    def __next__(self) -> Any:
-        """Return the next item."""
-        return self._program.ask("next", self._number)
+    def _error(self, base: str, chain: list[Any], parts: Any, text: str, number: int) -> Exception:
+        kind = self._error_class(base, chain)
+        try:
+            error = kind(*value_codec.decode(parts, self._resolve, Sharing()))
+        except Exception:
+            error = kind.__new__(kind)
+            error.args = (text,)
+        if isinstance(error, RemoteError):
+            error.__dict__.update(_text=str(text), _source=RemoteObject(self, number))
+        return error
 
 
-def _number(value: Any) -> int:
-    if isinstance(value, RemoteObject):
-        return value._number
-    raise TypeError(f"arguments must be plain values, got {type(value).__name__}")
+def _builtin_error(name: str) -> type[Exception]:
+    kind = vars(builtins).get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError
