@@ -2,8 +2,8 @@
 
 import json
 import socket
+import sys
 import threading
-import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,18 +23,21 @@ class FakeServer:
     def __init__(self, fault=None, after=0, settings=SETTINGS, port=0):
         self.fault, self.after, self.settings = fault, after, settings
         self.version, self.loaded, self.requests, self.connections = "default", {}, [], []
+        self.answers = {}  # in the place of the right ones, by path
         handler = type("Handler", (Handler,), {"fake": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self.stopping = threading.Event()
+        self.http = Listener(("127.0.0.1", port), handler)
         self.port = self.http.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self):
+        self.stopping.set()
         self.http.shutdown()
-        self.http.server_close()
         for connection in self.connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self.http.server_close()
 
     @property
     def asked(self):
@@ -56,31 +59,26 @@ class FakeServer:
             case "die":
                 raise ConnectionAbortedError
             case "hang":
-                time.sleep(1.5)
-            case "500" | "400":
-                return int(self.fault)
+                self.stopping.wait(60)
+            case fault if fault.isdigit():
+                return int(fault)
             case "no json":
                 return "oops"
-            case "no choices":
-                answer["choices"] = []
-            case "no logprobs":
-                choice["logprobs"] = None
-            case "too few logprobs":
-                choice["logprobs"]["content"].pop()
             case "nan":
                 choice["logprobs"]["content"][0]["logprob"] = float("nan")
-            case "no token":
-                choice["token_ids"], choice["logprobs"]["content"] = [], []
-            case "too long":
-                choice["token_ids"] = [7] * 99
-                choice["logprobs"]["content"] *= 99
-            case "words":
-                choice["token_ids"] = ["a", "b", "c", 1]
-            case "unstopped":
-                choice["token_ids"][-1] = 7
             case "restarted":
                 choice["weight_versions"][0]["version"] = "default"
         return answer
+
+
+class Listener(ThreadingHTTPServer):
+    """Server that joins its threads, and is silent about clients that disconnect."""
+
+    daemon_threads = False
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -100,12 +98,14 @@ class Handler(BaseHTTPRequestHandler):
         }
         answers["/weight_info"] = {"weight_version": self.fake.version}
         path = self.path.partition("?")[0]
-        self.answer(answers.get(path, 404))
+        self.answer((answers | self.fake.answers).get(path, 404))
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers.get("content-length") or 0)) or "null")
         self.fake.requests.append((self.path, body))
         match self.path:
+            case path if path in self.fake.answers:
+                self.answer(self.fake.answers[path])
             case "/inference/v1/generate":
                 try:
                     self.answer(self.fake.generate(body))

@@ -14,6 +14,7 @@ from helpers.fake_server import SETTINGS, FakeServer
 from helpers.fakes import free_port
 
 from fireopd.engines import HFEngine, VLLMServerEngine
+from fireopd.engines.vllm import bounded_http
 from fireopd.engines.vllm.weight_transfer import NCCLTransfer
 from fireopd.errors import UserError
 from fireopd.models.weight_stream import WeightStream
@@ -33,16 +34,20 @@ def model():
 
 @pytest.fixture
 def engine_of():
-    started = []
+    started, engines = [], []
 
     def make(*fakes, **settings):
         started.extend(fakes)
         engine = VLLMServerEngine(servers=[fake.url for fake in fakes], max_response_length=8, **settings)
         engine.setup("tiny/student", CPU)
-        engine.stops = frozenset({1})
+        assert engine.vocabulary == 48
+        engine.stops, engine.vocabulary = frozenset({1}), 64
+        engines.append(engine)
         return engine
 
     yield make
+    for engine in engines:
+        engine.close()
     for fake in started:
         fake.stop()
 
@@ -65,13 +70,33 @@ def test_prompts_are_distributed_and_responses_are_in_order(engine_of, model):
     assert seeds == {(10 + row, 6): row for row in range(40)}
 
 
-@pytest.mark.parametrize("fault", ["die", "hang", "500", "nan", "restarted"])
-def test_pending_prompts_of_a_failed_server_go_to_the_others(engine_of, model, fault, caplog):
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("die", "Error"),
+        ("hang", "timed out after 1.3 s"),
+        ("500", "500 for /inference"),
+        ("401", "denies access"),
+        ("404", "is no server of fireopd serve"),
+        ("429", "is busy"),
+        ("400", "rejects a prompt that {good} accepts (400 for /inference"),
+        ("no json", "did not return JSON"),
+        ("nan", "is missing, positive or not finite"),
+        ("restarted", "sampled from weights 'default' instead of '0'"),
+    ],
+)
+def test_pending_prompts_of_a_failed_server_go_to_the_others(engine_of, model, fault, reason, caplog, monkeypatch):
+    monkeypatch.setattr(bounded_http, "BUSY_DELAYS", (0.0,))
     bad, good = FakeServer(fault, after=4), FakeServer()
-    engine = engine_of(bad, good, concurrency=4, timeout=0.7 if fault == "hang" else 20.0)
+    engine = engine_of(bad, good, concurrency=4, timeout=0.5 if fault == "hang" else 20.0)
     engine.load_weights(WeightStream(model), 0)
     assert answered(engine)
-    assert f"{bad.url} is excluded until the next weight sync" in caplog.text
+    warnings = [
+        record.message for record in caplog.records if "is excluded until the next weight sync" in record.message
+    ]
+    assert len(warnings) == 1
+    assert bad.url in warnings[0]
+    assert reason.format(good=good.url) in warnings[0]
     assert list(engine.excluded) == [bad.url]
     asked = len(bad.asked)
     assert answered(engine)
@@ -103,11 +128,27 @@ def test_the_error_without_servers_lists_all_failures(engine_of, model):
     assert all(fake.url in str(error.value) for fake in fakes)
 
 
-def test_a_rejected_prompt_is_reported_and_excludes_no_server(engine_of, model):
-    engine = engine_of(FakeServer("400"))
+def test_a_prompt_that_all_servers_reject_is_reported_and_excludes_no_server(engine_of, model):
+    fakes = FakeServer("400"), FakeServer("400")
+    engine = engine_of(*fakes)
     engine.load_weights(WeightStream(model), 0)
-    with pytest.raises(UserError, match="data.prompts: 'p0': http.* rejects it"):
+    with pytest.raises(UserError, match="data.prompts: 'p0': http.* rejects it.*Shorten the prompt"):
         engine.generate(prompts(1), [0])
+    assert not engine.excluded
+    assert [len(fake.asked) for fake in fakes] == [1, 1]
+
+
+def test_an_error_ends_the_requests_that_still_run(engine_of, model, monkeypatch):
+    hanging, other = FakeServer("hang"), FakeServer()
+    engine = engine_of(hanging, other, concurrency=4)
+    engine.load_weights(WeightStream(model), 0)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.clients[1], "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(prompts(40), range(40))
     assert not engine.excluded
 
 
@@ -144,6 +185,11 @@ def test_servers_with_unsuitable_settings_are_rejected(engine_of):
         engine_of(FakeServer(settings=plain)).check("data.engine", "tiny/student")
     with pytest.raises(UserError, match="does not report its vLLM settings"):
         engine_of(FakeServer(settings={"other": 1})).check("data.engine", "tiny/student")
+    for settings in ("x", {"model_config": []}, {"model_config": {"logprobs_mode": "processed_logprobs"}}):
+        with pytest.raises(UserError, match=r"data.engine.servers: .*(vllm_config|does not report its vLLM settings)"):
+            engine_of(FakeServer(settings=settings)).check("data.engine", "tiny/student")
+    with pytest.raises(UserError, match="denies access .*401.*Set FIREOPD_SERVER_TOKEN"):
+        engine_of(FakeServer("401")).check("data.engine", "tiny/student")
     with pytest.raises(UserError, match="its weight transfer is None"):
         engine_of(FakeServer(), transfer=NCCLTransfer()).check("data.engine", "tiny/student")
     gone = engine_of(FakeServer())
@@ -165,6 +211,8 @@ def test_the_engine_for_another_model_runs_in_this_process(engine_of):
         ({"servers": []}, "servers must be at least one address"),
         ({"concurrency": 0}, "concurrency must be at least 1, got 0"),
         ({"timeout": 0.0}, "timeout must be greater than 0"),
+        ({"servers": ["http://[::1"]}, "servers must be addresses such as http://127.0.0.1:8001, got 'http://.::1'"),
+        ({"servers": ["http://a:1", "http://a:1/"]}, "servers must be different addresses"),
     ],
 )
 def test_settings_have_a_range(settings, message):

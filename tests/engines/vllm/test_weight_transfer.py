@@ -25,11 +25,20 @@ def servers():
         fake.stop()
 
 
+@pytest.fixture
+def clients(servers):
+    listed = [ServerClient(fake.url, 5.0) for fake in servers]
+    yield listed
+    for client in listed:
+        client.close()
+
+
 @pytest.mark.parametrize("file_bytes", [1, 600, 10**9])
 def test_a_snapshot_round_trip_is_exact(tmp_path, model, file_bytes):
     write_snapshot(tmp_path, WeightStream(model), file_bytes)
     files = len(list(tmp_path.iterdir()))
     assert files == {1: 10, 600: 3, 10**9: 1}[file_bytes]
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in tmp_path.iterdir()), "another user can read them"
     read = dict(read_snapshot(tmp_path))
     assert read.keys() == model.state_dict().keys()
     assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
@@ -45,23 +54,22 @@ def test_a_folder_without_a_snapshot_is_an_error(tmp_path):
         next(read_snapshot(tmp_path))
 
 
-def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers):
+def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers, clients):
     transfer = SnapshotTransfer(folder=tmp_path / "shared")
-    assert not transfer.send([ServerClient(fake.url, 5.0) for fake in servers], WeightStream(model), "3")
+    assert not transfer.send(clients, WeightStream(model), "3")
     assert all(fake.loaded.keys() == model.state_dict().keys() for fake in servers)
     assert not list((tmp_path / "shared").iterdir())
 
 
-def test_a_failed_weight_transfer_is_reported(tmp_path, model, servers):
+def test_a_failed_weight_transfer_is_reported(tmp_path, model, servers, clients):
     servers[1].stop()
-    listed = [ServerClient(fake.url, 5.0) for fake in servers]
-    failed = SnapshotTransfer(folder=tmp_path).send(listed, WeightStream(model), "3")
-    assert list(failed) == [listed[1]]
+    failed = SnapshotTransfer(folder=tmp_path).send(clients, WeightStream(model), "3")
+    assert list(failed) == [clients[1]]
     assert servers[0].version == servers[2].version == "3"
 
 
-def test_nccl_ranks_of_servers_do_not_overlap(servers):
-    client = BroadcastClient([ServerClient(fake.url, 5.0) for fake in servers])
+def test_nccl_ranks_of_servers_do_not_overlap(servers, clients):
+    client = BroadcastClient(clients)
     client.init_weight_transfer_engine({"rank_offset": 1, "world_size": 7})
     offsets = [fake.requests[0][1]["init_info"]["rank_offset"] for fake in servers]
     assert offsets == [1, 3, 5], "each fake has two workers, the trainer has rank 0"
@@ -75,7 +83,7 @@ def test_nccl_ranks_of_servers_do_not_overlap(servers):
         client.start_weight_update()
 
 
-def test_nccl_transfer_sends_before_setting_the_version(model, servers, monkeypatch):
+def test_nccl_transfer_sends_before_setting_the_version(model, servers, clients, monkeypatch):
     sent = []
 
     class Group:
@@ -84,20 +92,19 @@ def test_nccl_transfer_sends_before_setting_the_version(model, servers, monkeypa
 
     transfer = NCCLTransfer()
     monkeypatch.setattr(NCCLTransfer, "_create_group", lambda self, client, weights: Group())
-    listed = [ServerClient(fake.url, 5.0) for fake in servers]
     for version in ("1", "2"):
-        assert not transfer.send(listed, WeightStream(model), version)
+        assert not transfer.send(clients, WeightStream(model), version)
     assert sent == ["weights", "weights"]
     assert [fake.version for fake in servers] == ["2"] * 3
     servers[1].version = "default"
-    failed = transfer.send(listed, WeightStream(model), "3")
-    assert list(failed) == listed, "a broadcast without the restarted server would hang"
+    failed = transfer.send(clients, WeightStream(model), "3")
+    assert list(failed) == clients, "a broadcast without the restarted server would hang"
     assert all("was restarted" in str(error) for error in failed.values())
-    assert "the NCCL group consists of" in str(transfer.send(listed[:2], WeightStream(model), "3")[listed[0]])
+    assert "the NCCL group consists of" in str(transfer.send(clients[:2], WeightStream(model), "3")[clients[0]])
     assert sent == ["weights", "weights"]
 
 
-def test_a_snapshot_that_cannot_be_written_fails_all_servers(model, servers, tmp_path, monkeypatch):
+def test_a_snapshot_that_cannot_be_written_fails_all_servers(model, clients, tmp_path, monkeypatch):
     seen = []
 
     class Counted:
@@ -110,9 +117,8 @@ def test_a_snapshot_that_cannot_be_written_fails_all_servers(model, servers, tmp
         raise OSError("No space left on device")
 
     monkeypatch.setattr("fireopd.engines.vllm.weight_transfer.save_file", full)
-    listed = [ServerClient(fake.url, 5.0) for fake in servers]
-    failed = SnapshotTransfer(folder=tmp_path, file_gib=1e-7).send(listed, Counted(), "3")
-    assert list(failed) == listed
+    failed = SnapshotTransfer(folder=tmp_path, file_gib=1e-7).send(clients, Counted(), "3")
+    assert list(failed) == clients
     assert all("No space left on device" in str(error) for error in failed.values())
     assert len(seen) == 10, "all tensors are consumed, since the other processes also gather them"
     assert not list(tmp_path.iterdir())

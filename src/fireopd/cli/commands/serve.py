@@ -1,8 +1,8 @@
 """`fireopd serve MODEL --port PORT`: start a vLLM server for the rollouts of `VLLMServerEngine`.
 
-The server accepts weight updates and other commands from any client that can reach its port. Use it only on this
-machine or in a private network. Options that are not listed here are passed to vLLM, for example
---tensor-parallel-size 2.
+The server answers only the requests that fireopd sends, and refuses those of web pages. Without a token, any program
+that reaches its port may replace the weights: set a token unless all users of this machine are trusted, and always with
+--host. Options that are not listed here are passed to vLLM, for example --tensor-parallel-size 2.
 """
 
 import argparse
@@ -13,31 +13,69 @@ from collections.abc import Sequence
 import torch
 
 from fireopd.engines.vllm.engine import import_vllm
+from fireopd.engines.vllm.request_guard import GUARD, TOKEN_VARIABLE, server_token
 from fireopd.engines.vllm.worker import WORKER_EXTENSION
+from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 
-__all__ = ["run", "vllm_command"]
+__all__ = ["run", "server_process", "vllm_command"]
 
 
 def run(arguments: Sequence[str]) -> None:
     """Replace the current process by the server."""
-    level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
-    command = vllm_command(arguments)
-    environment = os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": level}
+    command, environment = server_process(arguments)
     os.execve(sys.executable, [sys.executable, *command], environment)
 
 
-def vllm_command(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of the Python interpreter that start the server.
+def server_process(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the arguments of the Python interpreter that start the server, and its environment variables.
+
+    The token is in the environment only, since all users of a machine can read the arguments of its processes.
 
     Raises:
-        UserError: if the model does not exist, or vLLM is not installed.
+        UserError: if the model does not exist, vLLM is not installed, or the token is invalid.
     """
+    settings, others = _parser().parse_known_args(list(arguments))
+    command = [*vllm_command(settings), *others]
+    if settings.token == "":
+        raise UserError("--token", "", "the token is empty", f"set a token, or leave it out to use {TOKEN_VARIABLE}")
+    if settings.token is not None:
+        os.environ[TOKEN_VARIABLE] = settings.token
+    if server_token() is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        print(
+            f"Warning: any program that reaches {settings.host}:{settings.port} may replace the weights. Set a token: "
+            f"export {TOKEN_VARIABLE}=..., for the server and for fireopd fit.",
+            file=sys.stderr,
+        )
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
+    return command, os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": level}
+
+
+def vllm_command(settings: argparse.Namespace) -> list[str]:
+    """Return the arguments of the Python interpreter that start vLLM with the settings of the command."""
+    folder = resolve(settings.model, "MODEL")
+    import_vllm("COMMAND", "serve")
+    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", settings.model]
+    command += ["--host", settings.host, "--port", str(settings.port), "--dtype", settings.dtype]
+    command += ["--gpu-memory-utilization", str(settings.memory_fraction)]
+    if settings.kv_cache_gib is not None:
+        command += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
+    command += ["--enforce-eager"] if settings.eager else []
+    command += [] if torch.cuda.is_available() else ["--no-enable-chunked-prefill"]  # see VLLMEngine.setup
+    command += ["--worker-extension-cls", WORKER_EXTENSION, "--middleware", GUARD, "--enable-scale-out"]
+    command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
+    return [*command, "--disable-log-stats", "--disable-uvicorn-access-log"]
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fireopd serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="student: a model folder, a hub name, or an embedded model")
     parser.add_argument("--port", type=int, default=8001, help="port, default 8001")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1 (this machine only)"
+    )
+    parser.add_argument(
+        "--token", help=f"secret that requests must contain; default: the environment variable {TOKEN_VARIABLE}, if set"
     )
     parser.add_argument("--dtype", default="float32", help="data type of the parameters, default float32")
     parser.add_argument(
@@ -49,22 +87,4 @@ def vllm_command(arguments: Sequence[str]) -> list[str]:
         help="size of the KV cache in GiB, instead of --memory_fraction; 1 is enough for small models on a CPU",
     )
     parser.add_argument("--eager", action="store_true", help="do not compile the model: faster start, slower decoding")
-    settings, others = parser.parse_known_args(list(arguments))
-    folder = resolve(settings.model, "MODEL")
-    import_vllm("COMMAND", "serve")
-    command = ["-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", settings.model]
-    command += ["--host", settings.host, "--port", str(settings.port), "--dtype", settings.dtype]
-    command += ["--gpu-memory-utilization", str(settings.memory_fraction)]
-    if settings.kv_cache_gib is not None:
-        command += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
-    command += ["--enforce-eager"] if settings.eager else []
-    command += [] if torch.cuda.is_available() else ["--no-enable-chunked-prefill"]  # see VLLMEngine.setup
-    command += [
-        "--worker-extension-cls",
-        WORKER_EXTENSION,
-        "--enable-scale-out",
-        "--logprobs-mode",
-        "processed_logprobs",
-    ]
-    command += ["--generation-config", "vllm", "--disable-log-stats", "--disable-uvicorn-access-log"]
-    return [*command, *others]
+    return parser

@@ -1,77 +1,73 @@
-"""HTTP client of one vLLM server that was started with `fireopd serve`."""
+"""Client of one vLLM server that was started with `fireopd serve`."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
 
+from fireopd.engines.vllm.answers import Expected, read_count, read_logprobs, read_object, read_response, read_text
+from fireopd.engines.vllm.bounded_http import BoundedClient, EndedError, RefusedError, ServerError
 from fireopd.types import Response, Sampling
 
-__all__ = ["RefusedError", "ServerClient", "ServerError", "response_problem"]
+__all__ = ["EndedError", "RefusedError", "ServerClient", "ServerError", "checked_url"]
 
-
-class ServerError(Exception):
-    """Failure of a server: it died, timed out or returned an invalid response. Another server may succeed."""
-
-
-class RefusedError(Exception):
-    """Rejection of a request as invalid. Any other server would reject it as well."""
+GENERATE = "/inference/v1/generate"
+SECONDS_PER_TOKEN = 0.1
+"""Additional time limit for each token of a response, seconds: 10 tokens/s of one row are slow."""
+BYTES_PER_TOKEN = 1024
+"""Limit on the size of an answer for each token, bytes; vLLM needs about 200."""
+QUICK = 5.0
+"""Time limit of a health check, seconds."""
 
 
 class ServerClient:
     """Client of one server. Thread-safe."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, token: str | None = None) -> None:
         """Store the address without sending a request.
 
         Args:
             url: address, for example http://127.0.0.1:8001.
-            timeout: timeout of a response in seconds.
+            timeout: time limit of an answer in seconds, without the time for the tokens of a response.
+            token: token of the server.
         """
         self.url = url.rstrip("/")
-        timeouts = httpx.Timeout(timeout, connect=min(5.0, timeout))
-        limits = httpx.Limits(max_connections=None)
-        # Servers run on this machine or in a private network: ignore the proxy settings of the environment.
-        self.client = httpx.Client(base_url=self.url, timeout=timeouts, limits=limits, trust_env=False)
+        self.timeout = timeout
+        self._http = BoundedClient(self.url, token)
 
     def close(self) -> None:
-        """Close the connections."""
-        self.client.close()
+        """Cancel the running requests and close the connections."""
+        self._http.close()
+
+    def cancel(self) -> None:
+        """End the running requests at once, with an `EndedError`."""
+        self._http.cancel()
 
     def weight_version(self) -> str:
         """Return the version of the server's weights."""
-        return str(self._request("GET", "/weight_info")["weight_version"])
+        return read_text(self._get("/weight_info"), "weight_version")
 
-    def is_healthy(self) -> bool:
-        """Return whether the server passes its health check within five seconds."""
+    def health_problem(self) -> str | None:
+        """Return the reason why the server fails its health check, or None if it passes within five seconds."""
         try:
-            return self.client.get("/health", timeout=5.0).is_success
-        except httpx.HTTPError:
-            return False
+            self._http.request("GET", "/health", seconds=min(QUICK, self.timeout))
+        except (ServerError, RefusedError) as error:
+            return f"failed its health check: {error}"
+        return None
 
     def settings(self) -> dict[str, Any]:
         """Return the settings with which vLLM was started."""
-        return dict(self._request("GET", "/server_info", params={"config_format": "json"})["vllm_config"])
+        return read_object(self._get("/server_info", config_format="json"), "vllm_config")
 
     def num_workers(self) -> int:
         """Return the number of worker processes that share the model."""
-        return int(self._request("GET", "/get_world_size")["world_size"])
+        return read_count(self._get("/get_world_size"), "world_size")
 
-    def generate(
-        self,
-        tokens: Sequence[int],
-        sampling: Sampling,
-        *,
-        seed: int,
-        max_length: int,
-        stops: frozenset[int],
-        version: str,
-    ) -> Response:
+    def generate(self, tokens: Sequence[int], sampling: Sampling, *, seed: int, expected: Expected) -> Response:
         """Return one response.
 
         Raises:
-            ServerError: if the request fails, or the response is invalid or from weights of another version.
+            ServerError: if the request fails, or the response is not as expected.
             RefusedError: if the server rejects the request.
         """
         parameters = {
@@ -81,37 +77,19 @@ class ServerClient:
             "min_p": 0.0,
             "repetition_penalty": 1.0,
             "seed": seed,
-            "max_tokens": max_length,
+            "max_tokens": expected.max_length,
             "logprobs": 0,
             "detokenize": False,
-            "stop_token_ids": sorted(stops),
+            "stop_token_ids": sorted(expected.stops),
         }
-        body = {"token_ids": list(tokens), "sampling_params": parameters}
-        answer = self.post("/inference/v1/generate", body)
-        try:
-            [choice] = answer["choices"]
-            versions = {span["version"] for span in choice["weight_versions"]}
-            logprobs = tuple(float(entry["logprob"]) for entry in choice["logprobs"]["content"])
-            response = Response(tuple(choice["token_ids"]), logprobs, finished=choice["finish_reason"] == "stop")
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"did not return a response ({type(error).__name__}: {error})") from error
-        if versions != {version}:
-            raise ServerError(f"sampled from weights {', '.join(sorted(versions))} instead of {version}")
-        problem = response_problem(response, max_length, stops)
-        if problem:
-            raise ServerError(f"returned an invalid response: {problem}")
-        return response
+        seconds = self.timeout + SECONDS_PER_TOKEN * expected.max_length
+        answer = self._generate(tokens, parameters, seconds, len(tokens) + expected.max_length)
+        return read_response(answer, expected, greedy=sampling.greedy)
 
     def logprobs(self, tokens: Sequence[int]) -> list[float]:
         """Return log-probabilities, in nats at temperature 1, of the second and later tokens of a sequence."""
         parameters = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
-        body = {"token_ids": list(tokens), "sampling_params": parameters}
-        answer = self.post("/inference/v1/generate", body)
-        try:
-            pairs = zip(tokens[1:], answer["prompt_logprobs"][1:], strict=True)
-            return [float(logprobs[str(token)]["logprob"]) for token, logprobs in pairs]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"did not return log-probabilities ({error})") from error
+        return read_logprobs(self._generate(tokens, parameters, self.timeout, len(tokens)), tokens)
 
     def load_snapshot(self, folder: str) -> None:
         """Load a folder of safetensors files in all workers."""
@@ -119,51 +97,47 @@ class ServerClient:
 
     def set_weight_version(self, version: str) -> None:
         """Reset the prefix cache, which holds states of older weights, and set the version that responses report."""
-        if not self.post("/reset_prefix_cache")["success"]:
+        if not _succeeded(self.post("/reset_prefix_cache")):
             raise ServerError("could not reset its prefix cache; it may be serving other clients")
-        self.post("/update_weight_version", {"new_version": version})
+        if not _succeeded(self.post("/update_weight_version", {"new_version": version})):
+            raise ServerError("could not set the version of its weights")
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a POST request and return the JSON object of the response.
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send a POST request and return the JSON value of the answer.
 
         Raises:
             ServerError: if the server fails or times out.
             RefusedError: if the server rejects the request.
         """
-        return self._request("POST", path, json=body)
+        return self._http.request("POST", path, seconds=self.timeout, json=body or {})
 
-    def _request(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        try:
-            answer = self.client.request(method, path, **request)
-            body = answer.json() if answer.content else {}
-        except httpx.TimeoutException as error:
-            raise ServerError(f"timed out ({type(error).__name__})") from error
-        except (httpx.HTTPError, ValueError) as error:
-            raise ServerError(f"{type(error).__name__}: {error}") from error
-        if answer.is_client_error:
-            raise RefusedError(f"{answer.status_code} for {path}: {_message(body)}")
-        if not answer.is_success or not isinstance(body, dict):
-            raise ServerError(f"{answer.status_code} for {path}: {_message(body)}")
-        return body
+    def _get(self, path: str, **query: str) -> Any:
+        return self._http.request("GET", path, seconds=self.timeout, params=query)
+
+    def _generate(self, tokens: Sequence[int], parameters: dict[str, Any], seconds: float, count: int) -> Any:
+        body = {"token_ids": list(tokens), "sampling_params": parameters}
+        size = 2**16 + BYTES_PER_TOKEN * count
+        return self._http.request("POST", GENERATE, seconds=seconds, max_bytes=size, json=body)
 
 
-def response_problem(response: Response, max_length: int, stops: frozenset[int]) -> str | None:
-    """Return the reason why a response is invalid, or None if it is valid."""
-    if not 1 <= len(response.tokens) <= max_length:
-        return f"{len(response.tokens)} tokens instead of 1 to {max_length}"
-    if len(response.logprobs) != len(response.tokens):
-        return f"{len(response.logprobs)} log-probabilities for {len(response.tokens)} tokens"
-    if not all(isinstance(token, int) and token >= 0 for token in response.tokens):
-        return "tokens that are not token ids"
-    if not all(math.isfinite(logprob) and logprob <= 1e-6 for logprob in response.logprobs):
-        return "log-probabilities that are positive or not finite"
-    if response.finished != (response.tokens[-1] in stops):
-        return f"marked as {'finished' if response.finished else 'cut'}, but its last token is {response.tokens[-1]}"
-    if not response.finished and len(response.tokens) < max_length:
-        return f"cut after {len(response.tokens)} of {max_length} tokens; its --max-model-len may be too small"
-    return None
+def checked_url(url: str) -> str:
+    """Return the address of a server.
+
+    Raises:
+        ValueError: if it is not of the form http://host:port.
+    """
+    try:
+        parts = httpx.URL(url)
+        known = parts.scheme in ("http", "https") and 0 < (parts.port or 80) < 2**16
+        wrong = not known or not parts.host or "%" in parts.host or bool(parts.query or parts.fragment)
+    except (httpx.InvalidURL, TypeError, ValueError):
+        wrong = True
+    if wrong:
+        raise ValueError(f"servers must be addresses such as http://127.0.0.1:8001, got {url!r}")
+    if parts.userinfo:
+        raise ValueError("servers must not contain passwords, which would be stored with the run; use a token")
+    return url
 
 
-def _message(body: Any) -> str:
-    error = body.get("error", body) if isinstance(body, dict) else body
-    return str(error["message"] if isinstance(error, dict) and "message" in error else error)[:500]
+def _succeeded(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("success") is True

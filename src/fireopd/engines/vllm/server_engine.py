@@ -1,9 +1,12 @@
 """Rollout engine on vLLM servers, started with `fireopd serve` on this machine or others."""
 
+import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, field, fields
 from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,21 +15,28 @@ from lightning.pytorch.utilities import rank_zero_info
 from fireopd.distributed import collectives
 from fireopd.engines.base import RolloutEngine
 from fireopd.engines.hf.engine import HFEngine
-from fireopd.engines.vllm.client import RefusedError, ServerClient, ServerError
+from fireopd.engines.vllm.answers import Expected
+from fireopd.engines.vllm.client import EndedError, RefusedError, ServerClient, ServerError, checked_url
 from fireopd.engines.vllm.engine import check_temperature
+from fireopd.engines.vllm.request_guard import server_token
 from fireopd.engines.vllm.weight_transfer import SnapshotTransfer, WeightTransfer, call_all
 from fireopd.errors import UserError
-from fireopd.models.loading import load_tokenizer, stop_tokens
+from fireopd.models.loading import load_config, load_tokenizer, stop_tokens
 from fireopd.types import Prompt, Response
 
 __all__ = ["VLLMServerEngine"]
+
+EXCLUDING = Lock()
+"""Lock of all `VLLMServerEngine.excluded`, to which several threads add servers."""
+LOGGER = logging.getLogger("lightning.pytorch")
 
 
 @dataclass
 class VLLMServerEngine(RolloutEngine):
     """Distributes prompts over vLLM servers.
 
-    A failing server is excluded until the next weight sync, and its pending prompts go to the other servers.
+    A failing server is excluded until the next weight sync, and its pending prompts go to the other servers. If the
+    environment variable FIREOPD_SERVER_TOKEN is set, requests contain this token.
     """
 
     servers: list[str] = field(default_factory=lambda: ["http://127.0.0.1:8001"])
@@ -34,7 +44,8 @@ class VLLMServerEngine(RolloutEngine):
     concurrency: int = 64
     """Number of concurrent requests from each process to each server."""
     timeout: float = 600.0
-    """Timeout of a response and of loading weights, seconds."""
+    """Time limit of loading weights, and of waiting for the next response of a server, seconds; for responses, 0.1 s
+    are added for each token of max_response_length."""
     transfer: WeightTransfer = field(default_factory=SnapshotTransfer)
     """Method of sending weights to the servers: SnapshotTransfer or NCCLTransfer."""
     clients: list[ServerClient] = field(default_factory=list, init=False, compare=False, repr=False)
@@ -43,12 +54,16 @@ class VLLMServerEngine(RolloutEngine):
     """Servers without the current weights or with a later failure: error message by address."""
     stops: frozenset[int] = field(default=frozenset(), init=False, compare=False, repr=False)
     """Token ids that end a response."""
+    vocabulary: int = field(default=0, init=False, compare=False, repr=False)
+    """Number of token ids of the model, after `setup`."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         super().__post_init__()
         if not self.servers:
             raise ValueError("servers must be at least one address, got []")
+        if len({checked_url(url).rstrip("/") for url in self.servers}) < len(self.servers):
+            raise ValueError(f"servers must be different addresses, got {self.servers}")
         check_temperature(self.temperature)
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
@@ -62,13 +77,15 @@ class VLLMServerEngine(RolloutEngine):
 
     def check(self, key: str, student: str) -> None:
         """Check that each server responds and was started with suitable settings."""
+        token = server_token()
         for url in self.servers:
             remedy = f"start it: fireopd serve {student} --port {url.rpartition(':')[2].strip('/') or 8001}"
             try:
-                problem = self._settings_problem(ServerClient(url, timeout=min(self.timeout, 60.0)))
+                with closing(ServerClient(url, min(self.timeout, 60.0), token)) as server:
+                    problem = self._settings_problem(server)
             except (ServerError, RefusedError) as error:
-                problem = str(error)
-            except (KeyError, TypeError) as error:
+                problem, remedy = str(error), getattr(error, "remedy", None) or remedy
+            except (KeyError, TypeError, AttributeError) as error:
                 problem = f"does not report its vLLM settings ({error})"
             if problem:
                 raise UserError(f"{key}.servers", url, problem, remedy)
@@ -83,14 +100,17 @@ class VLLMServerEngine(RolloutEngine):
 
     def setup(self, model: str, device: torch.device) -> None:
         """Load the stop tokens and create the clients; the servers have loaded the model."""
+        token = server_token()
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
-        self.clients = [ServerClient(url, self.timeout) for url in self.servers]
+        self.vocabulary = load_config(model, "engine").get_text_config().vocab_size
+        self.clients = [ServerClient(url, self.timeout, token) for url in self.servers]
 
     def close(self) -> None:
         """Close the connections; the servers keep running."""
         super().close()
         for server in self.clients:
             server.close()
+        self.clients = []
 
     def for_another_model(self) -> RolloutEngine:
         """Return an engine in this process, since the servers are reserved for the student."""
@@ -99,20 +119,25 @@ class VLLMServerEngine(RolloutEngine):
     def load_weights(self, weights: Any, policy_version: int) -> None:
         """Send the weights to all healthy servers, including those that were excluded."""
         version = str(policy_version)
-        healthy = {server.url for server in self.clients if server.is_healthy()} if collectives.rank() == 0 else set()
-        healthy = collectives.broadcast_object(healthy)
-        servers = [server for server in self.clients if server.url in healthy]
+        problems = self._health_problems() if collectives.rank() == 0 else {}
+        problems = collectives.broadcast_object(problems)
+        servers = [server for server in self.clients if server.url not in problems]
         failed = self.transfer.send(servers, weights, version) if servers else {}
-        excluded = {server.url: str(error) for server, error in failed.items()}
-        excluded |= {server.url: "failed its health check" for server in self.clients if server.url not in healthy}
+        excluded = problems | {server.url: str(error) for server, error in failed.items()}
         previous, self.excluded = self.excluded, collectives.broadcast_object(excluded)
         self.policy_version = policy_version
         for url in sorted(self.excluded.keys() - previous.keys()):
-            rank_zero_info(f"{url} is excluded until the next weight sync: {self.excluded[url]}")
+            rank_zero_info(_exclusion(url, self.excluded[url]))
         for url in sorted(previous.keys() - self.excluded.keys()):
             rank_zero_info(f"{url} is included again")
         if not self.available:
             raise self._no_server_error()
+
+    def _health_problems(self) -> dict[str, str]:
+        with ThreadPoolExecutor(len(self.clients)) as pool:
+            problems = pool.map(ServerClient.health_problem, self.clients)
+            pairs = zip(self.clients, problems, strict=True)
+            return {server.url: problem for server, problem in pairs if problem is not None}
 
     def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
         """Return the log-probabilities of each server."""
@@ -137,12 +162,16 @@ class VLLMServerEngine(RolloutEngine):
             threads = min(self.concurrency, -(-len(missing) // len(available)))
             servers = [server for server in available for _ in range(threads)]
             with ThreadPoolExecutor(len(servers)) as pool:
+                jobs = [pool.submit(self._generate_rows, server, waiting, prompts, seeds) for server in servers]
                 try:
-                    jobs = [pool.submit(self._generate_rows, server, waiting, prompts, seeds) for server in servers]
-                    for job in jobs:
-                        responses |= job.result()
+                    wait(jobs, return_when=FIRST_EXCEPTION)
                 finally:
                     _drain(waiting)
+                    while wait(jobs, timeout=0.05).not_done:  # after an error or an interrupt
+                        for server in available:
+                            server.cancel()
+            for job in jobs:
+                responses |= job.result()
         return [responses[row] for row in range(len(prompts))]
 
     def _generate_rows(
@@ -155,33 +184,50 @@ class VLLMServerEngine(RolloutEngine):
                 row = waiting.get_nowait()
             except Empty:
                 break
-            try:
-                done[row] = server.generate(
-                    prompts[row].tokens,
-                    self.sampling,
-                    seed=seeds[row],
-                    max_length=self.max_response_length,
-                    stops=self.stops,
-                    version=str(self.policy_version),
-                )
-            except ServerError as error:
-                self._exclude(server, error)
-            except RefusedError as error:
-                remedy = "shorten the prompt, or start the servers with the student's model and a longer context"
-                raise UserError(
-                    "data.prompts", prompts[row].id, f"{server.url} rejects it ({error})", remedy
-                ) from error
+            response = self._generate_row(server, prompts[row], seeds[row])
+            if response is not None:
+                done[row] = response
         return done
 
+    def _generate_row(self, server: ServerClient, prompt: Prompt, seed: int) -> Response | None:
+        """Return a response, or None if the server failed. Ask all servers before a prompt counts as invalid."""
+        expected = Expected(self.max_response_length, self.stops, self.vocabulary, str(self.policy_version))
+        refusals: dict[ServerClient, RefusedError] = {}
+        others = [other for other in self.available if other is not server]
+        for asked in (server, *others):
+            try:
+                response = asked.generate(prompt.tokens, self.sampling, seed=seed, expected=expected)
+            except RefusedError as error:
+                refusals[asked] = error
+            except EndedError:
+                return None
+            except ServerError as error:
+                self._exclude(asked, error)
+                if asked is server:
+                    return None
+            else:
+                for refusing, refusal in refusals.items():
+                    self._exclude(refusing, ServerError(f"rejects a prompt that {asked.url} accepts ({refusal})"))
+                return response
+        remedy = "shorten the prompt, or start the servers with the student's model and a longer context"
+        problem = f"{server.url} rejects it ({refusals[server]})"
+        raise UserError("data.prompts", prompt.id, problem, remedy) from refusals[server]
+
     def _exclude(self, server: ServerClient, error: Exception) -> None:
-        if server.url not in self.excluded:
-            self.excluded[server.url] = str(error)
-            rank_zero_info(f"{server.url} is excluded until the next weight sync: {error}")
+        with EXCLUDING:
+            known = server.url in self.excluded
+            self.excluded.setdefault(server.url, str(error))
+        if not known:
+            LOGGER.warning(_exclusion(server.url, str(error)))  # on every rank: each has its own connections
 
     def _no_server_error(self) -> UserError:
         problem = "no server is left (" + "; ".join(f"{url}: {error}" for url, error in self.excluded.items()) + ")"
         remedy = "restart them with fireopd serve, then resume from the last checkpoint"
         return UserError("data.engine.servers", ", ".join(self.servers), problem, remedy)
+
+
+def _exclusion(url: str, problem: str) -> str:
+    return f"Warning: {url} is excluded until the next weight sync: {problem}"
 
 
 def _drain(waiting: "SimpleQueue[int]") -> None:

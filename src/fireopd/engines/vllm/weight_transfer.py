@@ -226,13 +226,18 @@ def call_all(servers: Sequence[ServerClient], action: Callable[[ServerClient], A
 
 
 def write_snapshot(folder: Path, weights: Iterable[tuple[str, Tensor]], file_bytes: int) -> None:
-    """Write named tensors to numbered safetensors files of approximately the given size."""
+    """Write named tensors to numbered safetensors files of approximately the given size, readable by all users."""
     part: dict[str, Tensor] = {}
     number = size = 0
     for name, tensor in weights:
         if part and size + tensor.nbytes > file_bytes:
-            save_file(part, folder / f"weights_{number:05d}.safetensors")
+            _write_file(folder / f"weights_{number:05d}.safetensors", part)
             part, number, size = {}, number + 1, 0
         part[name] = tensor.cpu().contiguous()
         size += tensor.nbytes
-    save_file(part, folder / f"weights_{number:05d}.safetensors")
+    _write_file(folder / f"weights_{number:05d}.safetensors", part)
+
+
+def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file(tensors, path)
+    path.chmod(0o644)  # safetensors creates files that only their owner can read; a server may run as another user
