@@ -2,15 +2,16 @@
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, cast
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from fireopd.cli.class_paths import CALLABLES, check_class_paths, command_line_key, find_class_paths, sections
-from fireopd.cli.entry_points import GROUPS, load_plugins
+from fireopd.cli.entry_points import GROUPS, broken_plugins, failed_import, load_plugins
+from fireopd.cli.setting_names import alternatives, full_name, given_settings, place_of_missing
 from fireopd.errors import UserError
 
 __all__ = ["Parser", "explain_error", "instantiate"]
@@ -44,10 +45,31 @@ class Parser(LightningArgumentParser):
 
     settings: ClassVar[tuple[str, ...]] = ()
     """Known settings, used for suggestions."""
+    given: ClassVar[Sequence[str]] = ()
+    """Arguments of the command, in which messages look up the full name of a setting."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Namespace:
+        """Parse arguments."""
+        Parser.given = args or ()
+        return cast(Namespace, super().parse_args(args, *others, **settings))
+
+    def parse_args(self, *args: Any, **settings: Any) -> Any:
+        """Parse arguments.
+
+        Raises:
+            UserError: if a module that they name cannot be imported.
+        """
+        try:
+            return super().parse_args(*args, **settings)
+        except (Exception, SystemExit) as error:  # a module can raise anything, or end the program
+            failed = failed_import(error)
+            if failed is None:
+                raise
+            raise failed from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the problem with its remedy and exit with code 2."""
-        print(f"fireopd: {explain_error(message, self.settings)}", file=sys.stderr)
+        print(f"fireopd: {explain_error(message, self.settings, self.given)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -105,14 +127,17 @@ def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
         raise RejectedSettingError(kind, arguments, error) from error
 
 
-def explain_error(message: str, settings: Iterable[str]) -> str:
+def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str] = ()) -> str:
     """Return an error message of jsonargparse, with the remedy for the most common mistakes.
 
     Args:
         message: of jsonargparse.
         settings: known settings, used for suggestions.
+        arguments: those of the command, in which the full name of a setting is looked up.
     """
+    given = given_settings(arguments)
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
+    key = key if "." in key else full_name(key, given)
     strategy = re.search(r"(?:import path string:|path but) (\S+)", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
     refused = _refused_class(command_line_key(key), message)
@@ -122,23 +147,36 @@ def explain_error(message: str, settings: Iterable[str]) -> str:
         return _unknown_plugin(command_line_key(key), strategy[1], group)
     unknown = re.search(r"(?:unrecognized arguments:|does not accept option|Option) '?([^\s'=]+)", message)
     if unknown:
-        name = unknown[1].lstrip("-")
-        close = get_close_matches(name, settings, n=1)
-        hint = (
-            f"Did you mean {close[0]}?" if close else "--help lists all settings, --KEY.help CLASS those of a plug-in."
-        )
-        return f"{name}: no such setting. {hint}"
+        return _unknown_setting(unknown[1].lstrip("-"), settings, given)
     required = re.search(r"arguments are required: (\S+)", message)
     if required:
+        place = place_of_missing(required[1], given)
+        if place != required[1]:
+            return f"{place}: missing. Set it."
         return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
     if command_line_key(key) in CALLABLES:
         named = re.search(r"(?:Expected '|import path string: |class_path='|Got value: )([\w.]+)", message)
         _, kind, remedy = CALLABLES[command_line_key(key)]
         if named:
             return str(UserError(command_line_key(key), named[1], f"not {kind}", remedy))
+    kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
+    value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
+    if key and kinds and value and "NestedArg" not in value[1]:
+        names = " or ".join(dict.fromkeys(kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds))
+        return f"{command_line_key(key)}: {value[1]!r}: not of the type {names}. Give a value of this type."
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
+
+
+def _unknown_setting(name: str, settings: Iterable[str], given: Mapping[str, Any]) -> str:
+    place = full_name(name, given)
+    own, listed = alternatives(place, given)
+    close = [own] if own else get_close_matches(name, settings, n=1)
+    hints = [f"Did you mean {close[0]}?"] if close else []
+    hints += [f"{listed[0].upper()}{listed[1:]}."] if listed else []
+    hint = " ".join(hints) or "--help lists all settings, --KEY.help CLASS those of a plug-in."
+    return f"{place}: no such setting. {hint}"
 
 
 def _refused_class(key: str, message: str) -> UserError | None:
@@ -157,6 +195,9 @@ def _refused_class(key: str, message: str) -> UserError | None:
 
 
 def _unknown_plugin(key: str, name: str, group: str) -> str:
+    for broken in broken_plugins():
+        if name in (broken.name, broken.value.replace(":", ".")):
+            return str(UserError(key, name, broken.error.problem, broken.error.remedy))
     names = [plugin.strategy.__name__ for plugin in load_plugins() if plugin.group == group]
     close = get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""

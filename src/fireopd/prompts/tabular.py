@@ -111,6 +111,9 @@ class TablePrompts(PromptSource):
         return self._held_out(self._read(self.training_table())) if self.held_out else []
 
     def _held_out(self, texts: list[PromptText]) -> list[PromptText]:
+        if self.held_out and self.held_out >= len(texts):
+            problem = f"the training table has {len(texts)} prompts, so none would be left for training"
+            raise UserError("data.prompts.held_out", self.held_out, problem, "lower it, or give more prompts")
         return sorted(texts, key=checksum)[: self.held_out]
 
     def _read(self, table: Table) -> list[PromptText]:

@@ -121,7 +121,7 @@ class RolloutDataModule(LightningDataModule):
         """Return the prompts, without tokens if they cannot be tokenized, and add problems; `kind` names them."""
         for place, number in Counter(text.id for text in texts).most_common(1):
             if number > 1:
-                problem = f"{number} {kind} prompts have this id"
+                problem = f"{number} {kind} prompts have this id, that of the table and the value of columns.id"
                 problems.append(UserError("data.prompts", place, problem, "give each a unique id"))
         if self.tokenizer is None:
             return untokenized(texts)
@@ -155,6 +155,7 @@ class RolloutDataModule(LightningDataModule):
     def plan(self) -> DataPlan:
         """Return the description of prompts and rollouts, after `load`."""
         return DataPlan(
+            student=self.student,
             problems=self.load(),
             tokenizer=self.tokenizer,
             training_prompts=self.training_prompts,

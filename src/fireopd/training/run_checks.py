@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from fireopd.engines import HFEngine, RolloutEngine, VLLMEngine
 from fireopd.errors import UserError, collect_errors, distinct, raise_together
 from fireopd.method import Method
+from fireopd.models.architecture import check_architecture
 from fireopd.teachers import Teacher
 from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
@@ -29,6 +30,7 @@ __all__ = [
     "check_run",
     "check_sampling",
     "check_signals",
+    "check_student",
     "check_verifiers",
     "checks",
     "problems",
@@ -64,6 +66,8 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     prompts = data.prompts
     yield from trainer_checks(plan.processes)
     yield partial(raise_together, data.problems)
+    yield partial(check_student, plan)
+    yield partial(check_architecture, plan.student, "model.student")
     yield partial(check_optimizer, plan)
     yield partial(check_routing, plan.teachers, prompts)
     yield partial(check_sampling, data.engine.sampling, method.importance_cap)
@@ -84,6 +88,13 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_answers, method, data)
     yield partial(check_groups, method, data.responses_per_prompt)
     yield partial(check_dtypes, plan)
+
+
+def check_student(plan: RunPlan) -> None:
+    """Raise `UserError` if the prompts were tokenized for another model than the student."""
+    if plan.data.student != plan.student:
+        problem = f"the prompts are tokenized for it, and the student is {plan.student!r}"
+        raise UserError("data.student", plan.data.student, problem, "give data module and module the same student")
 
 
 def check_routing(teachers: Mapping[str, Teacher], prompts: Sequence[Prompt]) -> None:

@@ -99,6 +99,8 @@ class ProcessPlan:
 class DataPlan:
     """Prompts of a run, their verifiers, and the rollouts on them."""
 
+    student: str
+    """Model that gave tokenizer and context length."""
     problems: Sequence[UserError]
     """Problems found when the prompts were loaded; with a problem, prompts may be missing or untokenized."""
     tokenizer: PreTrainedTokenizerBase | None

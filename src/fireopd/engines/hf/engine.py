@@ -13,6 +13,7 @@ from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.hf.slot_cache import has_non_kv_state, spare_columns
 from fireopd.errors import UserError
+from fireopd.models.architecture import is_recurrent
 from fireopd.models.loading import Dtype, load_causal_lm, load_config, load_tokenizer, stop_tokens
 from fireopd.models.scorer import CausalScorer
 from fireopd.types import Prompt, Response
@@ -40,9 +41,10 @@ class HFEngine(RolloutEngine):
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def check(self, key: str, student: str) -> None:
-        """Raise `UserError` if the model caches more than keys and values."""
+        """Raise `UserError` if the model caches more than keys and values, such as a recurrent state."""
         super().check(key, student)
-        if has_non_kv_state(load_config(student, "model.student")):
+        config = load_config(student, "model.student")
+        if has_non_kv_state(config) or is_recurrent(config):
             raise self._cannot_decode(key, student)
 
     def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:

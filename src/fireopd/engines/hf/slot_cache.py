@@ -28,7 +28,7 @@ def has_non_kv_state(config: PreTrainedConfig) -> bool:
     """Return whether models of a configuration cache more than the keys and values of earlier tokens."""
     try:
         layers = DynamicCache(config=config).layers
-    except KeyError:  # model-specific layer type
+    except (AttributeError, KeyError):  # model-specific configuration or layer type
         return True
     return not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
 

@@ -1,0 +1,101 @@
+"""Full names of settings in messages of jsonargparse, which name a setting without the class that has it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import Parameter, signature
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import yaml
+
+from fireopd.cli.entry_points import load_plugins
+
+__all__ = ["alternatives", "full_name", "given_settings", "place_of_missing"]
+
+
+def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the values in arguments and their configuration files by dotted name; later ones replace earlier ones."""
+    found: dict[str, Any] = {}
+    pending = list(arguments)
+    while pending:
+        name, equals, value = pending.pop(0).partition("=")
+        if not name.startswith("--"):
+            continue
+        if not equals and pending and not pending[0].startswith("--"):
+            value = pending.pop(0)
+        if name == "--config":
+            found |= dict(_flat(_yaml(_text(value)), ""))
+        else:
+            found |= dict(_flat(_yaml(value), name.removeprefix("--").rstrip("+")))
+    return found
+
+
+def full_name(name: str, settings: Mapping[str, Any]) -> str:
+    """Return the dotted name of a given setting whose last part is known; the name itself if it is not given."""
+    return next((key for key in reversed(list(settings)) if key.rpartition(".")[2] == name), name)
+
+
+def alternatives(key: str, settings: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return the setting with a name close to that of `key`, and a text on all settings of the class that has it."""
+    parent, _, name = key.rpartition(".")
+    kind = _class_at(parent, settings)
+    if kind is None:
+        return None, ""
+    names = list(_parameters(kind))
+    close = get_close_matches(name, names, n=1)
+    return (close[0] if close else None), f"settings of {kind.__name__}: {', '.join(names) or 'none'}"
+
+
+def place_of_missing(name: str, settings: Mapping[str, Any]) -> str:
+    """Return the dotted name of a required setting that no argument gives; the name itself if its class is unknown."""
+    for key in settings:
+        parent = key.removesuffix(".class_path")
+        kind = _class_at(parent, settings)
+        parameter = None if kind is None else _parameters(kind).get(name)
+        if parameter and parameter.default is Parameter.empty and f"{parent}.{name}" not in settings:
+            return f"{parent}.{name}"
+    return name
+
+
+def _class_at(key: str, settings: Mapping[str, Any]) -> type | None:
+    path = settings.get(f"{key}.class_path", settings.get(key))
+    if not isinstance(path, str):
+        return None
+    known = {plugin.strategy.__name__: plugin.strategy for plugin in load_plugins()}
+    if path.rpartition(".")[2] in known:
+        return known[path.rpartition(".")[2]]
+    try:
+        found = resolve_name(path)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return found if isinstance(found, type) else None
+
+
+def _parameters(kind: type) -> dict[str, Parameter]:
+    return dict(signature(kind).parameters)
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, own in value.items():
+            yield from _flat(own, key if name == "init_args" else f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for place, own in enumerate(value):
+            yield from _flat(own, f"{key}[{place}]")
+    else:
+        yield key, value
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
