@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, NoReturn, cast
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
@@ -48,17 +48,13 @@ class Parser(LightningArgumentParser):
     given: ClassVar[Sequence[str]] = ()
     """Arguments of the command, in which messages look up the full name of a setting."""
 
-    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **settings: Any) -> Namespace:
-        """Parse arguments."""
-        Parser.given = args or ()
-        return cast(Namespace, super().parse_args(args, *others, **settings))
-
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         """Parse arguments.
 
         Raises:
             UserError: if a module that they name cannot be imported.
         """
+        Parser.given = args[0] if args and args[0] else ()
         try:
             return super().parse_args(*args, **settings)
         except (Exception, SystemExit) as error:  # a module can raise anything, or end the program
