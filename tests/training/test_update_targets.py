@@ -154,7 +154,7 @@ def test_targets_before_and_during_the_update_are_equal():
     batch = scored_batch(7, 12, seed=3)
     method = Method(TeacherLikelihoodFilter(0.4), PositionWeighter(), EntropyGatedKL(0.5))
     unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
-    early, late = (update_targets(method, b, usable=True) for b in (batch, unread))
+    early, late = (update_targets(method, b, usable=True, single=False) for b in (batch, unread))
     assert torch.equal(early.keep, late.keep)
     kept = early.keep.nonzero().squeeze(-1).flip(0)
     for rows in kept.split(2):
@@ -170,6 +170,21 @@ def test_targets_before_and_during_the_update_are_equal():
         torch.testing.assert_close(value, early.complete()[1].tensors[name])
 
 
+@pytest.mark.parametrize("single", [True, False])
+def test_the_ratio_of_a_single_update_is_exactly_1(single):
+    """The student's scores of the update differ from those of the earlier pass by rounding in other micro-batches."""
+    batch, method = scored_batch(5, 9, seed=4), Method()
+    rows = torch.tensor([1, 3])
+    logprobs = (batch.student_logprobs[rows] + 0.01).bfloat16().float().requires_grad_()
+    unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
+    old, _ = update_targets(method, batch, usable=True, single=single).of_rows(rows, TokenScores(logprobs))
+    assert not old.requires_grad
+    assert torch.equal(old, logprobs) == single
+    if single:
+        late, _ = update_targets(method, unread, usable=True, single=True).of_rows(rows, TokenScores(logprobs))
+        assert torch.equal(late, logprobs)
+
+
 def test_a_filter_is_called_once_since_it_may_have_a_state():
     batch, asked = scored_batch(5, 9, seed=4), []
 
@@ -179,7 +194,7 @@ def test_a_filter_is_called_once_since_it_may_have_a_state():
             return super().__call__(batch)
 
     unread = replace(batch, signals={n: v for n, v in batch.signals.items() if not n.startswith("student")})
-    late = update_targets(Method(Asked()), unread, usable=True)
+    late = update_targets(Method(Asked()), unread, usable=True, single=True)
     late.of_rows(torch.tensor([1, 3]), TokenScores(batch.student_logprobs[[1, 3]]))
     late.complete()
     assert asked == [5]

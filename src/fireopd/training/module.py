@@ -221,7 +221,7 @@ class FiReOPDModule(LightningModule):
         scored, distributions = self.score(rollouts, watch)
         batch, own = gather_batch(scored)
         fault = skipped_steps.invalid_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
-        targets = update_targets(self.method, batch, usable=fault is None)
+        targets = update_targets(self.method, batch, usable=fault is None, single=self.budgets.updates == 1)
         with watch("update"):
             self.interrupts.postpone()
             comparison = divergence_comparison(self.method.objective, distributions)

@@ -53,15 +53,20 @@ class PrecomputedTargets(UpdateTargets):
 
     during_update = False
 
-    def __init__(self, method: Method, batch: ScoredBatch, targets: Targets) -> None:
-        """Store method, batch and targets."""
+    def __init__(self, method: Method, batch: ScoredBatch, targets: Targets, *, single: bool) -> None:
+        """Store method, batch and targets, and whether this is the only update of the batch."""
         super().__init__(method, batch, targets.keep)
-        self.targets = targets
+        self.targets, self.single = targets, single
 
     def of_rows(self, rows: Tensor, scores: TokenScores) -> tuple[Tensor, Targets]:
-        """Return the rows of the stored log-probabilities and targets."""
+        """Return log-probabilities before the update, and the rows of the stored targets.
+
+        The scores of a single update are those before it. Those of the earlier pass come from other micro-batches, and
+        differ in bfloat16: the ratio would not be 1, and the clip would drop tokens.
+        """
         width = scores.logprobs.shape[1]
-        return self.batch.student_logprobs[rows, :width], self.targets.select(rows, width)
+        old = scores.logprobs.detach() if self.single else self.batch.student_logprobs[rows, :width]
+        return old, self.targets.select(rows, width)
 
     def complete(self) -> tuple[ScoredBatch, Targets]:
         """Return batch and targets as they were before the update."""
@@ -87,7 +92,7 @@ class MicroBatchTargets(UpdateTargets):
             stored[rows, :width] = value
         part = self.batch.select(rows.tolist(), width)
         scored = replace(part, signals={**part.signals, **own})
-        return own["student_logprobs"], self.method.targets(scored, self.keep[rows])
+        return scores.logprobs.detach(), self.method.targets(scored, self.keep[rows])
 
     def complete(self) -> tuple[ScoredBatch, Targets]:
         """Sum the stored scores over the ranks, and compute the targets of the whole batch."""
@@ -100,16 +105,17 @@ class MicroBatchTargets(UpdateTargets):
         return batch, self.method.targets(batch, self.keep)
 
 
-def update_targets(method: Method, batch: ScoredBatch, *, usable: bool) -> UpdateTargets:
+def update_targets(method: Method, batch: ScoredBatch, *, usable: bool, single: bool) -> UpdateTargets:
     """Return the targets of a global batch.
 
     Args:
         method: filters the batch and computes the targets.
         batch: N trajectories.
         usable: False if signals are invalid; no trajectory is kept then.
+        single: True if the batch gets one update.
     """
     if not usable:
-        return PrecomputedTargets(method, batch, Targets.nothing(batch))
+        return PrecomputedTargets(method, batch, Targets.nothing(batch), single=single)
     if "student_logprobs" in batch.signals:
-        return PrecomputedTargets(method, batch, method.targets(batch))
+        return PrecomputedTargets(method, batch, method.targets(batch), single=single)
     return MicroBatchTargets(method, batch)
