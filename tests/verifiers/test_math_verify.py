@@ -214,7 +214,7 @@ HOSTILE = {
 
 
 def test_nothing_that_a_student_can_write_hangs_or_kills_the_trainer(tmp_path):
-    verifier = MathVerify(timeout=0.5)
+    verifier = MathVerify(timeout=0.2)
     responses = [text.replace("PLACE", str(tmp_path / "touched")) for text in HOSTILE.values()]
     grades = verifier.grade([prompt("12")] * len(responses), responses)
     assert [result.reward for result in grades] == [0.0] * len(responses)

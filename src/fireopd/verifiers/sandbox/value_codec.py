@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["COLLECTIONS", "MUTABLE", "PLAIN", "Sharing", "contents", "decode", "encode", "update"]
 
 PLAIN: tuple[type[bool] | type[int] | type[float] | type[str], ...] = (bool, int, float, str)
-COLLECTIONS: dict[str, type] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
+COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset, "deque": deque}
 SCALARS: dict[str, tuple[type, Callable[[Any], list[Any]], Callable[..., Any]]] = {
     "complex": (complex, lambda value: [value.real, value.imag], complex),
     "Fraction": (Fraction, lambda value: [int(value.numerator), int(value.denominator)], Fraction),

@@ -11,9 +11,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from latex2sympy2_extended import NormalizationConfig
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from math_verify.grader import get_pct_val, is_equation, take_last_relation
+from math_verify.parser import NormalizationConfig
 from sympy import Expr, Float, Rational
 
 from fireopd.verifiers.workers import math_answers
