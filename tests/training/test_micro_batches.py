@@ -1,5 +1,6 @@
 """Cutting rows into micro-batches: little padding, nothing lost, and as cheap as the cheapest cut there is."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -7,9 +8,14 @@ import torch
 from helpers.fakes import rollouts_of, scored_batch
 from helpers.models import make_model
 
+from fireopd.distributed import collectives
+from fireopd.filters import TrajectoryFilter
+from fireopd.method import Method
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.models.token_budget import MICRO_BATCH_TOKENS, by_token_budget
-from fireopd.training.micro_batches import balance_over_ranks
+from fireopd.training.gradients import accumulate_gradients
+from fireopd.training.update_targets import MicroBatchTargets
+from fireopd.weighters import UncertainTokenWeighter
 
 
 def long_tailed(rows, median, seed):
@@ -76,21 +82,45 @@ def test_the_student_reads_what_was_counted():
     assert sum(seen) >= int(lengths.sum())
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 8])
-def test_every_rank_has_as_much_to_do(ranks):
-    lengths = long_tailed(1024, 400, seed=1)
-    rows = torch.randperm(1024, generator=torch.Generator().manual_seed(0))[:700]
-    parts = balance_over_ranks(rows, lengths, ranks)
-    assert sorted(torch.cat(parts).tolist()) == sorted(rows.tolist())
-    loads = [int(lengths[part].sum()) for part in parts]
-    assert max(loads) <= 1.01 * min(loads)
-    if ranks > 1:
-        apart = [int(lengths[part].sum()) for part in rows.sort().values.tensor_split(ranks)]
-        assert max(apart) > 1.05 * sum(apart) / ranks, "there was something to even out"
+KEEP = torch.tensor([True, True, False, True, True])
+"""Rows of the update below."""
 
 
-def test_fewer_rows_than_ranks_leave_some_without():
-    parts = balance_over_ranks(torch.tensor([4, 2]), torch.tensor([9, 9, 5, 9, 7]), 3)
-    assert [part.tolist() for part in parts] == [[4], [2], []]
-    empty = balance_over_ranks(torch.tensor([], dtype=torch.int64), torch.tensor([3]), 2)
-    assert [part.tolist() for part in empty] == [[], []]
+class WithoutOneRow(TrajectoryFilter):
+    """Drops a row."""
+
+    def __call__(self, batch):
+        return KEEP
+
+
+METHOD = Method(WithoutOneRow(), UncertainTokenWeighter(scope="trajectory"))
+
+
+def rank_by_rank(monkeypatch, ranks, budget):
+    """Run one update rank after rank; return loss, gradient and the student's signals, each summed over the ranks."""
+    batch = scored_batch(5, 12, seed=4, dtype=torch.float64)
+    signals = {name: value for name, value in batch.signals.items() if not name.startswith("student")}
+    batch, total = replace(batch, signals=signals), {}
+    monkeypatch.setattr(collectives, "world_size", lambda: ranks)
+    for rank in range(ranks):
+        monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(collectives, "all_reduce_sum", lambda value: value)
+        scorer = CausalScorer(make_model("tied", torch.float64))
+        update = MicroBatchTargets(METHOD, batch)
+        rows = KEEP.nonzero().squeeze(-1)
+        loss = accumulate_gradients(scorer, update, slice(0, 5), rows, None, budget, lambda part: part.backward())
+        gradient = torch.cat([p.grad.flatten() for p in scorer.parameters()]) / ranks
+        for name, value in {"loss": loss, "gradient": gradient, **update.signals}.items():
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+@pytest.mark.parametrize("budget", [1, 20, 10_000])
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_an_update_does_not_depend_on_the_dealing(monkeypatch, ranks, budget):
+    """Also with fewer micro-batches than ranks: an idle row adds neither loss nor scores."""
+    expected, found = (rank_by_rank(monkeypatch, number, size) for number, size in ((1, 10_000), (ranks, budget)))
+    assert expected["gradient"].abs().max() > 0
+    assert found.keys() == expected.keys() == {"loss", "gradient", "student_logprobs", "student_entropy"}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6, msg=name)

@@ -56,7 +56,8 @@ def _cheapest(longest: Sequence[int], budget: int, ranks: int) -> list[Block]:
     """Return the micro-batches with the lowest cost of all tried capacities; `longest` is in decreasing order."""
     if not longest:
         return []
-    capacity = max(budget, longest[0])
+    # More than the longest row and the mean work of a rank is of no use.
+    capacity = max(longest[0], min(budget, longest[0] + math.ceil(sum(longest) / ranks)))
     in_turn = _fill(longest, [capacity] * len(longest), budget, 1)
     assert in_turn is not None  # a round for each row
     fewest = math.ceil(len(in_turn) / ranks)
@@ -74,9 +75,10 @@ def _smallest(longest: Sequence[int], highest: int, count: int, budget: int, ran
     """Return the micro-batches of the smallest capacities with this number of rounds; None if none hold all rows."""
     best = _fill(longest, [highest] * count, budget, ranks)
     low, high = 1, highest
-    for _ in range(BISECTIONS if count > 1 and best is not None else 0):
+    for _ in range(BISECTIONS if best is not None else 0):
         middle = (low + high) // 2
-        capacities = [int(highest * (middle / highest) ** (place / (count - 1))) for place in range(count)]
+        exponents = [place / (count - 1) for place in range(count)] if count > 1 else [1.0]
+        capacities = [int(highest * (middle / highest) ** exponent) for exponent in exponents]
         blocks = _fill(longest, capacities, budget, ranks)
         if blocks is None:
             low = middle

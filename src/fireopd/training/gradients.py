@@ -42,9 +42,12 @@ def accumulate_gradients(
     settings = {"temperature": batch.sampling.temperature, "entropy": update.needs_entropy}
     for micro in micro_batches(batch, fractions, own, rows, token_budget, comparison):
         scores = student(micro.tokens, micro.response_mask, comparison=micro.comparison, **settings)
-        old_logprobs, targets = update.of_rows(micro.rows, scores)
-        divergence = scores.comparisons.get("divergence")
-        part = fire_loss(scores.logprobs, old_logprobs, targets, micro.fractions, method.clip_ratio, divergence)
+        if micro.idle:
+            part = 0.0 * scores.logprobs.sum()
+        else:
+            old_logprobs, targets = update.of_rows(micro.rows, scores)
+            divergence = scores.comparisons.get("divergence")
+            part = fire_loss(scores.logprobs, old_logprobs, targets, micro.fractions, method.clip_ratio, divergence)
         # Gradients are averaged over processes, but the parts of the loss add up.
         backward(part * collectives.world_size())
         loss += part.detach()

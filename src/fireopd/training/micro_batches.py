@@ -8,11 +8,12 @@ from torch import Tensor
 
 from fireopd.distributed import collectives
 from fireopd.models.distributions import DistributionComparison
+from fireopd.models.lockstep import deal_micro_batches
 from fireopd.models.token_budget import by_token_budget
 from fireopd.progress import track
 from fireopd.types import ScoredBatch
 
-__all__ = ["MicroBatch", "balance_over_ranks", "micro_batches", "updates"]
+__all__ = ["MicroBatch", "micro_batches", "updates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class MicroBatch:
     """float64 [b, l]. Fraction of the update's loss for each token."""
     comparison: DistributionComparison | None
     """Divergence of student and teachers to compute, for a direct objective."""
+    idle: bool = False
+    """True for a row that keeps the ranks in lockstep and contributes nothing."""
 
 
 def updates(keep: Tensor, mini_batches: int, epochs: int, *, seed: int) -> Iterator[Tensor]:
@@ -50,30 +53,6 @@ def updates(keep: Tensor, mini_batches: int, epochs: int, *, seed: int) -> Itera
         yield from (part for part in shuffled.tensor_split(mini_batches) if len(part))
 
 
-def balance_over_ranks(rows: Tensor, tokens: Tensor, ranks: int) -> list[Tensor]:
-    """Assign the rows of an update to ranks so that all ranks have about the same number of tokens.
-
-    Rows go to the rank with the fewest tokens, longest row first. A filter drops different numbers of rows on different
-    ranks, and lengths have a long tail.
-
-    Args:
-        rows: int64. Global rows of the update.
-        tokens: int64 [N]. Tokens of each row of the global batch, padding excluded.
-        ranks: number of processes.
-
-    Returns:
-        int64 indices of global rows for each rank, the same on all ranks.
-    """
-    parts: list[list[int]] = [[] for _ in range(ranks)]
-    loads = [0] * ranks
-    counts = tokens[rows].tolist()
-    for place, row in sorted(enumerate(rows.tolist()), key=lambda pair: -counts[pair[0]]):
-        rank = loads.index(min(loads))
-        parts[rank].append(row)
-        loads[rank] += counts[place]
-    return [rows.new_tensor(part) for part in parts]
-
-
 def micro_batches(
     batch: ScoredBatch,
     fractions: Tensor,
@@ -84,9 +63,10 @@ def micro_batches(
 ) -> Iterator[MicroBatch]:
     """Yield this rank's micro-batches of an update.
 
-    Every rank holds the whole batch and takes an equal part of the work. Where distributions are compared, a rank takes
-    the rows it sampled, since the teachers' hidden states are not gathered. All ranks yield the same number of
-    micro-batches, which sharded models need; a rank without further rows yields a row with loss fraction 0.
+    Every rank holds the whole batch and takes an equal part of the work: micro-batches are cut for all ranks together.
+    Where distributions are compared, a rank takes the rows it sampled, since the teachers' hidden states are not
+    gathered. All ranks yield the same number of micro-batches, which sharded models need; a rank without rows yields an
+    idle one.
 
     Args:
         batch: N rows of all ranks.
@@ -98,17 +78,20 @@ def micro_batches(
     """
     tokens = batch.spans
     if comparison is None:
-        taken, spare = balance_over_ranks(rows, tokens, collectives.world_size())[collectives.rank()], tokens.argmin()
+        rounds = deal_micro_batches(tokens[rows], budget, collectives.world_size())
+        cuts, spare = [rows[dealt[collectives.rank()]] for dealt in rounds], tokens.argmin()
     else:
         taken, spare = rows[(rows >= own.start) & (rows < own.stop)], own.start + tokens[own].argmin()
-    cuts = [taken[index] for index in by_token_budget(tokens[taken], budget)]
-    for number in track(range(collectives.all_reduce_max(len(cuts), rows.device)), "update"):
-        some = cuts[number] if number < len(cuts) else spare[None]
+        cuts = [taken[index] for index in by_token_budget(tokens[taken], budget)]
+        cuts += [rows[:0]] * (collectives.all_reduce_max(len(cuts), rows.device) - len(cuts))
+    for cut in track(cuts, "update"):
+        some = cut if len(cut) else spare[None]
         width = max(1, int(tokens[some].max()))
         yield MicroBatch(
             tokens=batch.tokens[some, :width],
             response_mask=batch.response_mask[some, :width],
             rows=some,
-            fractions=fractions[some, :width] * (number < len(cuts)),
+            fractions=fractions[some, :width] * bool(len(cut)),
             comparison=comparison.select(some - own.start) if comparison else None,
+            idle=not len(cut),
         )
