@@ -208,6 +208,7 @@ HOSTILE = {
     "a megabyte of digits": "1" * 1_000_000,
     "a megabyte of dollars": "$" * 1_000_000,
     "a megabyte for a regular expression": "final answer is" * 70_000,
+    "many units": r"\boxed{12" + r" \text{m} m /" * 50_000 + "}",
     "odd characters": "\x00\ud800\\boxed{1\x00}",
     "code": "\\boxed{__import__('os').system('touch PLACE')}",
 }

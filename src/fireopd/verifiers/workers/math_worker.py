@@ -86,6 +86,8 @@ class Answer:
 def read(answer: str) -> Answer:
     """Return the content of a box, or a reference."""
     text = math_answers.clean(answer)
+    if len(text) > LONGEST_ANSWER:
+        return Answer(text, text, "", [])
     value, unit = math_answers.split_unit(text)
     return Answer(text, value, unit, parsed_answer(value))
 
