@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from fireopd.errors import UserError
 __all__ = [
     "DISK_ERRORS",
     "LOCK",
+    "appending",
     "check_folder",
     "follow_umask",
     "is_locked",
     "lock",
+    "locked",
     "make_folder",
     "remove",
     "replace",
@@ -50,6 +53,19 @@ def replacing(path: Path) -> Iterator[Path]:
         replace(partial, path)
     except BaseException:
         remove(partial)
+        raise
+
+
+@contextmanager
+def appending(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to append to it; with an error, the file gets its former length."""
+    length = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            yield file
+    except OSError:
+        if path.exists():
+            os.truncate(path, length)
         raise
 
 
@@ -166,6 +182,29 @@ def lock(folder: Path) -> IO[str]:
         file.close()
         raise
     return file
+
+
+@contextmanager
+def locked(key: str, folder: Path, problem: str, remedy: str) -> Iterator[IO[str]]:
+    """Context that creates a folder and holds its lock; it yields the open lock file.
+
+    Args:
+        key: setting that names the folder.
+        folder: its value.
+        problem: problem if another process holds the lock.
+        remedy: remedy for it.
+
+    Raises:
+        UserError: if another process holds the lock, or the folder cannot be written.
+    """
+    try:
+        file = lock(folder)
+    except BlockingIOError as error:
+        raise UserError(key, str(folder), problem, remedy) from error
+    except OSError as error:
+        raise unwritable(key, folder, error) from error
+    with file:
+        yield file
 
 
 def is_locked(folder: Path) -> bool:

@@ -19,6 +19,7 @@ MODULES = {
     "batching": "training.micro_batches",
     "callbacks.curves": "callbacks.tensorboard_curves",
     "callbacks.run_record": "callbacks.run_environment",
+    "callbacks.run_folder": "training.run_folder",
     "callbacks.trajectories": "callbacks.trajectory_display",
     "callbacks.interrupts": "training.interrupts",
     "callbacks.weight_sync": "training.weight_sync",
@@ -143,6 +144,7 @@ MODULES = {
 
 NAMES = {
     "batching.by_token_budget": "models.token_budget.by_token_budget",
+    "callbacks.run_folder.RunLock": "callbacks.disk_errors.DiskErrors",
     "collectives.gather_batch": "distributed.gather.gather_batch",
     "commands.fit.FitCLI": "cli.training_cli.FitCLI",
     "commands.fit.FitParser": "cli.training_cli.FitParser",
@@ -153,7 +155,7 @@ NAMES = {
     "distributions.Companion": "models.distributions.HeadComparison",
     "distributions.Comparison": "models.distributions.DistributionComparison",
     "distributions.Distributions": "models.distributions.TeacherDistributions",
-    "distributions.Head": "models.distributions.OutputHead",
+    "distributions.Head": "models.output_head.OutputHead",
     "distributions.kl": "reductions.kl",
     "engines.servers.Server": "engines.vllm.client.ServerClient",
     "engines.weight_transfers.Fleet": "engines.vllm.weight_transfer.BroadcastClient",

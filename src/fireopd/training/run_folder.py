@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightning import Trainer
 
-from fireopd.atomic_files import DISK_ERRORS, lock, unwritable, writing
+from fireopd.atomic_files import DISK_ERRORS, locked, unwritable, writing
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
 
@@ -74,14 +74,8 @@ def writing_run(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    try:
-        file = lock(folder)
-    except BlockingIOError as error:
-        problem = "another run is writing into this folder"
-        raise UserError(KEY, str(folder), problem, "give another one, or wait for it") from error
-    except OSError as error:
-        raise unwritable(KEY, folder, error) from error
-    with file:
+    problem, remedy = "another run is writing into this folder", "give another one, or wait for it"
+    with locked(KEY, folder, problem, remedy):
         if (folder / CONFIG).exists():
             raise UserError(KEY, str(folder), "it holds an earlier run", "give each run a separate folder")
         yield

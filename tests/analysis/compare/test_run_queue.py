@@ -7,7 +7,8 @@ import pytest
 from helpers.fake_runs import FINISH, stub
 from rich.console import Console
 
-from fireopd.analysis.compare.run_queue import RunQueue, locked, log_tail
+from fireopd.analysis.compare.run_queue import RunQueue, log_tail
+from fireopd.atomic_files import is_locked, lock
 from fireopd.errors import UserError
 
 
@@ -66,10 +67,9 @@ def test_an_interrupt_stops_the_runs_and_waits_for_them(tmp_path, console):
     assert queue.active[0].process.returncode == 1
     assert queue.failed == []
     assert not runs[1].folder.exists()
-    with locked(tmp_path):
-        pass
+    assert not is_locked(tmp_path)
 
 
 def test_a_folder_is_for_one_comparison_at_a_time(tmp_path, console):
-    with locked(tmp_path), pytest.raises(UserError, match="another comparison, or a run of one, is using this folder"):
+    with lock(tmp_path), pytest.raises(UserError, match="another comparison, or a run of one, is using this folder"):
         RunQueue(1, console).train([stub(tmp_path, "a")], tmp_path)

@@ -1,6 +1,5 @@
 """Queue that trains the runs of a comparison in subprocesses, several at a time, and resumes stopped runs."""
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -16,10 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fireopd.analysis.compare.planned_run import PlannedRun
-from fireopd.atomic_files import make_folder
-from fireopd.errors import UserError
+from fireopd.atomic_files import locked, make_folder, writing
 
-__all__ = ["Job", "RunQueue", "locked", "log_tail"]
+__all__ = ["Job", "RunQueue", "log_tail"]
 
 STOP_TIMEOUT = 120.0
 """Seconds that a run has to save a checkpoint after SIGTERM, before it is killed."""
@@ -59,13 +57,16 @@ class RunQueue:
 
         Raises:
             KeyboardInterrupt: on Ctrl-C or SIGTERM, after all runs have stopped.
-            UserError: if another comparison is using the folder.
+            UserError: if another comparison is using the folder, or a file cannot be written.
         """
         waiting = [run for run in runs if not run.finished]
         columns = [BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
         progress = Progress(*columns, console=self.console, transient=True)
         bar = progress.add_task("", total=len(runs), completed=len(runs) - len(waiting))
-        with locked(out) as lock, terminable(), progress:
+        make_folder(out)
+        problem = "another comparison, or a run of one, is using this folder"
+        remedy = "wait for it, stop it, or use another folder"
+        with locked("--out", out, problem, remedy) as lock, terminable(), progress:
             try:
                 while waiting or self.active:
                     while waiting and len(self.active) < self.jobs:
@@ -79,9 +80,11 @@ class RunQueue:
 
     def _start(self, run: PlannedRun, lock: IO) -> Job:
         command = run.command()
-        run.prepare()
         environment = os.environ | {"OMP_NUM_THREADS": str(max(1, threads() // self.jobs))}
-        with run.log.open("a") as log:
+        with writing("--out", run.folder):
+            run.prepare()
+            log = run.log.open("a")
+        with log:
             # In a new session, so that Ctrl-C reaches only this process. The run inherits the lock.
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, env=environment, start_new_session=True, pass_fds=[lock.fileno()]
@@ -131,19 +134,6 @@ def threads() -> int:
 def log_tail(run: PlannedRun, lines: int = 12) -> str:
     """Return the last lines of a run's log."""
     return "\n".join(run.log.read_text(errors="replace").rstrip().splitlines()[-lines:])
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[IO]:
-    """Lock a folder against other comparisons; runs inherit the lock."""
-    make_folder(out)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            problem = "another comparison, or a run of one, is using this folder"
-            raise UserError("--out", str(out), problem, "wait for it, stop it, or use another folder") from error
-        yield lock
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireopd.atomic_files import write_text
+from fireopd.atomic_files import write_text, writing
 from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 
@@ -40,7 +40,8 @@ class EvaluationFolder:
             models: model names by label.
 
         Raises:
-            UserError: if a setting or a model differs; the error names the first one.
+            UserError: if a setting or a model differs, of which the error names the first, or the file cannot be
+                written.
         """
         file = self.path / "settings.json"
         earlier = json.loads(file.read_text()) if file.exists() else {}
@@ -57,7 +58,8 @@ class EvaluationFolder:
                     remedy = f"use another folder, or a new name: NAME={models[label]}"
                     raise UserError("MODEL", models[label], problem, remedy)
         now["models"] = earlier.get("models", {}) | now["models"]
-        write_text(file, json.dumps(now, indent=1, sort_keys=True) + "\n")
+        with writing("--out", self.path):
+            write_text(file, json.dumps(now, indent=1, sort_keys=True) + "\n")
 
     def _compare(self, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         for key in sorted(earlier.keys() | now.keys()):

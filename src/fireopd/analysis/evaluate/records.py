@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fireopd.atomic_files import appending, writing
 from fireopd.errors import UserError
 
 __all__ = ["ProblemRecord", "ResponseRecord", "append_records", "read_records"]
@@ -79,9 +80,14 @@ def read_records(path: Path) -> dict[str, ProblemRecord]:
 
 
 def append_records(path: Path, records: Iterable[ProblemRecord]) -> None:
-    """Append records to a file and flush them to disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write("".join(record.line for record in records).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    """Append records to a file and flush them to disk.
+
+    Raises:
+        UserError: if they cannot be written; the records before them stay.
+    """
+    with writing("--out", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with appending(path) as file:
+            file.write("".join(record.line for record in records).encode())
+            file.flush()
+            os.fsync(file.fileno())

@@ -24,7 +24,7 @@ from fireopd.analysis.compare.gradients import alignments
 from fireopd.analysis.compare.method_statistics import agreements, compute_statistics, read_recordings
 from fireopd.analysis.compare.planned_run import PlannedRun, fit_arguments, plan_runs
 from fireopd.analysis.compare.run_queue import RunQueue, log_tail
-from fireopd.atomic_files import make_folder
+from fireopd.atomic_files import make_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import check_training, methods_by_name, read_method
 from fireopd.errors import UserError
@@ -171,7 +171,8 @@ def _finish(report: Any, out: Path, console: Console) -> None:
     """Print the main tables and write the report."""
     for table in report.tables[:2]:
         console.print(table.to_rich())
-    report.write(out)
+    with writing("--out", out):
+        report.write(out)
     console.print(
         f"Report: {out}/index.html, with table.md, comparison.json and plots/ in the same folder.",
         highlight=False,

@@ -6,11 +6,10 @@ its label. The other models are compared with the first one. A benchmark is a JS
 """
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jsonargparse import Namespace
 from rich.console import Console
@@ -22,7 +21,7 @@ from fireopd.analysis.evaluate.records import ProblemRecord
 from fireopd.analysis.evaluate.report import tables, write_report
 from fireopd.analysis.evaluate.sampling import BenchmarkRun, Sampler, plan_runs, sample_missing
 from fireopd.analysis.evaluate.summary import summarise
-from fireopd.atomic_files import lock, make_folder
+from fireopd.atomic_files import locked, make_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.parser import Parser, instantiate
 from fireopd.engines import RolloutEngine
@@ -59,7 +58,9 @@ def run(arguments: Sequence[str]) -> None:
     sampler = Sampler(settings.responses, settings.seed)
     runs = plan_runs(models, benchmarks, prompt_format, engine, folder)
     console = Console()
-    with _locked(folder.path):
+    make_folder(folder.path)
+    problem, remedy = "another evaluation is using this folder", "wait for it, or use another folder"
+    with locked("--out", folder.path, problem, remedy):
         folder.begin(_response_settings(given), models)
         try:
             sample_missing(runs, models, engine, sampler, settings.batch_size, console)
@@ -163,18 +164,6 @@ def _response_settings(given: Namespace) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[IO[str]]:
-    make_folder(path)
-    try:
-        file = lock(path)
-    except BlockingIOError as error:
-        problem = "another evaluation is using this folder"
-        raise UserError("--out", str(path), problem, "wait for it, or use another folder") from error
-    with file:
-        yield file
-
-
 def _report(
     settings: Namespace,
     models: dict[str, str],
@@ -196,10 +185,11 @@ def _report(
     facts |= {name: settings[name] for name in SHOWN if settings[name] is not None}
     for table in tables(summary):
         console.print(table.to_rich())
-    write_report(folder.path, summary, facts)
-    if settings.export is not None:
-        for own in runs:
+    with writing("--out", folder.path):
+        write_report(folder.path, summary, facts)
+    for own in runs if settings.export is not None else ():
+        with writing("--out", folder.path):
             path = export(settings.export, folder, own.model, own.benchmark.name, own.records())
-            console.print(f"Exported for {settings.export}: {path}", highlight=False, soft_wrap=True)
+        console.print(f"Exported for {settings.export}: {path}", highlight=False, soft_wrap=True)
     text = f"Responses: {folder.path}/responses; results: summary.json and table.md in the same folder."
     console.print(text, highlight=False, soft_wrap=True)

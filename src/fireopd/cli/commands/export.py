@@ -5,14 +5,13 @@ transformers, vLLM and lm-eval. The checkpoint is a file, or the folder of a sha
 """
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from fireopd.atomic_files import replacing, writing
 from fireopd.errors import UserError
 from fireopd.models.loading import load_config, load_tokenizer, resolve
 from fireopd.training.checkpoint_files import read_student
@@ -45,7 +44,7 @@ def export(name: str, tensors: dict[str, Tensor], out: Path) -> None:
         out: folder to write.
 
     Raises:
-        UserError: if the tensors do not match the model.
+        UserError: if the tensors do not match the model, or the folder cannot be written.
     """
     model = AutoModelForCausalLM.from_config(load_config(name, "student"))
     model = model.to(next(iter(tensors.values())).dtype)
@@ -58,11 +57,9 @@ def export(name: str, tensors: dict[str, Tensor], out: Path) -> None:
         model.generation_config = GenerationConfig.from_pretrained(resolve(name, "student"))
     except OSError:
         model.generation_config = GenerationConfig.from_model_config(model.config)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        made = Path(scratch, "made")
-        model.save_pretrained(made)
-        load_tokenizer(name, "student").save_pretrained(made)
-        if out.exists():
-            shutil.move(out, Path(scratch, "replaced"))
-        made.rename(out)
+    tokenizer = load_tokenizer(name, "student")
+    with writing("OUT", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as partial:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fireopd.analysis.recordings import check_method, read_scored, write_targets
-from fireopd.atomic_files import check_folder
+from fireopd.atomic_files import check_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_options import add_method_options, instantiate_method
 from fireopd.cli.parser import Parser
@@ -30,7 +30,8 @@ def run(arguments: Sequence[str]) -> None:
     batch = read_scored(settings.file)
     check_method(settings.file, batch, method)
     targets = method.targets(batch)
-    write_targets(settings.out, targets)
+    with writing("--out", settings.out):
+        write_targets(settings.out, targets)
     summary = {"trajectories": len(batch.teachers), "tokens": int(batch.lengths.sum())}
     summary |= {"kept_trajectories": int(targets.keep.sum()), "kept_tokens": int(targets.mask.sum())}
     print(json.dumps(summary | step_diagnostics(batch, targets), indent=1))

@@ -11,7 +11,7 @@ from pathlib import Path
 from fireopd.analysis.provenance import versions
 from fireopd.analysis.recordings import check_method, check_responses, read_scored, recorded_student
 from fireopd.analysis.view import Page, View
-from fireopd.atomic_files import check_folder
+from fireopd.atomic_files import check_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_options import add_method_options, instantiate_method
 from fireopd.cli.parser import Parser
@@ -52,7 +52,8 @@ def run(arguments: Sequence[str]) -> None:
         "versions": versions(),
     }
     page = Page.of("Token weights and scores", facts, views, tokenizer, settings.number)
-    page.write(settings.out)
+    with writing("--out", settings.out):
+        page.write(settings.out)
     size = settings.out.stat().st_size / 1e6
     print(f"{settings.out}: {len(page.rows)} trajectories, {size:.1f} MB. Open it in any browser.")
 
