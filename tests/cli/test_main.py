@@ -281,3 +281,12 @@ def test_checkpoints_hold_the_student_and_no_teacher(run_folder):
     checkpoint = torch.load(run_folder[0] / "checkpoints" / "last.ckpt", weights_only=True)
     assert all(name.startswith("student.model.") for name in checkpoint["state_dict"])
     assert checkpoint["fireopd"]["policy_version"] == 3
+
+
+def test_a_reader_that_ends_early_gives_no_traceback():
+    command = [sys.executable, "-m", "fireopd", "--help"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + 13, "")

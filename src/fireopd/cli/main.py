@@ -2,6 +2,8 @@
 
 import logging
 import os
+import select
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,8 +32,30 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. A `UserError` is printed as a single message, with exit code 2."""
-    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    """Run a command. A `UserError` is printed as a single message, with exit code 2; Ctrl-C ends with 130."""
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+        sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        if stop.args:
+            print(f"fireopd: {stop}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at the end
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _output_is_closed() -> bool:
+    """Return whether the reader of the output has ended, as `head` does; pipes of other processes can break, too."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run(arguments: Sequence[str]) -> None:
+    command, *rest = arguments
     if command in ("-h", "--help"):
         print(usage())
         return

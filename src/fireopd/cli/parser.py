@@ -156,8 +156,16 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
         if named:
             return str(UserError(command_line_key(key), named[1], f"not {kind}", remedy))
     kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
+    numbers = "float" in kinds or "int" in kinds
+    if key and strategy and not numbers:
+        problem, remedy = "no class of this name", "name a class of Lightning or fireopd, or give its import path"
+        return str(UserError(command_line_key(key), strategy[1], problem, remedy))
+    part = re.search(r"NestedArg\(key='([^']+)'", message)
+    if key and part:
+        problem = f"has no class whose {part[1]} could be set"
+        return str(UserError(command_line_key(key), None, problem, f"name the class first: --{command_line_key(key)}"))
     value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
-    if key and kinds and value and "NestedArg" not in value[1]:
+    if key and kinds and value:
         names = " or ".join(dict.fromkeys(kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds))
         return f"{command_line_key(key)}: {value[1]!r}: not of the type {names}. Give a value of this type."
     if "File does not exist" in message:

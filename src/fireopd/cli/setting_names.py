@@ -25,7 +25,8 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
         if not equals and pending and not pending[0].startswith("--"):
             value = pending.pop(0)
         if name == "--config":
-            found |= dict(_flat(_yaml(_text(value)), ""))
+            content = _yaml(_text(value))
+            found |= dict(_flat(content, "")) if isinstance(content, Mapping) else {}
         else:
             found |= dict(_flat(_yaml(value), name.removeprefix("--").rstrip("+")))
     return found
@@ -73,7 +74,8 @@ def _class_at(key: str, settings: Mapping[str, Any]) -> type | None:
 
 
 def _parameters(kind: type) -> dict[str, Parameter]:
-    return dict(signature(kind).parameters)
+    given_later = ("params", "optimizer")  # those of optimizers and schedulers
+    return {name: own for name, own in signature(kind).parameters.items() if name not in given_later}
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
