@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
 from fireopd.training import checkpoint_files
 from fireopd.training.run_folder import run_folder
+from fireopd.training.step_loop import StepCallback
 
 if TYPE_CHECKING:
     from fireopd.training.module import FiReOPDModule
@@ -21,7 +23,7 @@ PATIENCE = 30.0
 """Seconds that a stopping process waits for the other processes to write a checkpoint together."""
 
 
-class RunCheckpoint(Checkpoint):
+class RunCheckpoint(Checkpoint, StepCallback):
     """Callback that writes `last.ckpt`, and `best.ckpt` at the validation with the best value so far.
 
     `last.ckpt` is written at each validation or every n steps, at the end of an epoch or of the run, and when the run
@@ -56,9 +58,7 @@ class RunCheckpoint(Checkpoint):
         self.folder = run_folder(trainer) / "checkpoints"
         self.started, self.saved_step = True, trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Save every n steps, and after the last step while the epoch is open, so that a longer run can resume."""
         every = self.every_n_train_steps
         due = every is not None and trainer.global_step // every > self.saved_step // every
@@ -84,10 +84,14 @@ class RunCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
         """Save the last checkpoint if all processes stopped, and log how to resume."""
         if not self.started:
+            if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+                rank_zero_info("Stopped before the first step: nothing was saved. Start again with the same command.")
             return
         last = self.folder / checkpoint_files.LAST
         if not collectives.all_ranks_arrive("exception", PATIENCE):
             rank_zero_warn(f"The processes stopped at different places: {last} is unchanged")
+        elif collectives.all_reduce_max(int(pl_module.data.interrupts.torn), pl_module.device):
+            rank_zero_warn(f"Stopped within the updates of a step: {last} is unchanged")
         else:
             try:
                 self._save(trainer)
@@ -95,6 +99,8 @@ class RunCheckpoint(Checkpoint):
                 rank_zero_warn(str(error))
         if checkpoint_files.standing(last).exists():
             rank_zero_info(f"Stopped after step {trainer.global_step}. Resume with --ckpt_path {last}")
+        else:
+            rank_zero_info("No checkpoint was written. Start again with the same command.")
 
     def on_fit_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Log the best value."""

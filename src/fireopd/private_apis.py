@@ -8,10 +8,12 @@ and `tests/test_private_apis.py` fails when one of them disappears. Imports of t
 
 import inspect
 from importlib import import_module
+from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from lightning import Trainer
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
     from lightning.pytorch.strategies import ModelParallelStrategy
     from torch import nn
     from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner as EmptyStateDictLoadPlanner
@@ -25,6 +27,7 @@ __all__ = [
     "PICKLED_GLOBALS",
     "EmptyStateDictLoadPlanner",
     "Inherited",
+    "TrainingEpochLoop",
     "attention_implementation",
     "detach_vllm_finalizer",
     "dump_checkpoint",
@@ -33,10 +36,13 @@ __all__ = [
     "load_state_dict",
     "missing_members",
     "no_split_modules",
+    "raised_in_restore",
     "set_data_parallel_size",
 ]
 
 ALIASES = {
+    # Base of the loop with a hook between a step and its validation; no public hook comes there. Lightning 2.6.6.
+    "TrainingEpochLoop": ("lightning.pytorch.loops.training_epoch_loop", "_TrainingEpochLoop"),
     # Base of the planner that loads tensors only; public planners need a state dict of known shapes. PyTorch 2.13.0.
     "EmptyStateDictLoadPlanner": ("torch.distributed.checkpoint.default_planner", "_EmptyStateDictLoadPlanner"),
     # Fills an empty state dict from a checkpoint folder in one process; the public load() does not. PyTorch 2.13.0.
@@ -71,6 +77,7 @@ class Inherited(NamedTuple):
 
 
 _CLI = "lightning.pytorch.cli:LightningCLI"
+_LOOP = "lightning.pytorch.loops.training_epoch_loop:_TrainingEpochLoop"
 _BAR = "lightning.pytorch.callbacks:RichProgressBar"
 
 INHERITED = (
@@ -85,6 +92,18 @@ INHERITED = (
         "_get",
         "fireopd.cli.training_cli:FitCLI",
         "Read: looks up a setting with or without a subcommand. Lightning 2.6.6.",
+    ),
+    Inherited(
+        _LOOP,
+        "_should_check_val_fx",
+        "fireopd.training.step_loop:StepLoop",
+        "Called: whether a validation follows the step. Lightning 2.6.6.",
+    ),
+    Inherited(
+        _LOOP,
+        "_skip_next_val",
+        "fireopd.training.step_loop:StepLoop",
+        "Read: a resumed run does not repeat a complete validation. Lightning 2.6.6.",
     ),
     Inherited(
         _BAR,
@@ -145,6 +164,12 @@ def dump_checkpoint(trainer: "Trainer") -> dict[str, Any]:
     `save_checkpoint` ends with a barrier at which the other ranks hang if one fails to write. Lightning 2.6.6.
     """
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+
+
+def raised_in_restore(error: BaseException) -> bool:
+    """Return whether an error was raised while the trainer restored a checkpoint, by its traceback. Lightning 2.6.6."""
+    frames = {frame.name for frame in extract_tb(error.__traceback__)}
+    return not frames.isdisjoint({"_restore_modules_and_callbacks", "restore_training_state"})
 
 
 def set_data_parallel_size(strategy: "ModelParallelStrategy", size: int) -> None:

@@ -303,10 +303,11 @@ def test_a_run_that_is_stopped_before_its_first_step_loses_no_rollout():
 
 def test_only_the_rollout_that_is_asked_for_is_taken():
     overlap = BackgroundRollout()
-    assert overlap.take(0) is None
+    assert overlap.get(0) is None
     overlap.start(3, lambda: "third")
     assert overlap.peek(2) is None
-    assert overlap.peek(3) == overlap.take(3) == "third"
-    assert overlap.take(3) is None
+    assert overlap.peek(3) == overlap.get(3) == "third"
+    overlap.discard()
+    assert overlap.get(3) is None
     overlap.start(4, lambda: "fourth")
-    assert overlap.take(5) is None
+    assert overlap.get(5) is None

@@ -17,6 +17,7 @@ from fireopd.cli.parser import Parser, instantiate
 from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.errors import UserError, collect_errors
+from fireopd.private_apis import raised_in_restore
 from fireopd.training.checkpoint_files import check, clean, last_checkpoint, standing
 from fireopd.training.csv_logger import SafeCSVLogger
 from fireopd.training.data import RolloutDataModule
@@ -26,7 +27,7 @@ from fireopd.training.run_checks import check_run
 from fireopd.training.run_folder import next_folder, writing_run
 from fireopd.training.run_settings import plain
 
-__all__ = ["FitCLI", "FitParser", "SafeTrainer", "build"]
+__all__ = ["FitCLI", "FitParser", "SafeTrainer", "TrainingStoppedError", "build"]
 
 
 def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
@@ -49,6 +50,10 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
         load_from_checkpoint_support=False,
         auto_configure_optimizers=False,
     )
+
+
+class TrainingStoppedError(Exception):
+    """Ctrl-C during training, after the callbacks have saved what can be saved."""
 
 
 class SafeTrainer(Trainer):
@@ -82,6 +87,7 @@ class SafeTrainer(Trainer):
             resume_with_changes: resume although settings that make it another run differ from the checkpoint's.
 
         Raises:
+            TrainingStoppedError: on Ctrl-C.
             UserError: for all problems of the run, or if the checkpoint does not exist or cannot be loaded as data.
         """
         if isinstance(model, FiReOPDModule) and isinstance(datamodule, RolloutDataModule):
@@ -92,8 +98,19 @@ class SafeTrainer(Trainer):
         path = None
         if ckpt_path is not None:
             path = self.check_checkpoint(ckpt_path, model, resume_with_changes=resume_with_changes)
-        with writing_run(self):
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+        try:
+            with writing_run(self):
+                super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+        except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into the exit code 1
+                raise TrainingStoppedError from stop
+            raise
+        except Exception as error:
+            if isinstance(error, UserError) or path is None or not raised_in_restore(error):
+                raise
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            problem = f"its state cannot be restored ({reason})"
+            raise UserError("--ckpt_path", path, problem, "give another checkpoint, or start a new run") from error
 
     def check_checkpoint(self, ckpt_path: str, model: LightningModule, *, resume_with_changes: bool) -> str:
         """Check that a run can resume from a checkpoint, before any model is loaded, and return its path.

@@ -56,15 +56,19 @@ class BackgroundRollout:
         self.wait()
         return None if self.rollout.exception() else self.rollout.result()
 
-    def take(self, number: int) -> RolloutBatch | None:
-        """Wait for the rollout of this number, return and remove it; None if there is none.
+    def get(self, number: int) -> RolloutBatch | None:
+        """Wait for the rollout of this number and return it; None if there is none.
 
         Raises:
             Exception: the error that the rollout failed with.
         """
         self.wait()
-        rollout, self.rollout = self.rollout, None
-        return rollout.result() if rollout is not None and self.number == number else None
+        return self.rollout.result() if self.rollout is not None and self.number == number else None
+
+    def discard(self) -> None:
+        """Wait for the running rollout, and forget it."""
+        self.wait()
+        self.rollout = None
 
 
 def _on_device(device: int | None, roll_out: Callable[[], RolloutBatch]) -> RolloutBatch:

@@ -37,6 +37,7 @@ __all__ = [
     "last_checkpoint",
     "read_run",
     "read_student",
+    "seal",
     "standing",
     "write",
 ]
@@ -84,7 +85,7 @@ def write(trainer: Trainer, path: Path) -> None:
     if collectives.broadcast_object(partial.is_dir()):
         own = _on_all_ranks(lambda: file_digests(partial.glob(f"__{collectives.rank()}_*")), path, partial)
         shards = {name: value for part in collectives.all_gather_objects(own) for name, value in part.items()}
-        _on_all_ranks(lambda: _seal(partial, shards) if trainer.is_global_zero else None, path, partial)
+        _on_all_ranks(lambda: seal(partial, shards) if trainer.is_global_zero else None, path, partial)
     if trainer.is_global_zero:
         replace(partial, path)
     trainer.strategy.barrier()
@@ -105,7 +106,7 @@ def _on_all_ranks(action: Callable[[], Any], path: Path, partial: Path) -> Any:
     return result
 
 
-def _seal(folder: Path, shards: dict[str, str]) -> None:
+def seal(folder: Path, shards: dict[str, str]) -> None:
     """Add the digests of all files to the metadata of a folder."""
     meta = _load(folder / METADATA, mmap=False)
     meta[FILES] = shards | file_digests([folder / sharded_checkpoints.METADATA_FILE])

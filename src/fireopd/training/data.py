@@ -15,6 +15,7 @@ from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.prompts.contract import checked_order, checked_texts
 from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize, untokenized
 from fireopd.training.background_rollout import BackgroundRollout
+from fireopd.training.interrupts import Interrupts
 from fireopd.training.rollout_loader import RolloutLoader
 from fireopd.training.run_plan import DataPlan
 from fireopd.types import Prompt
@@ -69,6 +70,7 @@ class RolloutDataModule(LightningDataModule):
         self.chat_template_options = chat_template_options or {}
         self.overlong_prompts = overlong_prompts
         self.seed, self.overlap = seed, overlap
+        self.interrupts = Interrupts()
         self.next_rollout = BackgroundRollout()
         self.training_loader: RolloutLoader | None = None
         self.grade_training = False
@@ -170,6 +172,7 @@ class RolloutDataModule(LightningDataModule):
 
     def mark_learned(self, number: int) -> None:
         """Record that the step on a training batch, given by its number, is complete."""
+        self.interrupts.torn = False
         if self.training_loader is not None:
             self.training_loader.mark_learned(number)
 

@@ -1,4 +1,4 @@
-"""Lightning's loop counters in a checkpoint, rewound to the last complete step.
+"""Lightning's loop counters in a checkpoint, set to those of the last complete step.
 
 Lightning counts a batch before its step. A run that resumes after an interrupt in between would log all further steps
 under the wrong number, and skip or move validations.
@@ -10,9 +10,10 @@ __all__ = ["rewind_loops"]
 
 
 def rewind_loops(checkpoint: dict[str, Any]) -> None:
-    """Set the loop counters of a checkpoint, in place, to the end of the last step if a later batch was cut short.
+    """Set the loop counters of a checkpoint, in place, to the end of the last complete step.
 
-    Counters of checkpoints written in `on_train_batch_end`, in `on_validation_end` or between epochs stay as they are.
+    A validation that is due is repeated from its start. Counters of checkpoints that were written in
+    `on_validation_end` or between epochs stay as they are.
     """
     loops = checkpoint.get("loops", {}).get("fit_loop")
     if loops is None:
@@ -20,23 +21,36 @@ def rewind_loops(checkpoint: dict[str, Any]) -> None:
     epoch = loops["epoch_progress"]["current"]
     if epoch["processed"] == epoch["started"]:
         return
-    batches, state = loops["epoch_loop.batch_progress"], loops["epoch_loop.state_dict"]
-    counts = batches["total"]
-    in_rollout = state["_batches_that_stepped"] >= counts["completed"] == counts["ready"]
-    if in_rollout or counts["ready"] > counts["processed"]:
-        # In the rollout or the step of the next batch. These are the counters of `on_train_batch_end`.
-        for progress in (counts, batches["current"]):
-            done = progress["completed"]
-            progress.update(ready=done, started=done, processed=done, completed=done - 1)
-        batches["is_last_batch"] = False
-        state["_batches_that_stepped"] -= 1
-    elif counts["completed"] == counts["ready"] and not _is_complete(loops["epoch_loop.val_loop.batch_progress"]):
-        # In a validation. Lightning repeats it if it finds a batch that was started and not processed.
-        validation = loops["epoch_loop.val_loop.batch_progress"]
-        for progress, done in ((validation["total"], validation["total"]["completed"]), (validation["current"], 0)):
-            progress.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+    validation = checkpoint["fireopd"].get("validation") or _inferred(loops)
+    if validation == "none":
+        _end_of_step(loops)
+    elif validation == "due":
+        _before_validation(loops)
 
 
-def _is_complete(validation: dict[str, Any]) -> bool:
-    counts = validation["current"]
-    return bool(validation["is_last_batch"]) and counts["completed"] == counts["ready"]
+def _end_of_step(loops: dict[str, Any]) -> None:
+    """Set the counters to those of `on_train_batch_end`, from which Lightning takes the next step."""
+    batches = loops["epoch_loop.batch_progress"]
+    current = batches["current"]
+    batches["is_last_batch"] = batches["is_last_batch"] and current["ready"] == current["processed"]
+    for progress in (batches["total"], current):
+        done = progress["processed"]
+        progress.update(ready=done, started=done, processed=done, completed=done - 1)
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = batches["total"]["processed"] - 1
+
+
+def _before_validation(loops: dict[str, Any]) -> None:
+    """Set the counters of the validation so that Lightning repeats it: one batch is started and not processed."""
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    for progress, done in ((validation["total"], validation["total"]["completed"]), (validation["current"], 0)):
+        progress.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+
+
+def _inferred(loops: dict[str, Any]) -> str | None:
+    """Return the state of the validation in a checkpoint of an earlier version, which does not hold it."""
+    batches, stepped = loops["epoch_loop.batch_progress"], loops["epoch_loop.state_dict"]["_batches_that_stepped"]
+    counts, validation = batches["total"], loops["epoch_loop.val_loop.batch_progress"]
+    if stepped >= counts["completed"] == counts["ready"] or counts["ready"] > counts["processed"]:
+        return "none"  # in the rollout or the step of the next batch
+    complete = validation["is_last_batch"] and validation["current"]["completed"] == validation["current"]["ready"]
+    return "due" if counts["completed"] == counts["ready"] and not complete else None

@@ -25,7 +25,6 @@ from fireopd.teachers import Teacher, deduplicate
 from fireopd.training import run_state, skipped_steps
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.gradients import accumulate_gradients
-from fireopd.training.interrupts import Interrupts
 from fireopd.training.micro_batches import updates
 from fireopd.training.objective_divergence import divergence_comparison
 from fireopd.training.run_checks import check_run
@@ -122,7 +121,6 @@ class FiReOPDModule(LightningModule):
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         self.extra_signals = frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
-        self.interrupts = Interrupts()
         self.checked = False  # True if the run was checked before `setup`
         self.settings: dict[str, Any] = {}  # those of the command line, see `run_settings`
         self.resume_with_changes = self.fresh_optimizer = self.optimizer_changed = False
@@ -184,7 +182,7 @@ class FiReOPDModule(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every run: weight sync, and interrupts between steps."""
-        return [WeightSync(), self.interrupts]
+        return [WeightSync(), self.data.interrupts]
 
     @property
     def requires(self) -> frozenset[str]:
@@ -218,12 +216,12 @@ class FiReOPDModule(LightningModule):
             raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
         self.log("rollout/staleness", float(staleness))
         watch = Stopwatch(rollout=rollouts.seconds)
-        scored, distributions = self.score(rollouts, watch)
+        with self.data.interrupts.sampling():
+            scored, distributions = self.score(rollouts, watch)
         batch, own = gather_batch(scored)
         fault = skipped_steps.invalid_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
         targets = update_targets(self.method, batch, usable=fault is None, single=self.budgets.updates == 1)
         with watch("update"):
-            self.interrupts.postpone()
             comparison = divergence_comparison(self.method.objective, distributions)
             cuts = updates(targets.keep, self.budgets.mini_batches, self.budgets.epochs, seed=self.policy_version)
             steps = [self._update(targets, own, rows, comparison) for rows in cuts]
@@ -264,6 +262,7 @@ class FiReOPDModule(LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf)
         norm = collectives.full_tensor(norm)
         if loss.isfinite() and norm.isfinite():
+            self.data.interrupts.torn = True  # until `mark_learned`
             optimizer.step()
             self.policy_version += 1
             scheduler: Any = self.lr_schedulers()

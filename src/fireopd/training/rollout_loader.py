@@ -15,6 +15,7 @@ from fireopd.models.loading import load_config
 from fireopd.prompts import PromptSource
 from fireopd.prompts.contract import checked_order
 from fireopd.training.background_rollout import BackgroundRollout, rollout_from_state, rollout_state
+from fireopd.training.interrupts import Interrupts
 from fireopd.types import Prompt, RolloutBatch
 from fireopd.verifiers.grading import grade, rewards_and_votes
 
@@ -38,6 +39,7 @@ class RolloutSettings(Protocol):
     prompts_per_epoch: int
     seed: int
     overlap: bool
+    interrupts: Interrupts
     next_rollout: BackgroundRollout
     grade_training: bool
 
@@ -110,13 +112,14 @@ class RolloutLoader:
             return [self.prompts[i] for i in order[start : start + self.size]][self.rank :: self.ranks]
 
         while self.next_number < (epoch + 1) * len(self):
-            batch = self._together(partial(self._next, own(self.next_number), self.next_number))
+            self.current = self._together(partial(self._next, own(self.next_number), self.next_number))
             self.next_number += 1  # not earlier: a failed rollout is repeated
-            self.current = batch
+            self.restored = None
+            self.data.next_rollout.discard()
             if self.data.overlap and self.next_number < (epoch + 1) * len(self):
                 roll_out = partial(self._roll_out, own(self.next_number), self.next_number)
                 self.data.next_rollout.start(self.next_number, roll_out)
-            yield batch
+            yield self.current
 
     def _validate(self) -> Iterator[RolloutBatch]:
         for start in range(0, len(self) * self.size, self.size):
@@ -125,10 +128,11 @@ class RolloutLoader:
     def _together(self, make: Callable[[], RolloutBatch]) -> RolloutBatch:
         """Return a batch, with rewards if they are read. If one rank fails, raise on all ranks so that none hangs."""
         batch, error = None, None
-        try:
-            batch = self._graded(make())
-        except Exception as failure:  # of any engine or verifier
-            error = failure
+        with self.data.interrupts.sampling():
+            try:
+                batch = self._graded(make())
+            except Exception as failure:  # of any engine or verifier
+                error = failure
         collectives.raise_on_all_ranks(error)
         return cast(RolloutBatch, batch)
 
@@ -136,9 +140,9 @@ class RolloutLoader:
         """Return a training batch: from the checkpoint, from the background rollout, or sampled now."""
         rows = [prompt for prompt in prompts for _ in range(self.data.responses_per_prompt)]
         restored = None if self.restored is None else rollout_from_state(self.restored, rows)
-        sampled, self.restored = self.data.next_rollout.take(number), None
         if restored is not None:
             return replace(restored, number=number)
+        sampled = self.data.next_rollout.get(number)
         if sampled is not None:
             return replace(sampled, seconds=self.data.next_rollout.waited)
         return self._roll_out(prompts, number)

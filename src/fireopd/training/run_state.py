@@ -11,6 +11,7 @@ from torch import nn
 from fireopd.training.checkpoint_integrity import RUN
 from fireopd.training.loop_progress import rewind_loops
 from fireopd.training.resume_checks import changed_settings
+from fireopd.training.step_loop import validation_state
 from fireopd.types import strategy_state
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def run_state(module: "FiReOPDModule") -> dict[str, Any]:
         "strategies": strategy_state.state_of(module.method.strategies),
         "student": module.student_name,
         "settings": module.settings,
+        "validation": validation_state(module.trainer),
     }
 
 

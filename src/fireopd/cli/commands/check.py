@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> None:
     console = Console()
     cli.prepare()
     plan = cli.model.run_plan(cli.datamodule)
-    found = problems(plan)
+    found = [*problems(plan), *cli.resume_problems()]
     for name, text in summary_rows(plan).items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
     for line in first_prompts(plan):

@@ -9,14 +9,22 @@ from collections.abc import Sequence
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from fireopd.cli.training_cli import build
+from fireopd.cli.training_cli import TrainingStoppedError, build
 
 __all__ = ["run"]
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Parse the settings and train."""
+    """Parse the settings and train.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, with a message unless the trainer has reported what was saved.
+    """
     try:
         build(arguments, train=True)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("stopped before training; start again with the same command") from stop
+    except TrainingStoppedError:
+        sys.exit(128 + signal.SIGINT)
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)
