@@ -8,7 +8,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from fireopd.engines.vllm.worker import WORKER_EXTENSION, read_snapshot
+from fireopd.engines.vllm.worker import WORKER_EXTENSION, read_snapshot, snapshot_files
 
 SETTINGS = {
     "model_config": {"logprobs_mode": "processed_logprobs"},
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
             case "/collective_rpc":
-                self.fake.loaded = dict(read_snapshot(Path(body["kwargs"]["folder"])))
+                self.fake.loaded = dict(read_snapshot(snapshot_files(Path(body["kwargs"]["folder"]))))
                 self.answer({"results": [None]})
             case "/reset_prefix_cache":
                 self.answer({"success": True})

@@ -7,7 +7,7 @@ __all__ = ["FUZZED", "VALUES"]
 
 FUZZED = settings(
     derandomize=True,
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     database=None,
     phases=[Phase.explicit, Phase.generate],

@@ -9,8 +9,10 @@ Scored rollouts (`fireopd.scored/1`), tensors [N, L] padded on the right: `token
 """
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,6 +37,9 @@ __all__ = [
 ]
 
 FORMAT = "fireopd.scored/1"
+INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32})
+FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+MAX_TOKEN = 2**31 - 1
 OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
 REMEDY = "record it with the RolloutRecorder callback, or write the format described in fireopd.analysis.recordings"
 
@@ -81,23 +86,23 @@ def read_scored(path: Path) -> ScoredBatch:
     if missing:
         raise _error(path, f"the tensor {missing[0]!r} is missing")
     shape = tuple(tensors["tokens"].shape)
-    if len(shape) != 2:
-        raise _error(path, f"'tokens' has the shape {list(shape)}, expected [N, L]")
+    if len(shape) != 2 or 0 in shape:
+        raise _error(path, f"'tokens' has the shape {list(shape)}, expected [N, L] with at least one element")
     for name in required | (tensors.keys() & (SIGNALS.keys() | {"group", "finished"})):
         expected = shape[:1] if name in PER_TRAJECTORY | {"group", "finished"} else shape
         if tuple(tensors[name].shape) != expected:
             raise _error(path, f"{name!r} has the shape {list(tensors[name].shape)}, expected {list(expected)}")
-    mask = tensors["response_mask"].bool()
+    mask = _flags(path, "response_mask", tensors["response_mask"])
     return ScoredBatch(
-        tokens=tensors["tokens"],
+        tokens=_integers(path, "tokens", tensors["tokens"], 0, MAX_TOKEN),
         response_mask=mask,
-        groups=tensors.get("group", torch.arange(shape[0])),
-        finished=tensors.get("finished", torch.ones(shape[0])).bool(),
+        groups=_integers(path, "group", tensors.get("group", torch.arange(shape[0]))),
+        finished=_flags(path, "finished", tensors.get("finished", torch.ones(shape[0], dtype=torch.bool))),
         teachers=_names(path, metadata, "teachers", shape[0]),
         tasks=_names(path, metadata, "tasks", shape[0]) if "tasks" in metadata else (),
         signals={name: _signal(path, name, tensors[name], mask) for name in SIGNALS if name in tensors},
         sampling=_sampling(path, metadata),
-        policy_version=int(metadata.get("policy_version", 0)),
+        policy_version=_version(path, metadata),
     )
 
 
@@ -115,7 +120,7 @@ def recorded_student(path: Path) -> str | None:
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("student")
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from error
 
 
@@ -163,31 +168,68 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise _unreadable(path, error) from error  # the last four: dtypes that torch or safetensors do not know
 
 
 def _names(path: Path, metadata: dict[str, str], key: str, rows: int) -> tuple[str, ...]:
-    try:
-        names = json.loads(metadata.get(key, "null"))
-    except json.JSONDecodeError:
-        names = None
-    if not (isinstance(names, list) and len(names) == rows and all(isinstance(name, str) for name in names)):
+    names = _json(metadata.get(key, "null"))
+    if not (isinstance(names, list) and len(names) == rows and all(_is_text(name) for name in names)):
         raise _error(path, f"the metadata {key!r} is not a JSON list of {rows} names")
     return tuple(names)
 
 
 def _sampling(path: Path, metadata: dict[str, str]) -> Sampling:
+    values = _json(metadata.get("sampling", "{}"))
+    known = asdict(Sampling())
+    if isinstance(values, dict) and values.keys() <= known.keys():
+        found = known | values
+        numbers = all(type(value) in (int, float) for value in found.values()) and type(found["top_k"]) is int
+        if numbers and 0 <= found["temperature"] < 2**31 and 0 < found["top_p"] <= 1 and 0 <= found["top_k"] < 2**31:
+            return Sampling(**found)
+    problem = f"the metadata 'sampling' is not JSON of temperature, top_p and top_k ({_shown(metadata['sampling'])})"
+    raise _error(path, problem)
+
+
+def _version(path: Path, metadata: dict[str, str]) -> int:
+    text = metadata.get("policy_version", "0")
+    if re.fullmatch("-?[0-9]{1,18}", text) is None:
+        raise _error(path, f"the metadata 'policy_version' is {_shown(text)}, not an integer")
+    return int(text)
+
+
+def _json(text: str) -> Any:
+    """Return a JSON value, None if there is none."""
     try:
-        return Sampling(**json.loads(metadata.get("sampling", "{}")))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise _error(path, f"the metadata 'sampling' is not JSON of temperature, top_p and top_k ({error})") from error
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _is_text(value: Any) -> bool:
+    """Return whether a value is a string without unpaired surrogates, which no file can hold."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _integers(path: Path, name: str, values: Tensor, least: int | None = None, most: int | None = None) -> Tensor:
+    if values.dtype not in INTEGERS:
+        raise _error(path, f"{name!r} holds {values.dtype}, expected int64")
+    values = values.long()
+    for wrong in (values < least if least is not None else None, values > most if most is not None else None):
+        if wrong is not None and wrong.any():
+            place = wrong.nonzero()[0].tolist()
+            raise _error(path, f"{name!r} is {values[tuple(place)].item()} at {place}, expected {least} to {most}")
+    return values
+
+
+def _flags(path: Path, name: str, values: Tensor) -> Tensor:
+    return (values if values.dtype == torch.bool else _integers(path, name, values, 0, 1)).bool()
 
 
 def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
-    if not values.is_floating_point():
+    if values.dtype not in FLOATS:
         raise _error(path, f"{name!r} holds {values.dtype}, expected float32")
-    clean = values if name in PER_TRAJECTORY else torch.where(mask, values, 0.0)
+    clean = values.float() if name in PER_TRAJECTORY else torch.where(mask, values.float(), 0.0)
     if clean.isnan().any():
         raise _error(path, f"{name!r} is NaN at {clean.isnan().nonzero()[0].tolist()}")
     return clean
@@ -204,7 +246,12 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return _error(path, f"cannot be read as safetensors ({error})")
+    return _error(path, f"cannot be read as safetensors ({_shown(str(error))})")
+
+
+def _shown(text: str) -> str:
+    """Return at most 200 characters of a text, without control characters and surrogates."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:200])
 
 
 def _error(path: Path, problem: str) -> UserError:

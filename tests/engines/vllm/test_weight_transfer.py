@@ -5,10 +5,11 @@ from pkgutil import resolve_name
 import pytest
 import torch
 from helpers.fake_server import FakeServer
+from safetensors import SafetensorError
 
 from fireopd.engines.vllm.client import ServerClient, ServerError
 from fireopd.engines.vllm.weight_transfer import BroadcastClient, NCCLTransfer, SnapshotTransfer, write_snapshot
-from fireopd.engines.vllm.worker import WORKER_EXTENSION, SnapshotLoader, read_snapshot
+from fireopd.engines.vllm.worker import WORKER_EXTENSION, SnapshotLoader, read_snapshot, snapshot_files
 from fireopd.models.weight_stream import WeightStream
 
 
@@ -39,7 +40,7 @@ def test_a_snapshot_round_trip_is_exact(tmp_path, model, file_bytes):
     files = len(list(tmp_path.iterdir()))
     assert files == {1: 10, 600: 3, 10**9: 1}[file_bytes]
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in tmp_path.iterdir()), "another user can read them"
-    read = dict(read_snapshot(tmp_path))
+    read = dict(read_snapshot(snapshot_files(tmp_path)))
     assert read.keys() == model.state_dict().keys()
     assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
 
@@ -49,9 +50,16 @@ def test_the_class_path_of_the_worker_extension_is_importable():
     assert resolve_name(WORKER_EXTENSION) is SnapshotLoader
 
 
-def test_a_folder_without_a_snapshot_is_an_error(tmp_path):
+def test_a_wrong_snapshot_is_an_error_before_the_weights_are_discarded(tmp_path, model):
+    worker = SnapshotLoader()
+    worker.model_runner = None  # whose reload_weights would discard the weights
     with pytest.raises(FileNotFoundError, match="trainer and server must share this folder"):
-        next(read_snapshot(tmp_path))
+        worker.load_snapshot(str(tmp_path))
+    write_snapshot(tmp_path, WeightStream(model), 600)
+    *_, last = sorted(tmp_path.iterdir())
+    last.write_bytes(last.read_bytes()[:-4])
+    with pytest.raises(SafetensorError):
+        worker.load_snapshot(str(tmp_path))
 
 
 def test_a_snapshot_is_deleted_once_it_is_loaded(tmp_path, model, servers, clients):

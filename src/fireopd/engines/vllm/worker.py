@@ -1,13 +1,13 @@
 """Code that runs in vLLM workers: in the training process for `VLLMEngine`, on a server for `VLLMServerEngine`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor, nn
 
-__all__ = ["WORKER_EXTENSION", "SnapshotLoader", "read_snapshot", "repack_head"]
+__all__ = ["WORKER_EXTENSION", "SnapshotLoader", "read_snapshot", "repack_head", "snapshot_files"]
 
 
 def repack_head(model: nn.Module) -> None:
@@ -30,8 +30,14 @@ class SnapshotLoader:
     """vLLM's model runner, an attribute of the worker that this class is mixed into."""
 
     def load_snapshot(self, folder: str) -> None:
-        """Replace the weights with those in a folder's safetensors files."""
-        self.model_runner.reload_weights(weights_iterator=read_snapshot(Path(folder)))
+        """Replace the weights with those in a folder's safetensors files.
+
+        Raises:
+            FileNotFoundError, SafetensorError: if there are none, or one is damaged. The weights are unchanged: vLLM
+                discards them as soon as loading begins.
+        """
+        files = snapshot_files(Path(folder))
+        self.model_runner.reload_weights(weights_iterator=read_snapshot(files))
         repack_head(self.model_runner.get_model())
 
 
@@ -39,15 +45,24 @@ WORKER_EXTENSION = f"{SnapshotLoader.__module__}.{SnapshotLoader.__qualname__}"
 """Class path of the worker extension, the value of vLLM's --worker-extension-cls."""
 
 
-def read_snapshot(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Yield the named tensors of a folder's safetensors files one at a time.
+def snapshot_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a folder.
 
     Raises:
-        FileNotFoundError: if there are no such files.
+        FileNotFoundError: if there are none.
+        SafetensorError: if the header or the size of a file is wrong.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(f"no snapshot in {folder}: trainer and server must share this folder")
+    for path in files:
+        with safe_open(path, "pt"):
+            pass
+    return files
+
+
+def read_snapshot(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the named tensors of safetensors files one at a time."""
     for path in files:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
