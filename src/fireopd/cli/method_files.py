@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from fireopd.analysis.compare.planned_run import PER_RUN_SETTINGS
 from fireopd.callbacks import Summary
@@ -82,8 +81,6 @@ def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str,
     trainer: Any = cli.trainer
     if not any(isinstance(callback, Summary) for callback in trainer.callbacks):
         raise UserError("trainer.callbacks", name, "the Summary callback is required", "add Summary")
-    if not any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers):
-        raise UserError("trainer.logger", name, "a TensorBoardLogger is required", "leave the setting out")
     cli.prepare()
     check_run(cli.model.run_plan(cli.datamodule))
     if not cli.datamodule.tasks:
