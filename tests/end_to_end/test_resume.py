@@ -111,20 +111,6 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(tmp_path, whole):
     assert_same(again, whole)
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path):
-    logger = "--trainer.logger={class_path: lightning.pytorch.loggers.TensorBoardLogger, init_args: {save_dir: "
-    logger += f"{tmp_path}, name: null, version: here}}}}"
-    first = Run(tmp_path, *EVERY_STEP, logger)
-    assert first.until(lambda: (tmp_path / "here" / "config.yaml").exists())
-    second = Run(tmp_path, *EVERY_STEP, logger, "--trainer.max_steps=1")
-    assert second.wait() == 2, second.said
-    assert f"'{tmp_path}/here': another run is writing into this folder" in second.said
-    assert first.wait() == 0, first.said
-    third = Run(tmp_path, *EVERY_STEP, logger)
-    assert third.wait() == 2, third.said
-    assert f"'{tmp_path}/here': it holds an earlier run" in third.said
-
-
 def test_a_checkpoint_that_cannot_be_read_is_refused_before_anything_is_loaded(tmp_path):
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes(b"PK\x03\x04 and no more")
