@@ -68,8 +68,9 @@ def folder(tmp_path_factory):
     tokenizer = load_tokenizer("tiny/student", "student")
     for name, config in MODELS.items():
         config.eos_token_id = tokenizer.eos_token_id
-        config.save_pretrained(folder / name)
-        tokenizer.save_pretrained(folder / name)
+        for place in (folder / name, folder / "math" / name, folder / "code" / name):
+            config.save_pretrained(place)
+            tokenizer.save_pretrained(place)
     rows = [{"problem": f"{n}+1=", "answer": str(n + 1), "teacher": ("math", "code")[n % 2]} for n in range(2048)]
     (folder / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "one.jsonl").write_text("".join(json.dumps(row | {"teacher": "math"}) + "\n" for row in rows))
@@ -87,12 +88,14 @@ def plan_of(monkeypatch, folder, name, *more):
         arguments = [f"--config={CONFIGS}/multi_teacher.yaml", *arguments, "--data.engine.max_response_length=2048"]
         arguments += ["--data.prompts=JSONLPrompts"]
         each = (
-            f"{t}: {{class_path: HFTeacher, init_args: {{path: {folder / model}, dtype: bfloat16}}}}"
-            for t, model in teachers.items()
+            f"{teacher}: {{class_path: HFTeacher, init_args: {{path: {folder / teacher / model}, dtype: bfloat16}}}}"
+            for teacher, model in teachers.items()
         )
         arguments += [f"--model.teachers={{{', '.join(each)}}}"]
     else:
-        arguments += [f"--model.teachers.{teacher}.path={folder / model}" for teacher, model in teachers.items()]
+        arguments += [
+            f"--model.teachers.{teacher}.path={folder / teacher / model}" for teacher, model in teachers.items()
+        ]
     if name.startswith("paper/"):
         arguments += ["--trainer.devices=8"]
     prompts = folder / ("two.jsonl" if len(teachers) == 2 else "one.jsonl")
