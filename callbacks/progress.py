@@ -1,7 +1,7 @@
 """Progress bars of a run: loss, reverse KL, keep ratio and speed, and the current part of a step."""
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import RichProgressBar
@@ -36,6 +36,16 @@ class Progress(RichProgressBar):
         self.part: TaskID | None = None
         self.began = self.updated = 0.0
         super().__init__()
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Training batches of the epoch, or those of it until `max_steps`."""
+        total = self.trainer.num_training_batches
+        module = cast("FiReOPDModule", self.trainer.lightning_module)
+        if self.trainer.max_steps < 0 or module is None:
+            return total
+        left = -(-(self.trainer.max_steps - self.trainer.global_step) // module.budgets.updates)
+        return min(total, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed + max(0, left))
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Start listening to progress reports."""

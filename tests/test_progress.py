@@ -82,3 +82,21 @@ def test_the_progress_bar_listens_during_the_run(monkeypatch):
     callback.teardown(SimpleNamespace(), module, "fit")
     list(track("b", "update"))
     assert seen == [("update", 0, 1), ("update", 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "taken", "in_epoch", "updates", "expected"),
+    [(-1, 0, 0, 1, 150), (12, 0, 0, 1, 12), (12, 8, 4, 2, 6), (400, 150, 0, 1, 150), (160, 150, 0, 1, 10)],
+)
+def test_the_bar_ends_with_the_last_step(max_steps, taken, in_epoch, updates, expected):
+    progress = SimpleNamespace(current=SimpleNamespace(processed=in_epoch))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    callback = Progress()
+    callback._trainer = SimpleNamespace(
+        max_steps=max_steps,
+        global_step=taken,
+        num_training_batches=150,
+        fit_loop=loop,
+        lightning_module=SimpleNamespace(budgets=SimpleNamespace(updates=updates)),
+    )
+    assert callback.total_train_batches == expected

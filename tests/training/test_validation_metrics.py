@@ -70,6 +70,14 @@ def test_tasks_are_kept_apart():
     assert values["math/length"] == batch.response_mask[:2].sum() / 2
 
 
+def test_a_task_without_any_reward_is_logged(monkeypatch):
+    logged = []
+    monkeypatch.setattr("fireopd.training.validation_metrics.rank_zero_info", logged.append)
+    measured(("math", "math", "code", "code"), [0, 0, 1, 1], [1.0, 0.0, 0.0, 0.0], [0, 1, 1, 1], [True] * 4)
+    (message,) = logged
+    assert "all responses to the validation prompts of code have the reward 0" in message
+
+
 def test_accuracy_of_finished_responses_and_its_absence_where_none_finished():
     tasks, finished = ("math", "math", "math", "code"), [True, True, False, False]
     _, values = measured(tasks, [0, 0, 0, 1], [1.0, 0.0, 1.0, 1.0], [0, 0, 0, 0], finished)

@@ -124,7 +124,7 @@ def check_lengths(prompts: Sequence[Prompt], limit: float, max_response_length: 
 
 
 def unknown_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the id of the token that stands for unknown text; None if the tokenizer can encode any text.
+    """Return the id of the token of unknown text; None if the tokenizer can encode any text.
 
     That of the tokenization model counts if there is one: GPT-2's `unk_token` is its end-of-sequence token, and its
     byte-level model never returns it for text.

@@ -5,6 +5,7 @@ from math import isnan
 from statistics import fmean
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -110,8 +111,15 @@ class ValidationMetrics(nn.Module):
             self.parts[task].update(batch.select(torch.tensor(rows, device=batch.tokens.device)))
 
     def compute(self) -> dict[str, float]:
-        """Return the values by `<task>/<metric>`."""
-        return {f"{task}/{name}": value for task, part in self.parts.items() for name, value in part.compute().items()}
+        """Return the values by `<task>/<metric>`, and log the tasks without any reward."""
+        results = {
+            f"{task}/{name}": value for task, part in self.parts.items() for name, value in part.compute().items()
+        }
+        for task in self.parts:
+            if results[f"{task}/avg_at_k"] == 0:
+                problem = f"Warning: all responses to the validation prompts of {task} have the reward 0. If they look"
+                rank_zero_info(f"{problem} right, check the verifier, for example the marker of FinalAnswer")
+        return results
 
 
 def validation_scalars(results: Mapping[str, float]) -> dict[str, float]:
