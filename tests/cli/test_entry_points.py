@@ -52,3 +52,59 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
 def test_a_wrong_entry_point_is_named(name, value, message):
     with pytest.raises(UserError, match=f"fireopd.filters: {name}: '{value}': .*{message}.*package some-package"):
         entry_points._load(EntryPoint(name, value, "fireopd.filters"), TrajectoryFilter, "some-package")
+
+
+BREAKING = {
+    "RuntimeError": "raise RuntimeError('no license')",
+    "ValueError": "raise ValueError('no license')",
+    "OSError": "raise OSError('no license')",
+    "AssertionError": "assert False, 'no license'",
+    "SystemExit": "import sys; sys.exit('no license')",
+}
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Install a distribution of weighters whose modules cannot be imported."""
+    installed = tmp_path / "broken-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    lines = [f"Of{kind} = broken_{kind.lower()}:Of{kind}" for kind in BREAKING]
+    (installed / "entry_points.txt").write_text("\n".join(["[fireopd.weighters]", *lines]))
+    for kind, text in BREAKING.items():
+        (tmp_path / f"broken_{kind.lower()}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_plug_ins_that_cannot_be_imported_are_listed_and_skipped(broken, capsys):
+    assert {plugin.package for plugin in load_plugins()} >= {"fireopd"}
+    assert not any(plugin.package == "broken" for plugin in load_plugins())
+    main(["plugins"])
+    printed = capsys.readouterr().out
+    assert "EntropyWeighter" in printed
+    for kind in BREAKING:
+        value = f"Of{kind}: 'broken_{kind.lower()}:Of{kind}'"
+        problem = f"this plug-in cannot be imported: {kind}: no license. Fix the package broken, or uninstall it."
+        assert f"Skipped: fireopd.weighters: {value}: {problem}" in printed
+
+
+@pytest.mark.parametrize("kind", BREAKING)
+@pytest.mark.parametrize("form", ["class", "path"])
+def test_a_plug_in_that_cannot_be_imported_is_refused_where_it_is_used(kind, form, broken, capsys):
+    name = f"Of{kind}" if form == "class" else f"broken_{kind.lower()}.Of{kind}"
+    with pytest.raises(SystemExit) as stop:
+        main(["replay", "unread", "--out", "unwritten", "--token_weighter", name])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("fireopd: ")
+    assert len(error.splitlines()) == 1
+    assert f"this plug-in cannot be imported: {kind}: no license. Fix the package broken" in error
+
+
+def test_a_module_that_no_package_registers_is_named(broken, capsys):
+    (broken / "stray.py").write_text("raise RuntimeError('no license')")
+    with pytest.raises(SystemExit) as stop:
+        main(["replay", "unread", "--out", "unwritten", "--token_weighter", "stray.Weighter"])
+    assert stop.value.code == 2
+    assert "'stray': this module cannot be imported: RuntimeError: no license. Fix" in capsys.readouterr().err

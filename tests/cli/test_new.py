@@ -1,6 +1,7 @@
 """`fireopd new`: the package works outside the checkout; invalid names are rejected."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -9,13 +10,14 @@ from pathlib import Path
 import pytest
 from helpers.paths import CONFIGS
 
+from fireopd.cli import package_files
 from fireopd.cli.commands import new
 from fireopd.cli.main import main
 
 CONFIG = CONFIGS / "multi_teacher.yaml"
 
 
-@pytest.mark.parametrize("kind", new.SETTINGS)
+@pytest.mark.parametrize("kind", new.KINDS)
 def test_the_package_says_what_it_is_and_what_to_do_next(kind, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["new", kind, f"lab_ideas.Novel{kind.capitalize()}"])
@@ -24,28 +26,28 @@ def test_the_package_says_what_it_is_and_what_to_do_next(kind, tmp_path, capsys,
         "lab-ideas/README.md",
         "lab-ideas/pyproject.toml",
         "lab-ideas/src/lab_ideas/__init__.py",
-        f"lab-ideas/src/lab_ideas/{kind}s.py",
+        f"lab-ideas/src/lab_ideas/{new.KINDS[kind].group}.py",
         f"lab-ideas/tests/test_novel_{kind}.py",
     ]
     for file in files:
         assert "$" not in Path(file).read_text(), file
-    project = Path("lab-ideas/pyproject.toml").read_text()
-    assert f'[project.entry-points."fireopd.{kind}s"]\nNovel{kind.capitalize()} = "lab_ideas.{kind}s:Novel' in project
+    project, group = Path("lab-ideas/pyproject.toml").read_text(), new.KINDS[kind].group
+    assert f'[project.entry-points."fireopd.{group}"]\nNovel{kind.capitalize()} = "lab_ideas.{group}:Novel' in project
     said = capsys.readouterr().out
-    assert f"a{'n' * (kind == 'objective')} {kind} that works" in said
-    assert f"--model.{new.SETTINGS[kind]} Novel{kind.capitalize()}" in said
+    assert f"{new.KINDS[kind].a_noun} that works" in said
+    assert new.KINDS[kind].option.replace("$name", f"Novel{kind.capitalize()}") in said
 
 
 def test_the_tests_of_the_packages_pass(tmp_path):
-    folders = [tmp_path / kind for kind in new.SETTINGS]
-    for kind, folder in zip(new.SETTINGS, folders, strict=True):
+    folders = [tmp_path / kind for kind in new.KINDS]
+    for kind, folder in zip(new.KINDS, folders, strict=True):
         main(["new", kind, f"own_{kind}.Own{kind.capitalize()}", "--into", str(folder)])
     path = os.pathsep.join(str(folder / "src") for folder in folders)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, folders)]
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stdout
-    assert "13 passed" in done.stdout
+    assert "29 passed" in done.stdout
 
 
 def test_an_undeclared_read_ends_a_run_with_one_sentence(tmp_path, capfd, monkeypatch):
@@ -97,7 +99,11 @@ def test_bad_names_are_refused_and_nothing_is_written(strategy, message, tmp_pat
 def test_a_folder_that_is_there_is_left_as_it_is(tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "file").touch()
-    for folder, message in [("mine", "it already exists"), ("file/mine", "cannot be written")]:
+    for folder, message in [
+        ("mine", "it already exists, and holds no pyproject.toml"),
+        ("file", "it already exists"),
+        ("file/mine", "cannot be written"),
+    ]:
         with pytest.raises(SystemExit):
             main(["new", "filter", "my_package.MyFilter", "--into", str(tmp_path / folder)])
         assert f"--into: '{tmp_path}/{folder}': {message}" in capsys.readouterr().err
@@ -105,7 +111,86 @@ def test_a_folder_that_is_there_is_left_as_it_is(tmp_path, capsys):
 
 
 def test_nothing_is_written_by_halves(tmp_path, monkeypatch):
-    monkeypatch.setitem(new.FILES, "tests/late.py", "$word_that_there_is_not")
+    monkeypatch.setitem(package_files.FILES, "tests/late.py", "$unknown_word")
     with pytest.raises(KeyError):
         main(["new", "filter", "my_package.MyFilter", "--into", str(tmp_path / "mine")])
     assert not list(tmp_path.iterdir())
+
+
+PROJECT = """\
+[project] # comment
+name = "lab"
+version = "0"
+
+[project.entry-points."fireopd.weighters"] # ours
+Old = "lab.weighters:Old"
+
+[tool.other]
+x = 1
+"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """An existing package with a weighter."""
+    folder = tmp_path / "lab"
+    (folder / "src" / "lab").mkdir(parents=True)
+    (folder / "src" / "lab" / "__init__.py").touch()
+    (folder / "src" / "lab" / "weighters.py").write_text("Old = 1\n")
+    (folder / "pyproject.toml").write_text(PROJECT)
+    return folder
+
+
+def add(kind, name, folder):
+    main(["new", kind, name, "--into", str(folder)])
+
+
+def test_a_plug_in_is_added_to_an_existing_package(lab, capsys):
+    add("weighter", "lab.NewWeighter", lab)
+    add("verifier", "lab.NewVerifier", lab)
+    added = {str(path.relative_to(lab)) for path in lab.rglob("*") if path.is_file()}
+    modules = {"new_weighter.py", "verifiers.py", "weighters.py", "__init__.py"}
+    tests = {"tests/test_new_weighter.py", "tests/test_new_verifier.py"}
+    assert added == {"pyproject.toml", *tests, *(f"src/lab/{name}" for name in modules)}
+    assert (lab / "src" / "lab" / "weighters.py").read_text() == "Old = 1\n"
+    assert "from lab.new_weighter import NewWeighter" in (lab / "tests" / "test_new_weighter.py").read_text()
+    text = (lab / "pyproject.toml").read_text()
+    assert '# ours\nNewWeighter = "lab.new_weighter:NewWeighter"\nOld = "lab.weighters:Old"\n' in text
+    table = '[project.entry-points."fireopd.verifiers"]\nNewVerifier = "lab.verifiers:NewVerifier"\n'
+    assert text.endswith(f"x = 1\n\n{table}")
+    said = capsys.readouterr().out
+    assert f"pip install -e '{lab}'\n  pytest {lab}/tests/test_new_weighter.py" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "project", "message"),
+    [
+        ("other.NewWeighter", PROJECT, "it already exists, and holds no package other"),
+        ("lab.Old", PROJECT, "has an entry point of this name"),
+        ("lab.Taken", PROJECT, "test_taken.py exists"),
+        ("lab.Module", PROJECT, "weighters.py and module.py exist in"),
+        ("lab.NewWeighter", "[project", "invalid TOML"),
+        (
+            "lab.NewWeighter",
+            "[tool.poetry]\nname = 'lab'\n",
+            'it has no static .* Add NewWeighter = "lab.new_weighter:N',
+        ),
+        ("lab.NewWeighter", "[project]\ndynamic = ['entry-points']\n", "it has no static"),
+        (
+            "lab.NewWeighter",
+            "[project]\nentry-points = {'fireopd.weighters' = {Old = 'lab:Old'}}\n",
+            "entry points are written in another form. Add NewWeighter",
+        ),
+    ],
+)
+def test_nothing_is_overwritten_and_nothing_is_added_by_halves(name, project, message, lab, capsys):
+    (lab / "tests").mkdir()
+    (lab / "tests" / "test_taken.py").touch()
+    (lab / "src" / "lab" / "module.py").touch()
+    (lab / "pyproject.toml").write_text(project)
+    before = {path: path.read_text() for path in lab.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as stop:
+        add("weighter", name, lab)
+    assert stop.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert {path: path.read_text() for path in lab.rglob("*") if path.is_file()} == before

@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, ClassVar, NoReturn
 
@@ -49,24 +50,39 @@ class Parser(LightningArgumentParser):
     """Arguments of the command, in which messages look up the full name of a setting."""
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
-        """Parse arguments.
-
-        Raises:
-            UserError: if a module that they name cannot be imported.
-        """
+        """Parse arguments; a module that they name and that cannot be imported is a `UserError`."""
         Parser.given = args[0] if args and args[0] else ()
-        try:
+        with _named_imports():
             return super().parse_args(*args, **settings)
-        except (Exception, SystemExit) as error:  # a module can raise anything, or end the program
-            failed = failed_import(error)
-            if failed is None:
-                raise
-            raise failed from error
+
+    def parse_object(self, *args: Any, **settings: Any) -> Any:
+        """Parse a mapping; a module that it names and that cannot be imported is a `UserError`."""
+        with _named_imports():
+            return super().parse_object(*args, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the problem with its remedy and exit with code 2."""
+        cause: BaseException | None = ex
+        while cause is not None:
+            if failed := failed_import(cause):
+                raise failed from ex
+            cause = cause.__cause__ or cause.__context__
         print(f"fireopd: {explain_error(message, self.settings, self.given)}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _named_imports() -> Iterator[None]:
+    """Context that imports modules by name; one that raises an error, or ends the program, is a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        failed = failed_import(error)
+        if failed is None:
+            raise
+        raise failed from error
 
 
 class RejectedSettingError(ValueError):

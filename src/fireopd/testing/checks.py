@@ -125,10 +125,10 @@ def failures(subject: Subject, checks: Iterable[Check]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def report(paragraphs: list[str], strategy: Strategy) -> None:
+def report(paragraphs: list[str], plugin: object) -> None:
     """Raise `AssertionError` with all paragraphs, if there are any."""
     if paragraphs:
-        heading = f"{strategy!r} violates {len(paragraphs)} rule{'s' * (len(paragraphs) > 1)} of its contract:"
+        heading = f"{plugin!r} violates {len(paragraphs)} rule{'s' * (len(paragraphs) > 1)} of its contract:"
         wrapper = textwrap.TextWrapper(110, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
         paragraphs = [wrapper.fill(text) for text in paragraphs]
         raise AssertionError("\n\n".join([heading, *paragraphs]))

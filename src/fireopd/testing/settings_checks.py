@@ -1,4 +1,4 @@
-"""Checks of a strategy's class: frozen settings, declared signals, pickling, YAML and saved state.
+"""Checks of a plug-in's class: frozen settings, declared signals, pickling, YAML and saved state.
 
 Each check is a function of the subject that returns a paragraph for the strategy's author; empty if the check passes.
 """
@@ -7,17 +7,23 @@ import dataclasses
 import io
 import pickle
 from difflib import get_close_matches
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser
 
+from fireopd.engines import RolloutEngine
+from fireopd.prompts import PromptSource
+from fireopd.teachers import Teacher
 from fireopd.testing.example_batches import example_batch
 from fireopd.testing.subject import VERSIONS, Subject, difference
 from fireopd.types.signals import SIGNALS
 from fireopd.types.strategy import Strategy
 from fireopd.types.strategy_state import Stateful
+from fireopd.verifiers import Verifier
 
 __all__ = [
     "can_be_pickled",
@@ -26,8 +32,10 @@ __all__ = [
     "declares_known_signals",
     "has_no_mutable_defaults",
     "is_a_frozen_dataclass",
+    "pickling_problem",
     "prints_its_settings",
     "restores_its_state",
+    "yaml_problem",
 ]
 
 MUTABLE = (list, dict, set, bytearray, torch.Tensor)
@@ -87,18 +95,23 @@ def has_no_mutable_defaults(subject: Subject) -> str:
 
 def can_be_pickled(subject: Subject) -> str:
     """Check that the strategy is equal to its pickled copy."""
+    return pickling_problem(subject.strategy)
+
+
+def pickling_problem(plugin: object) -> str:
+    """Return why a plug-in is not equal to its pickled copy; empty if it is."""
     try:
-        copied = pickle.loads(pickle.dumps(subject.strategy))
+        copied = pickle.loads(pickle.dumps(plugin))
     except Exception as error:  # pickle raises anything
         return (
             f"cannot be pickled ({error}), so it cannot be sent to other processes. Define the class at the top of a "
-            f"module, and use plain settings: numbers, text, lists and other strategies."
+            f"module, and use plain settings: numbers, text, lists and other plug-ins."
         )
-    if copied == subject.strategy:
+    if copied == plugin:
         return ""
     return (
-        f"is not equal to itself after pickling: {subject.strategy!r} becomes {copied!r}. Leave __eq__ to @dataclass, "
-        f"and use plain settings: numbers, text, lists and other strategies."
+        f"is not equal to itself after pickling: {plugin!r} becomes {copied!r}. Leave __eq__ to @dataclass, "
+        f"and use plain settings: numbers, text, lists and other plug-ins."
     )
 
 
@@ -112,33 +125,46 @@ def prints_its_settings(subject: Subject) -> str:
 
 def can_be_written_in_yaml(subject: Subject) -> str:
     """Check that the strategy can be written in a YAML configuration, by its class name, and read back."""
-    if not dataclasses.is_dataclass(subject.strategy):
+    return yaml_problem(subject.strategy, subject.spec.base)
+
+
+def yaml_problem(plugin: object, base: type) -> str:
+    """Return why a plug-in, a dataclass, differs after it is written in YAML and read back; empty if it does not."""
+    if not dataclasses.is_dataclass(plugin):
         return ""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--strategy", type=subject.spec.base)
+    parser.add_argument("--plugin", type=base)
     try:
-        text = yaml.safe_dump({"strategy": described(subject.strategy)}, sort_keys=False)
-        parsed = parser.instantiate(parser.parse_string(text)).strategy
+        text = yaml.safe_dump({"plugin": described(plugin)}, sort_keys=False)
+        parsed = parser.instantiate(parser.parse_string(text)).plugin
     except Exception as error:  # reported to the author, whatever it is
         return (
             f"cannot be written in a configuration ({' '.join(str(error).split())}). Give every setting a type and a "
-            f"value that YAML supports: numbers, text, lists, and strategies."
+            f"value that YAML supports: numbers, text, enums, lists, and plug-ins."
         )
-    if parsed == subject.strategy:
+    if parsed == plugin:
         return ""
     return (
-        f"changes when it is written in a configuration and read back: {subject.strategy!r} becomes {parsed!r}. "
+        f"changes when it is written in a configuration and read back: {plugin!r} becomes {parsed!r}. "
         f"Give every setting the type of its value, and change no setting in __post_init__."
     )
 
 
+PLUGINS = (Strategy, Teacher, RolloutEngine, PromptSource, Verifier)
+"""Base classes of settings that YAML names by their class."""
+
+
 def described(value: Any) -> Any:
     """Return the YAML form of a setting."""
-    if isinstance(value, Strategy) and dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         settings = {f.name: described(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"class_path": type(value).__name__, "init_args": settings}
+        return {"class_path": type(value).__name__, "init_args": settings} if isinstance(value, PLUGINS) else settings
     if isinstance(value, list | tuple | set | frozenset):
         return [described(part) for part in value]
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Path):
+        return str(value)
     return {key: described(part) for key, part in value.items()} if isinstance(value, dict) else value
 
 

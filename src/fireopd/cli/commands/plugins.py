@@ -1,11 +1,14 @@
-"""`fireopd plugins`: list the installed plug-ins with package, required signals and summary."""
+"""`fireopd plugins`: list the installed plug-ins with package, required signals and summary.
+
+Plug-ins that cannot be imported follow with their package and error; other commands skip them.
+"""
 
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from fireopd.cli.entry_points import load_plugins
+from fireopd.cli.entry_points import broken_plugins, load_plugins
 from fireopd.cli.parser import Parser
 
 __all__ = ["run"]
@@ -22,6 +25,8 @@ def run(arguments: Sequence[str]) -> None:
         if plugin.group != last:
             table.add_section()
         group, last = plugin.group if plugin.group != last else "", plugin.group
-        table.add_row(group, plugin.strategy.__name__, plugin.package, plugin.signals, plugin.summary)
+        table.add_row(group, plugin.name, plugin.package, plugin.signals, plugin.summary)
     console = Console()
     console.print(table) if console.is_terminal else Console(width=200).print(table)
+    for broken in broken_plugins():
+        console.print(f"Skipped: {broken.error}", soft_wrap=True, markup=False, highlight=False)

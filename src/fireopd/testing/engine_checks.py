@@ -1,0 +1,249 @@
+"""Conformance checks of rollout engines: responses, seeds, the sampled distribution, and weights that arrive."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fireopd.engines import RolloutEngine
+from fireopd.engines.base import NO_WEIGHTS
+from fireopd.engines.contract import check_version, checked_probe, checked_responses
+from fireopd.errors import UserError
+from fireopd.models.loading import load_causal_lm, load_tokenizer, stop_tokens
+from fireopd.models.weight_stream import WeightStream
+from fireopd.testing.checks import report
+from fireopd.testing.plugin_checks import example_prompts, settings_violations, violations_of
+from fireopd.types import Prompt, Response
+
+__all__ = ["check_engine"]
+
+RESPONSES = 8
+"""Responses to each example prompt."""
+LONGEST = 12
+"""Largest length of the responses, tokens, whatever the setting of the engine."""
+LIMIT = 6.0
+"""Largest deviation of the mean log-probability from its expectation, standard deviations."""
+
+
+@dataclass(eq=False)
+class EngineCase:
+    """An engine under test with a copy of the student, whose weights it must have."""
+
+    engine: RolloutEngine
+    student: str
+    model: Any
+    """The student, float32 on the CPU."""
+    prompts: list[Prompt]
+
+    @cached_property
+    def rows(self) -> tuple[list[Prompt], list[int]]:
+        """Prompts and seeds of the example responses."""
+        rows = [prompt for prompt in self.prompts for _ in range(RESPONSES)]
+        return rows, [1_000_003 * number + 17 for number in range(len(rows))]
+
+    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
+        """Return checked responses."""
+        vocabulary = int(self.model.config.get_text_config().vocab_size)
+        return checked_responses(self.engine, self.engine.generate(prompts, seeds), prompts, vocabulary)
+
+    @cached_property
+    def responses(self) -> list[Response]:
+        """Responses to `rows`."""
+        return self.generate(*self.rows)
+
+    @torch.no_grad()
+    def distributions(self, prompt: Sequence[int], tokens: Sequence[int], temperature: float) -> Tensor:
+        """Return the student's log-distribution before each token, float64 [T, V]."""
+        logits = self.model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+        return (logits.double() / temperature).log_softmax(-1)
+
+    def load(self, version: int) -> int:
+        """Send the student's weights; return the number of tensors that the engine did not take."""
+        stream = list(WeightStream(self.model))
+        taken = 0
+
+        def counted() -> Iterator[tuple[str, Tensor]]:
+            nonlocal taken
+            for pair in stream:
+                yield pair
+                taken += 1
+
+        self.engine.load_weights(counted(), version)
+        return len(stream) - taken
+
+    def probe_gap(self) -> float:
+        """Return the largest difference of a probe from the student's log-probabilities, nats."""
+        tokens = [*self.prompts[1].tokens, *self.responses[0].tokens][:32]
+        expected = self.distributions(tokens[:1], tokens[1:], 1.0).gather(-1, torch.tensor(tokens[1:])[:, None])[:, 0]
+        probes = checked_probe(self.engine, self.engine.probe(tokens), tokens).values()
+        return max(((values.double() - expected).abs().max().item() for values in probes), default=torch.inf)
+
+
+def check_engine(engine: RolloutEngine, student: str = "tiny/student") -> None:
+    """Check the contract of a rollout engine on the CPU, with at most `LONGEST` tokens per response.
+
+    Log-probabilities may differ from those of the student by the engine's `max_probe_gap`.
+
+    Args:
+        engine: an instance, with any settings.
+        student: model that the engine is set up with.
+
+    Raises:
+        AssertionError: with one paragraph per violation: the observation and the fix.
+    """
+    name = type(engine).__name__
+    found = settings_violations(engine, RolloutEngine, frozen=False)
+    try:
+        engine.check("data.engine", student)
+    except UserError as error:
+        report([*found, f"{name}.check refuses {student}: {error} Pass a student that it can run."], engine)
+    fresh = dataclasses.replace(engine, max_response_length=min(engine.max_response_length, LONGEST))
+    model = load_causal_lm(student, "student", "float32").eval()
+    case = EngineCase(fresh, student, model, example_prompts(student))
+    report(found + violations_of(name, case, CHECKS), engine)
+
+
+def takes_weights(case: EngineCase) -> str:
+    """Check setup, the version of the weights, and that all pairs are read."""
+    case.engine.setup(case.student, torch.device("cpu"))
+    if case.engine.policy_version != NO_WEIGHTS:
+        return (
+            f"has policy_version {case.engine.policy_version} after setup: leave it at {NO_WEIGHTS} until "
+            f"load_weights, since the run may send the weights of a checkpoint."
+        )
+    missing = case.load(3)
+    check_version(case.engine, 3)
+    if missing:
+        return f"leaves {missing} pairs of load_weights unread. Every process iterates over all pairs."
+    return ""
+
+
+def returns_valid_responses(case: EngineCase) -> str:
+    """Check the responses, also for no prompts."""
+    if case.generate([], []):
+        return "returns responses to no prompts. Return an empty list."
+    stops = stop_tokens(case.student, "student", load_tokenizer(case.student, "student"))
+    for response in case.responses:
+        stopped = response.tokens[-1] in stops
+        if stopped != response.finished or stops & set(response.tokens[:-1]):
+            return (
+                f"returns finished={response.finished} for {len(response.tokens)} tokens that end with "
+                f"{response.tokens[-1]}. A response ends at its first stop token ({sorted(stops)}), finished=True; "
+                f"a response that is cut has none, finished=False."
+            )
+        if not response.finished and len(response.tokens) < case.engine.max_response_length:
+            return f"cuts a response at {len(response.tokens)} tokens: sample up to max_response_length."
+    return ""
+
+
+def depends_on_prompt_and_seed_only(case: EngineCase) -> str:
+    """Check that a response does not depend on the other rows, their order, or earlier calls."""
+    prompts, seeds = case.rows
+    again = case.generate(prompts[::-1], seeds[::-1])[::-1]
+    alone = [case.generate([prompts[row]], [seeds[row]])[0] for row in (0, RESPONSES, len(prompts) - 1)]
+    pairs = [*zip(case.responses, again, strict=True)]
+    pairs += [*zip([case.responses[row] for row in (0, RESPONSES, len(prompts) - 1)], alone, strict=True)]
+    if any(one.tokens != other.tokens for one, other in pairs):
+        return (
+            "returns other tokens for the same prompt and seed, in another batch or order. Create one generator per "
+            "row from its seed, and mask the padding."
+        )
+    sampled = {response.tokens for response in case.responses[:RESPONSES]}
+    if case.engine.temperature > 0 and len(sampled) == 1:
+        return "returns the same response for every seed. Draw from the distribution, by the seed of the row."
+    return ""
+
+
+def returns_logprobs_of_the_sampled_distribution(case: EngineCase) -> str:
+    """Check the log-probabilities, and that tokens are drawn with these probabilities."""
+    engine = case.engine
+    if engine.sampling.greedy:
+        return _is_greedy(case)
+    gap = deviation = variance = 0.0
+    for prompt, response in zip(case.rows[0], case.responses, strict=True):
+        all_tokens = case.distributions(prompt.tokens, response.tokens, engine.temperature)
+        expected = all_tokens.gather(-1, torch.tensor(response.tokens)[:, None])[:, 0]
+        above = torch.tensor(response.logprobs).double() - expected
+        gap = max(gap, (above.clamp(max=0) if engine.sampling.truncated else above).abs().max().item())
+        mean = (all_tokens.exp() * all_tokens).sum(-1)
+        deviation += (expected - mean).sum().item()
+        variance += ((all_tokens.exp() * all_tokens**2).sum(-1) - mean**2).sum().item()
+    if not gap <= engine.max_probe_gap:
+        return (
+            f"returns log-probabilities up to {gap:.3g} nats from those of the student. They are those of the sampled "
+            f"distribution, after the temperature; raise max_probe_gap for an engine in half precision."
+        )
+    score = deviation / max(variance, 1e-12) ** 0.5
+    if abs(score) > LIMIT and not engine.sampling.truncated:
+        kind = "likelier" if score > 0 else "less likely"
+        return f"samples tokens that are {kind} than their probabilities say ({score:+.1f} standard deviations)."
+    return ""
+
+
+def _is_greedy(case: EngineCase) -> str:
+    """Check that a greedy engine returns the most likely tokens, with log-probabilities of 0."""
+    for prompt, response in zip(case.rows[0], case.responses, strict=True):
+        all_tokens = case.distributions(prompt.tokens, response.tokens, 1.0)
+        chosen = all_tokens.gather(-1, torch.tensor(response.tokens)[:, None])[:, 0]
+        if (all_tokens.amax(-1) - chosen).max() > case.engine.max_probe_gap:
+            return "returns other tokens than the most likely ones at temperature 0."
+        if any(response.logprobs):
+            return "returns log-probabilities other than 0 at temperature 0, where a token has the probability 1."
+    return ""
+
+
+def scores_probes(case: EngineCase) -> str:
+    """Check the probe against the student."""
+    gap = case.probe_gap()
+    if gap <= case.engine.max_probe_gap:
+        return ""
+    return (
+        f"returns a probe that is {gap:.3g} nats from the student's log-probabilities. Return, by a name of each copy "
+        f"of the weights, those of the second and later tokens, at temperature 1."
+    )
+
+
+def replaces_all_weights(case: EngineCase) -> str:
+    """Check that other weights of every tensor arrive in probes and responses."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in case.model.parameters():
+            parameter.add_(0.3 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=generator))
+    tokens = [response.tokens for response in case.responses]
+    case.load(4)
+    check_version(case.engine, 4)
+    gap = case.probe_gap()
+    if gap > case.engine.max_probe_gap:
+        return f"kept older weights in some tensors: a probe is {gap:.3g} nats from the new student. Copy all tensors."
+    del case.responses
+    problem = returns_logprobs_of_the_sampled_distribution(case)
+    same = [response.tokens for response in case.responses] == tokens
+    if problem or (same and not case.engine.sampling.greedy):
+        return "samples from older weights after load_weights: clear caches that depend on the weights."
+    return ""
+
+
+def closes(case: EngineCase) -> str:
+    """Check `close` and `for_another_model`: neither keeps weights, and settings are equal."""
+    other = case.engine.for_another_model()
+    if other is case.engine or other != case.engine or other.policy_version != NO_WEIGHTS:
+        return "returns no fresh engine with equal settings from for_another_model. Leave it to RolloutEngine."
+    case.engine.close()
+    if case.engine.policy_version != NO_WEIGHTS:
+        return "keeps its policy_version after close. Call super().close()."
+    return ""
+
+
+CHECKS = (
+    takes_weights,
+    returns_valid_responses,
+    depends_on_prompt_and_seed_only,
+    returns_logprobs_of_the_sampled_distribution,
+    scores_probes,
+    replaces_all_weights,
+    closes,
+)
