@@ -1,6 +1,7 @@
 """Skipped steps: logged with their reason, and the end of the run after too many in a row."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from fireopd.teachers import HFTeacher
 from fireopd.training import skipped_steps
 from fireopd.training.module import FiReOPDModule
 from fireopd.types import TokenScores
+from fireopd.weighters import TokenWeighter
 
 
 class Broken(HFTeacher):
@@ -157,3 +159,26 @@ def test_the_owner_of_an_invalid_signal_is_named_and_unused_signals_are_ignored(
         f"{culprit}: its {name} is nan"
     )
     assert skipped_steps.invalid_signal(batch, frozenset(batch.signals) - {name}) is None
+
+
+@dataclass(frozen=True)
+class Constant(TokenWeighter):
+    """Gives every token the same weight."""
+
+    value: float = 0.0
+
+    def __call__(self, batch):
+        return torch.full(batch.tokens.shape, self.value)
+
+
+@pytest.mark.parametrize("value", [0.0, 3e38])
+@pytest.mark.parametrize("single", [True, False])
+def test_weights_that_are_zero_or_overflow_are_named_and_nothing_is_stepped_on(tmp_path, value, single):
+    signals = frozenset() if single else frozenset({"student_logprobs"})
+    settings = {"optimizer": torch.optim.AdamW, "extra_signals": signals, "max_skipped_steps": 2}
+    module = FiReOPDModule(TEACHERS, token_weighter=Constant(value), **settings)
+    with pytest.raises(
+        UserError, match="model.token_weighter: Constant.*: 2 skipped steps in a row; .*all weights are 0"
+    ):
+        fit(module, make_data(24), tmp_path)
+    untouched(module)

@@ -261,7 +261,7 @@ class FiReOPDModule(LightningModule):
         loss = accumulate_gradients(self.student, update, own, rows, *settings)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf)
         norm = collectives.full_tensor(norm)
-        if loss.isfinite() and norm.isfinite():
+        if loss.isfinite() and norm.isfinite() and (norm > 0 or update.has_weight(rows)):
             self.data.interrupts.torn = True  # until `mark_learned`
             optimizer.step()
             self.policy_version += 1

@@ -62,7 +62,7 @@ def _student_is_finite(batch: ScoredBatch, place: tuple[int, ...]) -> bool:
 def no_update(
     batch: ScoredBatch, targets: Targets, steps: Sequence[Mapping[str, float]], strategies: Mapping[str, object]
 ) -> UserError | None:
-    """Return the reason why a batch gave no update; None if any of its updates was finite.
+    """Return the reason why a batch gave no update; None if any of its updates was finite and had a weight.
 
     Args:
         batch: N trajectories.
@@ -70,6 +70,10 @@ def no_update(
         steps: loss and gradient norm of each update.
         strategies: parts of the method by the names of their settings.
     """
+    if steps and not targets.weight.any():
+        problem = "all weights are 0 after normalization: it gives every kept token 0, or numbers that overflow"
+        name = strategies["token_weighter"]
+        return UserError("model.token_weighter", name, problem, "give some token a weight between 1e-30 and 1e30")
     if any(all(math.isfinite(value) for value in step.values()) for step in steps):
         return None
     if not steps:

@@ -47,6 +47,10 @@ class UpdateTargets(ABC):
     def complete(self) -> tuple[ScoredBatch, Targets]:
         """Return batch and targets after the update, with all student signals. Every rank must call."""
 
+    def has_weight(self, rows: Tensor) -> bool:
+        """Return whether any token of int64 rows has a weight, after their forward passes. Every rank must call."""
+        return bool(self.complete()[1].weight[rows].any())
+
 
 class PrecomputedTargets(UpdateTargets):
     """Targets computed before the update, from a batch that the student has scored."""
