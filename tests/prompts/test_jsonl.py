@@ -1,8 +1,12 @@
 """Prompts from JSONL files, and messages about malformed ones."""
 
 import json
+from contextlib import suppress
 
 import pytest
+from helpers.fuzzing import FUZZED, VALUES
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fireopd.errors import UserError
 from fireopd.prompts import JSONLPrompts
@@ -72,6 +76,45 @@ def test_a_line_ends_at_a_newline_only_and_a_byte_order_mark_is_no_part_of_it(tm
 def test_a_malformed_row_is_named_by_file_and_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         read(tmp_path, text, teacher="x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"problem": "a"}\n{"problem": "\xff"}', r"train.jsonl:2.*not UTF-8 \(byte 0xff at column 14\)"),
+        ('{"problem": "a"}'.encode("utf-16"), r"train.jsonl:1.*not UTF-8"),
+        (b'{"problem": "a\0"}', r"train.jsonl:1.*not JSON \(Invalid control character at column 15\)"),
+        (b"\0\0", r"train.jsonl:1.*not JSON"),
+        (b"[" * 100_000, r"train.jsonl:1.*nested too deeply"),
+        (b'{"problem": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", r"train.jsonl:1.*nested too deeply"),
+        (b'{"problem": "a", "answer": ' + b"1" * 5000 + b"}", r"train.jsonl:1.*a number has too many digits"),
+        (b'{"problem": "a"}\n{"\\ud800": 1}', r"train.jsonl:2.*a name contains an unpaired surrogate"),
+        (b'{"problem": "a", "answer": ' + b"[" * 500 + b"]" * 500 + b"}", r"train.jsonl:1.*the answer is \[+\.\.\."),
+    ],
+)
+def test_a_line_that_is_no_json_is_named(tmp_path, content, message):
+    (tmp_path / "train.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        JSONLPrompts(tmp_path / "train.jsonl", teacher="x").training(0)
+    assert len(str(error.value)) < 500
+
+
+NAMES = st.sampled_from(["problem", "prompt", "answer", "teacher", "task", "\ud800"])
+ROWS = st.dictionaries(NAMES, VALUES, max_size=3).map(lambda row: json.dumps(row).encode())
+PIECES = st.sampled_from(
+    (b'{"problem": ', b'"a"', b"}", b"\n", b"[", b"1" * 5000, b"1e999", b"\xff", b"\0", b"\xef\xbb\xbf", b"[" * 2000)
+)
+
+
+@FUZZED
+@given(st.lists(ROWS | st.lists(PIECES, max_size=4).map(b"".join), min_size=1, max_size=3))
+def test_any_file_is_read_or_refused(tmp_path, lines):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    with suppress(UserError):
+        texts = JSONLPrompts(path, teacher="x").training(0)
+        assert all(text.id.startswith(f"{path}:") for text in texts)
+        str(texts).encode()  # no unpaired surrogates
 
 
 def test_a_missing_file(tmp_path):

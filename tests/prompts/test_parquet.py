@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from helpers.fuzzing import FUZZED
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fireopd.errors import UserError
 from fireopd.prompts import Columns, ParquetPrompts
@@ -95,3 +99,39 @@ def test_no_reader_is_imported_before_a_source_needs_it():
     code += "; print([n for n in ('datasets', 'pyarrow.parquet', 'reasoning_gym') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (pyarrow.array([b"a", b"\xff"]).view(pyarrow.string()), r"train.parquet\[1\].*cannot be read \('utf-8'"),
+        (pyarrow.array([None, 2**62], pyarrow.timestamp("us")), r"train.parquet\[1\].*cannot be read \(date value"),
+        (pyarrow.array([1, 1], pyarrow.timestamp("us", tz="No/Where")), r"train.parquet\[0\].*cannot be read"),
+        (
+            pyarrow.array([None, [("a", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int8())),
+            r"\[1\].*the answer is \[\(",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_converted_is_named_by_file_and_row(tmp_path, answer, message):
+    path = tmp_path / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"problem": ["a", "b"], "answer": answer}), path)
+    with pytest.raises(UserError, match=message):
+        ParquetPrompts(path, teacher="x").training(0)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    path = tmp_path_factory.mktemp("parquet") / "train.parquet"
+    return path, write(path, [{"problem": f"p{n}", "answer": n} for n in range(50)]).read_bytes()
+
+
+@FUZZED
+@given(st.integers(0, 10**6), st.one_of(st.none(), st.binary(min_size=1, max_size=8)))
+def test_any_damage_of_a_file_is_harmless_or_refused(good, place, damage):
+    """A file is cut at a place, or a few bytes are replaced there."""
+    path, content = good
+    place %= len(content)
+    path.write_bytes(content[:place] if damage is None else content[:place] + damage + content[place + len(damage) :])
+    with suppress(UserError):
+        assert all(text.id.startswith(f"{path}[") for text in ParquetPrompts(path, teacher="x").training(0))

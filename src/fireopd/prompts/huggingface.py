@@ -1,11 +1,11 @@
 """Prompts from Hugging Face datasets (extra `data`)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fireopd.errors import UserError, import_extra
+from fireopd.prompts.arrow import arrow_problem, arrow_rows
 from fireopd.prompts.tabular import Table, TablePrompts
 
 __all__ = ["HFPrompts"]
@@ -51,11 +51,13 @@ class HFPrompts(TablePrompts):
         except UserError:
             raise
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            problem = f"split {split} cannot be read ({str(error).splitlines()[0].rstrip('.')})"
+            problem = f"split {split} cannot be read ({arrow_problem(error)})"
             remedy = "give a folder, or the name of a dataset on a reachable hub, and an existing split and subset"
             raise UserError("data.prompts.path", self.path, problem, remedy) from error
         name = f"{self.path}/{split}"
-        return Table(key, name, dataset.column_names, _rows(dataset, self.columns.select(dataset.column_names), name))
+        selected = dataset.select_columns(self.columns.select(dataset.column_names))
+        batches = selected.with_format("arrow").iter(batch_size=1024)
+        return Table(key, name, dataset.column_names, arrow_rows(batches, key, name))
 
 
 def _split(dataset: Any, split: str, key: str) -> Any:
@@ -68,11 +70,3 @@ def _split(dataset: Any, split: str, key: str) -> Any:
     if split not in dataset:
         raise UserError(key, split, "unknown split", f"the splits are {', '.join(dataset)}")
     return dataset[split]
-
-
-def _rows(dataset: Any, names: list[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    for batch in dataset.select_columns(names).with_format("arrow").iter(batch_size=1024):
-        for row in batch.to_pylist():
-            yield f"{name}[{number}]", row
-            number += 1

@@ -32,9 +32,10 @@ def read_jsonl(path: Path, key: str) -> Table:
         UserError: for the setting `key`, if the file cannot be read or a line is not a JSON object.
     """
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        # An invalid byte becomes an unpaired surrogate, so that the error can name its line.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             rows = list(_rows(lines, str(path), key))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(key, str(path), f"cannot be read ({error})", "give the path of a JSONL file") from error
     return Table(key, str(path), list(dict.fromkeys(name for _, row in rows for name in row)), rows)
 
@@ -45,10 +46,28 @@ def _rows(lines: Iterator[str], name: str, key: str) -> Iterator[tuple[str, dict
         if not line.strip():
             continue
         place = f"{name}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(key, place, f"not JSON ({error.msg} at column {error.colno})", remedy) from error
-        if not isinstance(row, dict):
-            raise UserError(key, place, "not an object", remedy)
+        problem, row = _parse(line)
+        if problem is not None:
+            raise UserError(key, place, problem, remedy)
         yield place, row
+
+
+def _parse(line: str) -> tuple[str | None, Any]:
+    """Return the reason why a line is not a JSON object, or None, and the object."""
+    try:
+        line.encode()
+        row = json.loads(line)
+        if isinstance(row, dict):
+            "".join(row).encode()
+    except UnicodeEncodeError as error:
+        byte = ord(error.object[error.start]) - 0xDC00
+        if error.object is line:
+            return f"not UTF-8 (byte 0x{byte:02x} at column {error.start + 1})", None
+        return f"a name contains an unpaired surrogate ({error.object[error.start]!a})", None
+    except json.JSONDecodeError as error:
+        return f"not JSON ({error.msg.removesuffix(' at')} at column {error.colno})", None
+    except RecursionError:
+        return "nested too deeply", None
+    except ValueError:
+        return "a number has too many digits", None
+    return (None, row) if isinstance(row, dict) else ("not an object", None)

@@ -1,11 +1,11 @@
 """Prompts from Parquet files, read by pyarrow (extra `data`)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fireopd.errors import UserError, import_extra
+from fireopd.prompts.arrow import ARROW_ERRORS, arrow_problem, arrow_rows
 from fireopd.prompts.columns import Columns
 from fireopd.prompts.tabular import FilePrompts, Table
 
@@ -30,16 +30,9 @@ def read_parquet(path: Path, key: str, columns: Columns) -> Table:
     parquet = import_extra("pyarrow.parquet", "data", key, str(path))
     try:
         file: Any = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        problem = f"cannot be read ({str(error).splitlines()[0]})"
+        names = list(file.schema_arrow.names)
+    except ARROW_ERRORS as error:
+        problem = f"cannot be read ({arrow_problem(error)})"
         raise UserError(key, str(path), problem, "give the path of a Parquet file") from error
-    names = list(file.schema_arrow.names)
-    return Table(key, str(path), names, _rows(file, columns.select(names), str(path)))
-
-
-def _rows(file: Any, names: list[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    for batch in file.iter_batches(batch_size=1024, columns=names):
-        for row in batch.to_pylist():
-            yield f"{name}[{number}]", row
-            number += 1
+    batches = file.iter_batches(batch_size=1024, columns=columns.select(names))
+    return Table(key, str(path), names, arrow_rows(batches, key, str(path)))

@@ -1,6 +1,7 @@
 """Row of a table, validated and converted to the parts of a prompt."""
 
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ class Row:
             except UnicodeEncodeError as error:
                 problem = f"the {name} contains an unpaired surrogate ({error.object[error.start]!a})"
                 raise self.error(problem, "write the complete character, or remove the row") from error
+            except RecursionError as error:
+                raise self.error(f"the {name} is nested too deeply", "write it flat, or remove the row") from error
 
     def content(self) -> str | list[dict[str, str]]:
         """Return the content of the prompt: text, or chat messages."""
@@ -65,7 +68,7 @@ class Row:
             return value
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        raise self.error(f"the {name} is {value!r}, neither text nor an integer", "write it as text")
+        raise self.error(f"the {name} is {reprlib.repr(value)}, neither text nor an integer", "write it as text")
 
     def details(self) -> Mapping[str, Any]:
         """Return the nested columns for the verifier."""
