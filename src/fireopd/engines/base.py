@@ -45,8 +45,9 @@ class RolloutEngine(ABC):
     top_k: int = 0
     """Number of most likely tokens to sample from, 0 for all; above 0 requires importance_cap: null."""
     max_probe_gap: float = 1e-3
-    """Maximum difference, in nats, between engine and trainer in the log-probabilities of a probe after a weight sync;
-    an engine in bfloat16 needs about 0.5."""
+    """Maximum mean difference, in nats, between engine and trainer in the log-probabilities of a probe after a weight
+    sync; single tokens may differ by 20 times as much. At least 0.1 if one of them is known to compute in half
+    precision."""
     policy_version: int = field(default=NO_WEIGHTS, init=False, compare=False, repr=False)
     """Number of optimizer steps behind the engine's weights."""
 

@@ -6,11 +6,12 @@ from functools import partial
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from fireopd.engines import HFEngine, RolloutEngine, VLLMEngine
+from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError, collect_errors, distinct, raise_together
 from fireopd.method import Method
 from fireopd.models.architecture import check_architecture
 from fireopd.teachers import Teacher
+from fireopd.training.master_weights import check_master_weights
 from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.training.run_warnings import run_warnings
@@ -23,7 +24,6 @@ from fireopd.verifiers.grading import rows_by_source
 __all__ = [
     "check_answers",
     "check_base",
-    "check_dtypes",
     "check_groups",
     "check_overlap",
     "check_routing",
@@ -87,7 +87,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_verifiers, data, plan.signals)
     yield partial(check_answers, method, data)
     yield partial(check_groups, method, data.responses_per_prompt)
-    yield partial(check_dtypes, plan)
+    yield partial(check_master_weights, plan)
 
 
 def check_student(plan: RunPlan) -> None:
@@ -178,19 +178,6 @@ def check_groups(method: Method, responses_per_prompt: int) -> None:
         if part.needs_groups and responses_per_prompt == 1:
             problem = f"{type(part).__name__} compares the responses to one prompt"
             raise UserError("data.responses_per_prompt", 1, problem, "set at least 2, for example 4")
-
-
-def check_dtypes(plan: RunPlan) -> None:
-    """Raise `UserError` if student and engine compute in different dtypes, and the probe does not allow for it."""
-    engine = plan.data.engine
-    if not isinstance(engine, HFEngine | VLLMEngine) or engine.max_probe_gap > RolloutEngine.max_probe_gap:
-        return
-    mixed = plan.processes.precision == "bf16-mixed" and plan.dtype == "float32"
-    if mixed or plan.dtype != engine.dtype:
-        student = f"{plan.dtype} parameters under bf16-mixed" if mixed else plan.dtype
-        problem = f"the student computes in {student}, the engine in {engine.dtype}, so the probe will fail"
-        remedy = "set it to 0.5" if mixed else f"set data.engine.dtype to {plan.dtype}, or this to 0.5"
-        raise UserError("data.engine.max_probe_gap", engine.max_probe_gap, problem, remedy)
 
 
 def _verifier_key(source: str) -> str:

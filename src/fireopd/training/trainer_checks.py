@@ -16,8 +16,8 @@ __all__ = [
     "trainer_checks",
 ]
 
-PURE_PRECISIONS = {"bf16-true": "bfloat16", "16-true": "float16"}
-"""Values of `model.dtype` in place of precisions that convert every input of the module."""
+PURE_PRECISIONS = ("bf16-true", "16-true")
+"""Precisions that convert the parameters and every input of the module."""
 
 
 def trainer_checks(processes: ProcessPlan) -> Iterator[Callable[[], None]]:
@@ -32,11 +32,12 @@ def check_precision(precision: str) -> None:
     """Raise `UserError` if the training step does not support the precision."""
     key = "trainer.precision"
     if precision == "16-mixed":
-        remedy = "use bf16-mixed, or 32-true with model.dtype"
+        remedy = "use bf16-mixed"
         raise UserError(key, precision, "gradients are clipped without a loss scale", remedy)
     if precision in PURE_PRECISIONS:
-        remedy = f"use 32-true with model.dtype {PURE_PRECISIONS[precision]}"
-        raise UserError(key, precision, "the trainer cannot convert batches of rollouts", remedy)
+        problem = "parameters in half precision round small steps away, and batches of rollouts cannot be converted"
+        remedy = "use bf16-mixed, or 32-true with FSDP2Strategy and model.sharding.param_dtype bfloat16"
+        raise UserError(key, precision, problem, remedy)
     if precision not in ("32-true", "bf16-mixed"):
         problem = "the training step supports 32-true and bf16-mixed only"
         raise UserError(key, precision, problem, "use one of them; model.dtype sets the dtype of the parameters")

@@ -7,38 +7,24 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
-from fireopd.engines.contract import check_version, checked_probe
+from fireopd.engines.contract import check_version
 from fireopd.errors import UserError
-from fireopd.models.scorer import CausalScorer
 from fireopd.models.weight_stream import WeightStream
 from fireopd.training.data import RolloutDataModule
+from fireopd.training.weight_probe import PROBE_LENGTH, Probe, ProbedModule, allowed_gap
 
-__all__ = ["StudentModule", "WeightSync", "student_logprobs"]
-
-PROBE_LENGTH = 256
-"""Largest number of tokens of a probe."""
+__all__ = ["StudentModule", "WeightSync"]
 
 
-class StudentModule(Protocol):
+class StudentModule(ProbedModule, Protocol):
     """Attributes of the Lightning module that the sync needs."""
 
-    student: CausalScorer
-    student_name: str
     policy_version: int
 
     @property
     def data(self) -> RolloutDataModule:
         """Data module with engine and prompts."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of this process."""
-
-    @property
-    def trainer(self) -> Trainer:
-        """Trainer of the run."""
 
     def student_weights(self) -> WeightStream:
         """Return the student's tensors."""
@@ -57,6 +43,7 @@ class WeightSync(Callback):
     def __init__(self) -> None:
         """Create without a probe."""
         self.trajectory: list[int] | None = None
+        self.previous: Probe | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         """Start the engine with the student's weights."""
@@ -107,35 +94,23 @@ class WeightSync(Callback):
 
     @torch.no_grad()
     def verify(self, pl_module: StudentModule) -> None:
-        """Compare the log-probabilities of engine and student on the probe.
+        """Compare the log-probabilities of engine and student on the previous probe, then on a new one.
 
         Raises:
-            UserError: if those of a copy of the weights differ by more than `max_probe_gap`, or those of the student
-                are not finite.
+            UserError: if a copy of the weights is older than the student or differs from it, or if the student's
+                log-probabilities are not finite.
             ContractError: if the probe of the engine is invalid.
         """
         engine = pl_module.data.engine
+        problem = None
+        if self.previous is not None:
+            problem = Probe.of(pl_module, engine, self.previous.tokens).staleness(self.previous)
         longest = max(pl_module.data.training_prompts, key=lambda prompt: len(prompt.tokens)).tokens
         first = [*longest, pl_module.data.tokenizer.eos_token_id][: max(2, len(longest))]
         # The last tokens are those of the response, which the update changed.
-        tokens = (self.trajectory or first)[-PROBE_LENGTH:]
-        with pl_module.trainer.strategy.precision_plugin.forward_context():
-            expected = student_logprobs(pl_module, tokens)
-        if not expected.isfinite().all():
-            problem = "its log-probabilities of a probe are not finite: the weights are not, or their dtype overflows"
-            remedy = "use model.dtype bfloat16 or float32, or resume from an earlier checkpoint"
-            raise UserError("model.student", pl_module.student_name, problem, remedy)
-        for name, logprobs in checked_probe(engine, engine.probe(tokens), tokens).items():
-            gap = (logprobs - expected).abs().max().item()
-            if not gap <= engine.max_probe_gap:
-                problem = f"{name} got the weights of version {pl_module.policy_version}, but on a probe its"
-                problem += f" log-probabilities are up to {gap:.3g} nats from the student's"
-                remedy = "raise it if the engine computes in another dtype than the student; else it kept older weights"
-                raise UserError("data.engine.max_probe_gap", engine.max_probe_gap, problem, remedy)
-
-
-def student_logprobs(pl_module: StudentModule, tokens: list[int]) -> Tensor:
-    """Return the student's log-probabilities of all tokens but the first, float32 [len(tokens) - 1]."""
-    sequence = torch.tensor([tokens], device=pl_module.device)
-    scores = pl_module.student(sequence, torch.ones_like(sequence, dtype=torch.bool))
-    return scores.logprobs[0, 1:].float().cpu()
+        self.previous = Probe.of(pl_module, engine, (self.trajectory or first)[-PROBE_LENGTH:])
+        problem = problem or self.previous.disagreement(allowed_gap(pl_module, engine))
+        if problem:
+            problem = f"{type(engine).__name__} got the weights of version {pl_module.policy_version}, but {problem}"
+            remedy = "look for tensors that the engine did not load; raise it if the engine computes in half precision"
+            raise UserError("data.engine.max_probe_gap", engine.max_probe_gap, problem, remedy)
