@@ -45,7 +45,7 @@ class Progress(RichProgressBar):
         if self.trainer.max_steps < 0 or module is None:
             return total
         left = -(-(self.trainer.max_steps - self.trainer.global_step) // module.budgets.updates)
-        return min(total, self.trainer.fit_loop.epoch_loop.batch_progress.current.processed + max(0, left))
+        return min(total, self.trainer.fit_loop.epoch_loop.batch_progress.current.completed + max(0, left))
 
     def setup(self, trainer: Trainer, pl_module: "FiReOPDModule", stage: str) -> None:
         """Start listening to progress reports."""

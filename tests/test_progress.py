@@ -89,7 +89,7 @@ def test_the_progress_bar_listens_during_the_run(monkeypatch):
     [(-1, 0, 0, 1, 150), (12, 0, 0, 1, 12), (12, 8, 4, 2, 6), (400, 150, 0, 1, 150), (160, 150, 0, 1, 10)],
 )
 def test_the_bar_ends_with_the_last_step(max_steps, taken, in_epoch, updates, expected):
-    progress = SimpleNamespace(current=SimpleNamespace(processed=in_epoch))
+    progress = SimpleNamespace(current=SimpleNamespace(completed=in_epoch))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     callback = Progress()
     callback._trainer = SimpleNamespace(

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from fireopd.errors import UserError
-from fireopd.models.loading import EMBEDDED, load_causal_lm, load_config, load_tokenizer
+from fireopd.models.loading import EMBEDDED, load_causal_lm, load_config, load_tokenizer, resolve
 
 
 @pytest.fixture
@@ -40,3 +40,21 @@ def test_names_without_a_model_are_rejected(name, message):
     for load in (load_config, load_tokenizer):
         with pytest.raises(UserError, match=message):
             load(name, "model.student")
+
+
+@pytest.mark.parametrize("name", ["./x", "~/x", "/x/y", "a/b/c", "models/my-student", "runs/x", "here/student"])
+def test_a_missing_folder_is_named_without_a_look_at_the_hub(monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match=f"model.student: '{name}': no such folder. Give a model folder"):
+        resolve(name, "model.student")
+
+
+def test_the_cache_decides_where_the_hub_is_offline(monkeypatch):
+    monkeypatch.setattr("fireopd.models.loading.HF_HUB_OFFLINE", False)
+    assert resolve("some/model", "model.student") == "some/model"
+    monkeypatch.setattr("fireopd.models.loading.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="no such folder, and no model of that name in the cache of the hub"):
+        resolve("some/model", "model.student")
+    monkeypatch.setattr("fireopd.models.loading.try_to_load_from_cache", lambda *arguments: "/cache/config.json")
+    assert resolve("some/model", "model.student") == "some/model"

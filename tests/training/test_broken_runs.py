@@ -218,6 +218,14 @@ def test_check_and_fit_report_the_same_problems(folder, tmp_path, name):
     assert len({message.partition(":")[0] for message in found}) <= len(keys), found
 
 
+def test_a_missing_checkpoint_is_reported_with_the_other_problems(folder, tmp_path):
+    module, source, trainer = build(folder, tmp_path, BROKEN["nucleus"][0])
+    with pytest.raises(UserError) as caught:
+        trainer.fit(module, datamodule=source, ckpt_path=str(folder / "no.ckpt"))
+    nucleus, missing = caught.value.each
+    assert (nucleus.key, missing.value) == ("data.engine.top_p", str(folder / "no.ckpt"))
+
+
 def test_problems_of_all_parts_are_reported_at_once(folder, tmp_path):
     parts = ["clipping by the trainer", "negative rate", "nucleus", "no such teacher", "a long prompt", "few prompts"]
     parts += ["unknown signal", "no base model"]

@@ -16,7 +16,7 @@ from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.parser import Parser, instantiate
 from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.distributed.fsdp import FSDP2Strategy
-from fireopd.errors import UserError, collect_errors
+from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.private_apis import raised_in_restore
 from fireopd.training.checkpoint_files import check, clean, last_checkpoint, standing
 from fireopd.training.csv_logger import SafeCSVLogger
@@ -26,6 +26,7 @@ from fireopd.training.resume_checks import check_resume
 from fireopd.training.run_checks import check_run
 from fireopd.training.run_folder import next_folder, writing_run
 from fireopd.training.run_settings import plain
+from fireopd.training.tensorboard_logger import quiet_writer_thread
 
 __all__ = ["FitCLI", "FitParser", "SafeTrainer", "TrainingStoppedError", "build"]
 
@@ -90,16 +91,19 @@ class SafeTrainer(Trainer):
             TrainingStoppedError: on Ctrl-C.
             UserError: for all problems of the run, or if the checkpoint does not exist or cannot be loaded as data.
         """
+        path, found = None, list[UserError]()
         if isinstance(model, FiReOPDModule) and isinstance(datamodule, RolloutDataModule):
             model.trainer = datamodule.trainer = self
-            check_run(model.run_plan(datamodule))  # before Lightning's own checks
+            with collect_errors(found):
+                check_run(model.run_plan(datamodule))  # before Lightning's own checks
             model.checked = True
-        clean(Path(self.default_root_dir))
-        path = None
         if ckpt_path is not None:
-            path = self.check_checkpoint(ckpt_path, model, resume_with_changes=resume_with_changes)
+            with collect_errors(found):
+                path = self.check_checkpoint(ckpt_path, model, resume_with_changes=resume_with_changes)
+        raise_together(found)
+        clean(Path(self.default_root_dir))
         try:
-            with writing_run(self):
+            with writing_run(self), quiet_writer_thread():
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into the exit code 1

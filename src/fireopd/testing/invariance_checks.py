@@ -3,14 +3,17 @@
 Each check is a function of the subject that returns a paragraph for the strategy's author; empty if the check passes.
 """
 
+import random
 from dataclasses import replace
 
+import numpy
 import torch
 from torch import Tensor
 
-from fireopd.testing.example_batches import example_batch, with_garbage, with_padding
+from fireopd.testing.example_batches import example_batch, with_garbage, with_padding, with_signals
 from fireopd.testing.subject import VERSIONS, Subject, difference
 from fireopd.types import ScoredBatch
+from fireopd.types.signals import PER_TRAJECTORY
 from fireopd.types.strategy_state import Stateful
 
 __all__ = [
@@ -18,10 +21,14 @@ __all__ = [
     "does_not_compare_rows_if_by_trajectory",
     "does_not_depend_on_padding",
     "does_not_depend_on_row_order",
+    "does_not_read_group_numbers",
     "has_no_hidden_state",
+    "ignores_empty_responses",
     "ignores_values_off_the_mask",
 ]
 
+GENERATORS = ("torch", "random", "numpy")
+"""Modules with a global generator of random numbers."""
 GARBAGE = (torch.nan, torch.inf, -torch.inf, 1e30)
 """Values planted off the response mask."""
 
@@ -29,12 +36,13 @@ GARBAGE = (torch.nan, torch.inf, -torch.inf, 1e30)
 def has_no_hidden_state(subject: Subject) -> str:
     """Check that equal batches have equal answers, whatever batches came in between. Must run before other checks."""
     batch = subject.narrow
-    generator = torch.get_rng_state()
+    generators = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
     first, second = (subject.answer(batch) for _ in range(2))
-    if not torch.equal(generator, torch.get_rng_state()):
+    now = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+    if drawn := [name for name, old, new in zip(GENERATORS, generators, now, strict=True) if str(old) != str(new)]:
         return (
-            "draws from torch's global generator, so processes and resumed runs would differ. Create a "
-            "torch.Generator, seeded by a setting and batch.policy_version."
+            f"draws from {drawn[0]}'s global generator, so processes and resumed runs would differ. Create a "
+            f"torch.Generator, seeded by a setting and batch.policy_version."
         )
     if changed := difference(first, second, batch.response_mask):
         return (
@@ -97,7 +105,9 @@ def does_not_depend_on_padding(subject: Subject) -> str:
 
 def does_not_depend_on_row_order(subject: Subject) -> str:
     """Check that a permutation of the rows permutes the answers."""
-    for batch in subject.examples:
+    examples = subject.examples
+    tied = with_signals(examples[0], lambda name, value: (value / 4).round() * 4)
+    for batch in (*examples, tied, examples[0].select([0, 1, 2, 3] * 2)):
         expected = subject.answer(batch)
         rows = len(batch.teachers)
         for order in (range(rows)[::-1], torch.randperm(rows, generator=torch.Generator().manual_seed(9)).tolist()):
@@ -109,6 +119,39 @@ def does_not_depend_on_row_order(subject: Subject) -> str:
                     f"return equal answers for equal trajectories."
                 )
     return ""
+
+
+def does_not_read_group_numbers(subject: Subject) -> str:
+    """Check that other numbers of the same groups have no effect."""
+    batch = subject.examples[0]
+    numbers = {group: 7 + (group * 31) % 97 for group in batch.groups.tolist()}
+    other = replace(batch, groups=torch.tensor([numbers[group] for group in batch.groups.tolist()]))
+    changed = difference(subject.answer(batch), subject.answer(other), batch.response_mask)
+    if not changed:
+        return ""
+    return (
+        f"depends on the numbers in batch.groups: with other numbers of the same groups, {changed}. Only their equality "
+        f"has a meaning: compare rows by batch.groups[:, None] == batch.groups."
+    )
+
+
+def ignores_empty_responses(subject: Subject) -> str:
+    """Check that weights and advantages of other trajectories do not depend on a trajectory without a response."""
+    if not subject.spec.per_token or subject.declared & PER_TRAJECTORY:
+        return ""
+    batch = subject.examples[0]
+    rows = list(range(len(batch.teachers)))
+    more = batch.select([*rows, 0, 0])
+    mask = more.response_mask.clone()
+    mask[len(rows) :] = False
+    empty = with_signals(replace(more, response_mask=mask), lambda name, value: value)
+    changed = difference(subject.answer(batch), subject.answer(empty)[: len(rows)], batch.response_mask)
+    if not changed:
+        return ""
+    return (
+        f"depends on trajectories with an empty response: with two of them added, {changed}. Leave them out of "
+        f"statistics: a mean over trajectories covers rows with batch.lengths > 0."
+    )
 
 
 def does_not_compare_rows_if_by_trajectory(subject: Subject) -> str:
@@ -144,8 +187,8 @@ def declares_that_it_needs_groups(subject: Subject) -> str:
 
 def _rewards_matter(subject: Subject, batch: ScoredBatch) -> bool:
     signals = dict(batch.signals) | {"rewards": 1 - batch.signals["rewards"]}
-    answers = [subject.answer(rows) for rows in (batch, replace(batch, signals=signals))]
-    return bool(difference(*answers, batch.response_mask))
+    answer, other = subject.answer(batch), subject.answer(replace(batch, signals=signals))
+    return bool(difference(answer, other, batch.response_mask))
 
 
 def _unpermuted(answer: Tensor, order: list[int]) -> Tensor:

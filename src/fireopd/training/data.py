@@ -75,7 +75,7 @@ class RolloutDataModule(LightningDataModule):
         self.training_loader: RolloutLoader | None = None
         self.grade_training = False
         self.problems: list[UserError] | None = None
-        self.tokenizer: PreTrainedTokenizerBase | None = None
+        self.tokenizer: PreTrainedTokenizerBase = None  # type: ignore[assignment] # until `load`
         self.training_prompts: list[Prompt] = []
         self.validation_prompts: list[Prompt] = []
         self.prompts_per_epoch = 0

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fireopd.cli.training_cli import build
+from fireopd.errors import distinct
 from fireopd.training.first_prompts import first_prompts
 from fireopd.training.memory_estimate import Part, available, estimate
 from fireopd.training.run_checks import problems
@@ -29,14 +30,14 @@ def run(arguments: Sequence[str]) -> None:
     console = Console()
     cli.prepare()
     plan = cli.model.run_plan(cli.datamodule)
-    found = [*problems(plan), *cli.resume_problems()]
+    found = distinct([*problems(plan), *cli.resume_problems()])
     for name, text in summary_rows(plan).items():
         console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
     for line in first_prompts(plan):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for label, texts in (("warning", run_warnings(plan)), ("problem", found)):
-        for text in texts:
-            console.print(f"{label}: {text}", markup=False, highlight=False, soft_wrap=True)
+    lines = [f"warning: {text}" for text in run_warnings(plan)] + [f"problem: {error}" for error in found]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if found:
         console.print(f"{len(found)} problem{'s' if len(found) > 1 else ''} found.", highlight=False)
         sys.exit(2)
