@@ -8,13 +8,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers.fakes import free_port, rollouts_of, scored_batch
+from helpers.models import make_model
+from torch.distributed.device_mesh import init_device_mesh
 
 from fireopd.algorithm import fire_loss, loss_fractions
 from fireopd.distributed import collectives
+from fireopd.distributed.fsdp import Sharding
 from fireopd.distributed.gather import gather_batch
 from fireopd.errors import UserError
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.method import Method
+from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.training.micro_batches import micro_batches
 from fireopd.weighters import EntropyWeighter
 
@@ -61,12 +65,24 @@ def loss_and_gradient(local):
     return batch, collectives.all_reduce_sum(loss), collectives.all_reduce_sum(table.grad), passes
 
 
+def sharded_scores(rank, rows=None):
+    """Return the scores of this rank's rows by a sharded model."""
+    scorer, mesh = CausalScorer(make_model("tied")), init_device_mesh("cpu", (2,), mesh_dim_names=("data_parallel",))
+    Sharding().shard(scorer, mesh, frozen=True)
+    own = rollouts_of(rows_of_rank(rank, global_batch()))
+    if rows is not None and rank == 0:
+        own = own.select(torch.arange(rows))
+    scores = score_rollouts(scorer, own, entropy=True, token_budget=20)
+    return {"logprobs": scores.logprobs, "entropy": scores.entropy}
+
+
 def worker(rank, port, keep_only, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     batch, loss, gradient, passes = loss_and_gradient(rows_of_rank(rank, global_batch(keep_only)))
     saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
     saved |= {"loss": loss, "gradient": gradient, "passes": passes}
+    saved |= {"scores": sharded_scores(rank), "of_no_rows": sharded_scores(rank, rows=0)["logprobs"]}
     torch.save(saved, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -91,6 +107,15 @@ def test_two_processes_equal_one(tmp_path, keep_only):
         torch.testing.assert_close(answer["loss"], loss, rtol=1e-12, atol=0)
         torch.testing.assert_close(answer["gradient"], gradient, rtol=1e-12, atol=1e-15)
     assert gradient.abs().max() > 0
+    for rank, answer in enumerate(answers):
+        own = rollouts_of(rows_of_rank(rank, global_batch()))
+        expected = score_rollouts(CausalScorer(make_model("tied")), own, entropy=True, token_budget=10_000)
+        for name, value in answer["scores"].items():
+            torch.testing.assert_close(value, getattr(expected, name), rtol=0, atol=1e-5)
+        if rank == 0:
+            assert answer["of_no_rows"].numel() == 0
+        else:
+            torch.testing.assert_close(answer["of_no_rows"], expected.logprobs, rtol=0, atol=1e-5)
 
 
 def test_collectives_of_one_process_return_their_input():
