@@ -205,6 +205,6 @@ class FitCLI(LightningCLI):
         found = list[UserError]()
         if self.config.ckpt_path is not None:
             with collect_errors(found):
-                allowed = self.config.resume_with_changes
-                self.trainer.check_checkpoint(self.config.ckpt_path, self.model, resume_with_changes=allowed)
+                trainer, allowed = cast(SafeTrainer, self.trainer), self.config.resume_with_changes
+                trainer.check_checkpoint(self.config.ckpt_path, self.model, resume_with_changes=allowed)
         return found

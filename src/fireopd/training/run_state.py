@@ -1,4 +1,4 @@
-"""What the module adds to a checkpoint, and how a resumed run takes it."""
+"""Part of a checkpoint that the module writes, and its restoration by a resumed run."""
 
 import warnings
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def apply_optimizer_settings(module: "FiReOPDModule") -> None:
         warnings.simplefilter("ignore")  # of a schedule that is stepped beyond its end
         for _ in range(module.policy_version if schedule is not None else 0):
             like.step()
-            schedule.step()  # type: ignore[union-attr, call-arg]
+            schedule.step()  # type: ignore[union-attr]
     settings: Mapping[str, Any] = {name: value for name, value in like.param_groups[0].items() if name != "params"}
     for group in optimizer.param_groups:
         group.update(settings)

@@ -43,7 +43,7 @@ class StepLoop(private_apis.TrainingEpochLoop):
         """Call the hooks, then validate if it is due."""
         due = self._should_check_val_fx(data_fetcher) and not self._skip_next_val
         self.validation = "due" if due else "none"
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in self.trainer.callbacks:
             if isinstance(callback, StepCallback):
                 callback.on_step_end(self.trainer, self.trainer.lightning_module)
         super().on_advance_end(data_fetcher)
