@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from html import escape
 
 import rich.table
+from rich.console import Group
 
 __all__ = ["SHOWN", "Cell", "Estimate", "Table"]
 
 SHOWN = 40
 """Maximum number of rows on the terminal."""
+LABEL_WIDTH = 24
+"""Largest width of a text column on a terminal that is too narrow; longer text is folded."""
+BORDER = 3
+"""Width of the padding and the border of a column."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,42 @@ class Table:
     note: str = ""
     """Note with an explanation of the columns."""
 
-    def to_rich(self) -> rich.table.Table:
-        """Return the table for the terminal, limited to `SHOWN` rows."""
+    def to_rich(self, width: int) -> Group:
+        """Return the table for a terminal of a width in characters, limited to `SHOWN` rows.
+
+        If it does not fit, the columns are divided over several tables. The first text columns are repeated in each,
+        and no word of a heading is broken.
+        """
         more = f"{len(self.rows) - SHOWN} more rows in the output files. " if len(self.rows) > SHOWN else ""
-        table = rich.table.Table(title=self.title, caption=more + self.note or None, title_justify="left")
-        for place, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if self._is_number(place) else "left", overflow="fold")
-        for row in self.rows[:SHOWN]:
-            table.add_row(*(_shown(cell) for cell in row))
-        return table
+        parts, widths = self._parts(width)
+        tables = [rich.table.Table(title_justify="left") for _ in parts]
+        tables[0].title = self.title
+        tables[-1].caption = more + self.note or None
+        for part, table in zip(parts, tables, strict=True):
+            for place in part:
+                justify = "right" if self._is_number(place) else "left"
+                table.add_column(self.columns[place], justify=justify, overflow="fold", width=widths[place])
+            for row in self.rows[:SHOWN]:
+                table.add_row(*(_shown(row[place]) for place in part))
+        return Group(*tables)
+
+    def _parts(self, width: int) -> tuple[list[list[int]], list[int | None]]:
+        """Return the columns of each table on the terminal, and the width of each column; None for no limit."""
+        places = list(range(len(self.columns)))
+        cells = [max((len(_shown(row[place])) for row in self.rows[:SHOWN]), default=0) for place in places]
+        natural = sum(max(len(self.columns[place]), cells[place]) + BORDER for place in places) + 1
+        if natural <= width:
+            return [places], [None] * len(places)
+        words = [max(map(len, column.split()), default=0) for column in self.columns]
+        limited = [cells[place] if self._is_number(place) else min(cells[place], LABEL_WIDTH) for place in places]
+        widths = [max(pair) for pair in zip(words, limited, strict=True)]
+        labels = places[: next((place for place in places if self._is_number(place)), 1)]
+        parts = [list(labels)]
+        for place in places[len(labels) :]:
+            if len(parts[-1]) > len(labels) and sum(widths[x] + BORDER for x in [*parts[-1], place]) + 1 > width:
+                parts.append(list(labels))
+            parts[-1].append(place)
+        return parts, list(widths)
 
     def to_markdown(self) -> str:
         """Return the table as Markdown."""

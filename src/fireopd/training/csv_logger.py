@@ -27,11 +27,14 @@ class DeferringLogger(Logger):
 
     @contextmanager
     def deferring(self) -> Iterator[None]:
-        """Context that keeps an error of the disk."""
+        """Context that keeps an error of the disk, also as the cause of another error, as in TensorBoard's logger."""
         try:
             yield
-        except OSError as error:
-            self.error = self.error or error
+        except Exception as error:
+            found = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            if not isinstance(found, OSError):
+                raise
+            self.error = self.error or found
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Log scalars."""

@@ -1,5 +1,8 @@
 """TensorBoard logger of a run folder, with the settings of the run on the page of hyperparameters."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from fireopd.training.csv_logger import DeferringLogger
 
-__all__ = ["RunTensorBoardLogger"]
+__all__ = ["RunTensorBoardLogger", "quiet_writer_thread"]
 
 METRIC = "val/avg_at_k"
 """Metric next to the settings on the page of hyperparameters."""
@@ -31,3 +34,20 @@ class RunTensorBoardLogger(DeferringLogger, TensorBoardLogger):
         }
         for summary in hparams(values, {METRIC: 0.0}):
             self.experiment.file_writer.add_summary(summary)
+
+
+@contextmanager
+def quiet_writer_thread() -> Iterator[None]:
+    """Context without the traceback of TensorBoard's thread on a full disk: the next write raises the same error."""
+    before = threading.excepthook
+
+    def report(arguments: Any) -> None:
+        of_writer = type(arguments.thread).__module__.startswith("tensorboard.")
+        if not (of_writer and isinstance(arguments.exc_value, OSError)):
+            before(arguments)
+
+    threading.excepthook = report
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -9,6 +9,7 @@ from fireopd.analysis.compare.method_statistics import Agreement, GroupShare, Me
 from fireopd.analysis.compare.recorded_plots import histogram, plots
 from fireopd.analysis.compare.report import Report
 from fireopd.analysis.provenance import versions
+from fireopd.analysis.recordings import recorded_student
 from fireopd.analysis.tables import Cell, Table
 
 __all__ = ["recorded_report"]
@@ -46,7 +47,8 @@ def recorded_report(
         facts["student"] = (
             f"{student}, mean difference from the recorded log-probabilities {gradients.student_gap:.2g} nats per token"
         )
-        facts["student"] += "" if gradients.student_gap < ANOTHER_STUDENT else ": not the recorded student"
+    warnings = _student_warnings(recordings, gradients, student)
+    facts |= {"warning": " ".join(warnings)} if warnings else {}
     return Report(
         title=f"{len(statistics)} methods on the same rollouts",
         lead="Every method was applied to the same recorded rollouts, batch by batch. No training took place.",
@@ -55,6 +57,17 @@ def recorded_report(
         plots=plots(statistics, agreements, gradients),
         data=_data(statistics, agreements, gradients),
     )
+
+
+def _student_warnings(recordings: Sequence[Recording], gradients: Alignments | None, student: str | None) -> list[str]:
+    """Return warnings about recordings of several students, and of another student than that of the gradients."""
+    named = {recorded_student(recording.path) for recording in recordings}
+    recorded = ", ".join(sorted(name for name in named if name is not None)) or "unknown"
+    found = [f"The files were recorded with different students: {recorded}."] if len(named) > 1 else []
+    if gradients is not None and gradients.student_gap >= ANOTHER_STUDENT:
+        gap = f"{gradients.student_gap:.2g} nats per token"
+        found.append(f"The gradients are those of {student}, not of the recorded student ({recorded}): {gap} apart.")
+    return found
 
 
 def _overview(statistics: Mapping[str, MethodStatistics]) -> Table:
@@ -72,7 +85,7 @@ def _pairs(agreements: Sequence[Agreement], gradients: Alignments | None) -> lis
         return []
     alignments = [[pair.cosine, pair.norm_ratio] for pair in gradients.pairs] if gradients else [[] for _ in agreements]
     names = [[pair.first, pair.second, pair.keep_overlap, pair.rank_correlation] for pair in agreements]
-    more = ["gradient cosine", "norm ratio"] if gradients else []
+    more = ["gradient cosine", "norm, first over second"] if gradients else []
     rows: list[list[Cell]] = [[*own, *aligned] for own, aligned in zip(names, alignments, strict=True)]
     note = (
         "Keep overlap: Jaccard index of the kept trajectories. Rank correlation: Spearman correlation of the weights of"
@@ -80,7 +93,8 @@ def _pairs(agreements: Sequence[Agreement], gradients: Alignments | None) -> lis
     note += " tokens that both keep; undefined if all weights of one method are equal."
     if gradients:
         note += (
-            " Cosine and norm ratio (first over second): loss gradients with respect to the student, mean over files."
+            " Cosine and norm: loss gradients with respect to the student, mean over files. Norm above 1: the first"
+            " method has the larger gradient."
         )
     columns = ["first method", "second method", "keep overlap", "rank correlation", *more]
     return [Table("Similarity of methods", columns, rows, note)]

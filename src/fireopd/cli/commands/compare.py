@@ -170,7 +170,9 @@ def _check_options(settings: argparse.Namespace, methods: dict[str, Path], more:
 def _finish(report: Any, out: Path, console: Console) -> None:
     """Print the main tables and write the report."""
     for table in report.tables[:2]:
-        console.print(table.to_rich())
+        console.print(table.to_rich(console.width))
+    if "warning" in report.facts:
+        console.print(f"warning: {report.facts['warning']}", highlight=False, soft_wrap=True)
     with writing("--out", out):
         report.write(out)
     console.print(

@@ -184,7 +184,7 @@ def _report(
     }
     facts |= {name: settings[name] for name in SHOWN if settings[name] is not None}
     for table in tables(summary):
-        console.print(table.to_rich())
+        console.print(table.to_rich(console.width))
     with writing("--out", folder.path):
         write_report(folder.path, summary, facts)
     for own in runs if settings.export is not None else ():
