@@ -5,7 +5,7 @@ one of 2^-8 |w| changes every number. The steps of AdamW are about as large as t
 above 5e-4 in bfloat16 stay as they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -49,7 +49,7 @@ def check_master_weights(plan: RunPlan) -> None:
         raise UserError("model.dtype", plan.dtype, problem, f"{remedy}model.sharding.param_dtype bfloat16")
 
 
-def changed_fraction(weights: Iterator[tuple[int, Tensor]], dtype: torch.dtype, step: float) -> float:
+def changed_fraction(weights: Iterable[tuple[int, Tensor]], dtype: torch.dtype, step: float) -> float:
     """Return the fraction of weights that a step changes in either direction, after rounding to a dtype.
 
     Args:

@@ -135,6 +135,8 @@ class VLLMEngine(RolloutEngine):
             self.llm = LLM(
                 model=resolve(model, "engine"),
                 dtype=self.dtype,
+                # Logits in float32, like the trainer's. On a CPU, vLLM would convert the whole head at every step.
+                hf_overrides={"head_dtype": "float32"} if device.type == "cuda" else None,
                 gpu_memory_utilization=self.memory_fraction,
                 kv_cache_memory_bytes=None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
                 max_model_len=self._max_model_len(),
