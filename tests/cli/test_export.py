@@ -1,7 +1,9 @@
 """Export of a student: the folder is a Hugging Face model with the logits of the student."""
 
+import errno
 import os
 import pickle
+import stat
 from importlib.util import find_spec
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from helpers.training import fit, make_data, make_module
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from fireopd.cli.commands.export import export
 from fireopd.cli.main import main
 from fireopd.engines import VLLMEngine
 from fireopd.errors import UserError
@@ -135,3 +138,25 @@ def test_ckpt_path_last_goes_on_from_the_last_run(tmp_path, capsys):
     main([*arguments, "--ckpt_path=last"])
     steps = [torch.load(path, weights_only=True)["global_step"] for path in sorted(tmp_path.rglob("last.ckpt"))]
     assert steps == [2, 3]
+
+
+def test_a_full_disk_leaves_the_earlier_folder_and_nothing_else(tmp_path, monkeypatch):
+    tensors = AutoModelForCausalLM.from_pretrained("src/fireopd/tiny/student").state_dict()
+    out = tmp_path / "out"
+    export("tiny/student", tensors, out)
+    (tmp_path / "file").touch()
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (*out.iterdir(), tmp_path / "file")}
+    assert len(modes) == 1, "weights have the permissions of new files"
+    before = sorted(path.name for path in out.iterdir())
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", full)
+    for place in (out, tmp_path / "new"):
+        with pytest.raises(UserError, match=f"OUT: '{place}': cannot be written .No space left on device"):
+            export("tiny/student", tensors, place)
+    with pytest.raises(UserError, match="OUT: .* cannot be written"):
+        export("tiny/student", tensors, tmp_path / "file" / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
+    assert sorted(path.name for path in out.iterdir()) == before

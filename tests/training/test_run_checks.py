@@ -71,9 +71,9 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
         check_folder(str(tmp_path / "new"))
 
 
-def test_the_folder_of_a_run_is_that_of_its_logger(tmp_path):
-    plan = plan_of("/proc/nowhere", trainer={"logger": CSVLogger(tmp_path)})
-    assert plan.processes.folder == str(tmp_path)
+def test_the_folder_of_a_run_is_not_that_of_its_logger(tmp_path):
+    plan = plan_of(tmp_path / "runs", trainer={"logger": CSVLogger(tmp_path / "other")})
+    assert plan.processes.folder == str(tmp_path / "runs")
 
 
 def dividing_by_zero(optimizer):

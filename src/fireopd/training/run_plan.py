@@ -71,7 +71,7 @@ class ProcessPlan:
     accumulate_grad_batches: int
     """Gradient accumulation by the trainer, batches."""
     folder: str
-    """Folder above those of the runs: that of the first logger, or the trainer's `default_root_dir`."""
+    """Folder above those of the runs: the trainer's `default_root_dir`, whatever its loggers are."""
     checkpoints: bool
     """True if a callback saves checkpoints."""
 
@@ -79,7 +79,6 @@ class ProcessPlan:
     def of(cls, trainer: Trainer) -> "ProcessPlan":
         """Return the processes that a trainer is set up for."""
         strategy = trainer.strategy
-        folders = [logger.save_dir for logger in trainer.loggers[:1] if logger.save_dir is not None]
         return cls(
             world_size=trainer.world_size,
             shards=trainer.world_size if isinstance(strategy, FSDP2Strategy) else 1,
@@ -90,7 +89,7 @@ class ProcessPlan:
             max_steps=trainer.max_steps,
             gradient_clip_val=trainer.gradient_clip_val,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
-            folder=str(folders[0] if folders else trainer.default_root_dir),
+            folder=str(trainer.default_root_dir),
             checkpoints=bool(trainer.checkpoint_callbacks),
         )
 
