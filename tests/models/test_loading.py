@@ -58,3 +58,10 @@ def test_the_cache_decides_where_the_hub_is_offline(monkeypatch):
         resolve("some/model", "model.student")
     monkeypatch.setattr("fireopd.models.loading.try_to_load_from_cache", lambda *arguments: "/cache/config.json")
     assert resolve("some/model", "model.student") == "some/model"
+
+
+def test_a_checkpoint_is_exported_first(tmp_path):
+    path = tmp_path / "last.ckpt"
+    path.touch()
+    with pytest.raises(UserError, match="it is a checkpoint of a run, not a model. Export its student first: fireopd exp"):
+        resolve(str(path), "MODEL")

@@ -51,6 +51,9 @@ def resolve(name: str, key: str) -> str:
             raise UserError(key, name, "no embedded model of that name", f"use one of {', '.join(known)}")
         return str(EMBEDDED / name.removeprefix("tiny/"))
     folder = Path(name).expanduser()
+    if folder.suffix == ".ckpt" and folder.exists():
+        remedy = f"export its student first: fireopd export {name} OUT"
+        raise UserError(key, name, "it is a checkpoint of a run, not a model", remedy)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(key, name, "the folder holds no config.json", "give a folder written by save_pretrained")
     if folder.is_dir():
