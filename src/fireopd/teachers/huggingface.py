@@ -76,9 +76,9 @@ class HFTeacher(Teacher):
             if theirs != ours:
                 problem = f"its {name} is {theirs!r}, the student's {ours!r}"
                 raise UserError(f"{key}.path", self.path, problem, remedy)
-        theirs, ours = (vocabulary_size(name, f"{key}.path") for name in (self.path, student))
-        if theirs < ours and theirs <= max(own.get_vocab().values()):
-            problem = f"its output layer has {theirs} tokens and the student's {ours}, but its tokenizer has more"
+        size, needed = (vocabulary_size(name, f"{key}.path") for name in (self.path, student))
+        if size < needed and size <= max(own.get_vocab().values()):
+            problem = f"its output layer has {size} tokens and the student's {needed}, but its tokenizer has more"
             raise UserError(f"{key}.path", self.path, problem, remedy)
         stops = [stop_tokens(name, key, tokenizer) for name in (self.path, student)]
         if stops[0] != stops[1]:
