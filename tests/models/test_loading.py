@@ -63,5 +63,5 @@ def test_the_cache_decides_where_the_hub_is_offline(monkeypatch):
 def test_a_checkpoint_is_exported_first(tmp_path):
     path = tmp_path / "last.ckpt"
     path.touch()
-    with pytest.raises(UserError, match="it is a checkpoint of a run, not a model. Export its student first: fireopd exp"):
+    with pytest.raises(UserError, match="not a model. Export its student first: fireopd export"):
         resolve(str(path), "MODEL")
