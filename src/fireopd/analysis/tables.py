@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 
 import rich.table
-from rich.console import Group
+from rich.console import Group, JustifyMethod
 
 __all__ = ["SHOWN", "Cell", "Estimate", "Table"]
 
@@ -57,7 +57,7 @@ class Table:
         tables[-1].caption = more + self.note or None
         for part, table in zip(parts, tables, strict=True):
             for place in part:
-                justify = "right" if self._is_number(place) else "left"
+                justify: JustifyMethod = "right" if self._is_number(place) else "left"
                 table.add_column(self.columns[place], justify=justify, overflow="fold", width=widths[place])
             for row in self.rows[:SHOWN]:
                 table.add_row(*(_shown(row[place]) for place in part))

@@ -36,7 +36,7 @@ class DeferringLogger(Logger):
                 raise
             self.error = self.error or found
 
-    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Log scalars."""
         with self.deferring():
             super().log_metrics(metrics, step)  # type: ignore[safe-super] # that of the logger in the subclass
