@@ -142,7 +142,7 @@ def test_partial_sums_pass_if_they_are_declared(objective):
     [
         (MeanOfChunk(), ["MeanOfChunk.divergence gives token", "in another", "take no statistics over dim 0"]),
         (Detached(), ["Detached.divergence has no gradient: remove .detach()"]),
-        (NotSummed(), ["NotSummed.divergence returns torch.float32 [6, 12] for 6 tokens: return torch.float32 [T]"]),
+        (NotSummed(), ["NotSummed.divergence returns torch.float32 [6, 48] for 6 tokens: return torch.float32 [T]"]),
         (CrossEntropy(), ["if student and teacher are equal: a divergence must be 0 then"]),
         (Negated(), ["Negated.divergence is -", "must be >= 0", "set proper = False"]),
         (SlopeAtEqual(), ["has a gradient of", "if student and teacher are equal", "set proper = False"]),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fireopd.filters import TrajectoryFilter
-from fireopd.testing.example_batches import edge_cases, example_batch, with_signals
+from fireopd.testing.example_batches import edge_cases, example_batch, with_garbage, with_signals
 from fireopd.testing.subject import VERSIONS, NoAnswerError, Subject, at, shown
 from fireopd.types import ScoredBatch
 
@@ -30,12 +30,16 @@ def has_valid_shape(subject: Subject) -> str:
 
 def stays_in_range(subject: Subject) -> str:
     """Check that answers for ordinary batches are in range."""
-    for batch in subject.examples:
+    late = [replace(subject.examples[0], policy_version=version) for version in LATE]
+    for batch in [*subject.examples, *late]:
         if problem := range_problem(subject, subject.answer(batch), batch):
-            return f"{problem}. {REMEDIES[subject.spec.minimum]}"
+            when = f" in step {batch.policy_version}" if batch.policy_version in LATE else ""
+            return f"{problem}{when}. {REMEDIES[subject.spec.minimum]}"
     return ""
 
 
+LATE = (250, 1_000, 10_000, 1_000_000)
+"""Policy versions late in a run, after the end of a schedule."""
 REMEDIES = {
     0.0: "Return finite values >= 0: use torch.clamp, and denominators that cannot be 0.",
     -torch.inf: "Return finite values: use torch.clamp, and denominators that cannot be 0.",
@@ -101,14 +105,21 @@ def returns_no_gradient(subject: Subject) -> str:
 def does_not_modify_the_batch(subject: Subject) -> str:
     """Check that the batch, which all strategies share, is unchanged."""
     batch = example_batch(seed=6)
+    extreme = with_signals(batch, lambda name, v: v * 1000 - 1000 if name.endswith("_logprobs") else v * 1000)
+    changed = {name for values in (batch, with_garbage(batch, 777.0), extreme) for name in _modified(subject, values)}
+    if not changed:
+        return ""
+    names = ", ".join(sorted(changed))
+    return (
+        f"modifies its batch ({names}), which other strategies also read. Avoid in-place operations "
+        f"(names that end in _, or batch.{min(changed)}[...] = ...), or call .clone() first."
+    )
+
+
+def _modified(subject: Subject, batch: ScoredBatch) -> list[str]:
+    """Return the names of the tensors of a batch that a strategy changes."""
     tensors = {"tokens": batch.tokens, "response_mask": batch.response_mask, "groups": batch.groups}
     tensors |= {"finished": batch.finished, **batch.signals}
     before = {name: value.clone() for name, value in tensors.items()}
     subject.answer(batch)
-    changed = [name for name, value in tensors.items() if not torch.equal(value, before[name])]
-    if not changed:
-        return ""
-    return (
-        f"modifies its batch ({', '.join(changed)}), which other strategies also read. Avoid in-place operations "
-        f"(names that end in _, or batch.{changed[0]}[...] = ...), or call .clone() first."
-    )
+    return [name for name, value in tensors.items() if not torch.equal(value, before[name])]

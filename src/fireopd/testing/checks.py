@@ -3,14 +3,17 @@
 import inspect
 import itertools
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.testing import answer_checks, invariance_checks, settings_checks
+from fireopd.testing import answer_checks, invariance_checks, operation_checks, settings_checks
+from fireopd.testing.alignment_doubts import alignment_doubts
 from fireopd.testing.divergence_checks import divergence_violations
 from fireopd.testing.subject import ADVANTAGE, COEFFICIENT, KEEP, VERSIONS, WEIGHT, MethodSpec, NoAnswerError, Subject
+from fireopd.testing.warning import ConformanceWarning
 from fireopd.types.strategy import Strategy
 from fireopd.weighters import TokenWeighter
 
@@ -31,12 +34,16 @@ SETTINGS_CHECKS: tuple[Check, ...] = (
 """Checks that need no answer."""
 ANSWER_CHECKS: tuple[Check, ...] = (
     invariance_checks.has_no_hidden_state,
+    operation_checks.draws_anew_in_every_step,
+    operation_checks.computes_in_full_precision,
     answer_checks.stays_in_range,
     answer_checks.returns_no_gradient,
     answer_checks.does_not_modify_the_batch,
     invariance_checks.ignores_values_off_the_mask,
     invariance_checks.does_not_depend_on_padding,
     invariance_checks.does_not_depend_on_row_order,
+    invariance_checks.does_not_read_group_numbers,
+    invariance_checks.ignores_empty_responses,
     invariance_checks.does_not_compare_rows_if_by_trajectory,
     invariance_checks.declares_that_it_needs_groups,
     answer_checks.handles_edge_cases,
@@ -67,6 +74,7 @@ def check_weighter(strategy: TokenWeighter) -> None:
         AssertionError: with one paragraph per violation: the observation and the fix.
     """
     report(violations(strategy, WEIGHT), strategy)
+    warn(strategy, WEIGHT)
 
 
 def check_objective(strategy: Objective) -> None:
@@ -81,6 +89,13 @@ def check_objective(strategy: Objective) -> None:
     if isinstance(strategy, DirectObjective):
         report(violations(strategy, ADVANTAGE, COEFFICIENT) + divergence_violations(strategy), strategy)
     report(violations(strategy, ADVANTAGE), strategy)
+    warn(strategy, ADVANTAGE)
+
+
+def warn(strategy: Strategy, spec: MethodSpec) -> None:
+    """Warn of answers that keep the contract and look misaligned with the tokens."""
+    for doubt in alignment_doubts(Subject(strategy, spec)):
+        warnings.warn(f"{strategy!r} {doubt}.", ConformanceWarning, stacklevel=3)
 
 
 def violations(strategy: Strategy, *specs: MethodSpec) -> list[str]:

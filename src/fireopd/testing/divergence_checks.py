@@ -13,7 +13,8 @@ from fireopd.objectives import DirectObjective
 __all__ = ["DIVERGENCE_CHECKS", "divergence_violations"]
 
 TOKENS = 6
-VOCABULARY = 12
+VOCABULARY = 48
+"""Number of tokens, larger than the default of every setting that truncates a vocabulary."""
 EQUAL = 1e-5
 """Tolerance of divergences and of gradients that must be 0, nats."""
 
@@ -31,7 +32,7 @@ def returns_one_value_per_token(objective: DirectObjective) -> str:
     """Check that the divergence is finite float32 [T], also for T = 0."""
     for tokens in (TOKENS, 1, 0):
         answer = objective.divergence(distributions(0)[:tokens], distributions(1)[:tokens])
-        if tuple(answer.shape) != (tokens,) or answer.dtype != torch.float32:
+        if tuple(answer.shape) != (tokens,) or answer.dtype not in (torch.float32, torch.float64):
             return (
                 f"returns {answer.dtype} {list(answer.shape)} for {tokens} tokens: return torch.float32 [T], a sum "
                 f"over the vocabulary (dim -1) for each token."
@@ -112,9 +113,13 @@ def is_independent_per_token(objective: DirectObjective) -> str:
 
 def does_not_modify_its_input(objective: DirectObjective) -> str:
     """Check that the distributions, which the backward pass reads again, are unchanged."""
-    inputs = distributions(0), distributions(1)
-    objective.divergence(*inputs)
-    same = all(torch.equal(values, distributions(seed)) for seed, values in enumerate(inputs))
+    extreme = (torch.arange(VOCABULARY) % 3 > 0) * 200.0  # log-probabilities far below those of `distributions`
+    same = True
+    for shift in (torch.zeros(VOCABULARY), extreme):
+        inputs = [(distributions(seed) + shift.roll(seed)).log_softmax(-1) for seed in (0, 1)]
+        before = [values.clone() for values in inputs]
+        objective.divergence(*inputs)
+        same &= all(map(torch.equal, inputs, before))
     return "" if same else "modifies its input distributions. Avoid in-place operations, or call .clone() first."
 
 

@@ -130,8 +130,8 @@ def does_not_read_group_numbers(subject: Subject) -> str:
     if not changed:
         return ""
     return (
-        f"depends on the numbers in batch.groups: with other numbers of the same groups, {changed}. Only their equality "
-        f"has a meaning: compare rows by batch.groups[:, None] == batch.groups."
+        f"depends on the numbers in batch.groups: with other numbers of the same groups, {changed}. Compare rows by "
+        f"batch.groups[:, None] == batch.groups: only equality has a meaning."
     )
 
 

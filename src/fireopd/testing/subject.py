@@ -63,7 +63,8 @@ class MethodSpec:
             return f"returns a {type(answer).__name__}: return a tensor {meaning}"
         if list(answer.shape) != shape:
             return f"returns shape {list(answer.shape)} for a batch of shape {shape}: return {meaning}"
-        return f"returns {answer.dtype}: return {self.dtype}" if answer.dtype != self.dtype else ""
+        allowed = (self.dtype, torch.float64) if self.dtype.is_floating_point else (self.dtype,)
+        return "" if answer.dtype in allowed else f"returns {answer.dtype}: return {self.dtype}"
 
 
 KEEP = MethodSpec(TrajectoryFilter, lambda f, b: f(b), torch.bool, per_token=False, minimum=0.0)

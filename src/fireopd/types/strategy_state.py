@@ -3,10 +3,13 @@
 A strategy with state implements `state_dict` and `load_state_dict`, and is saved in checkpoints. Most have none.
 """
 
+import copy
 from collections.abc import Mapping
+from dataclasses import field
+from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Stateful", "load_state", "numbered", "state_of"]
+__all__ = ["Remembers", "Stateful", "load_state", "numbered", "remembered", "state_of"]
 
 
 @runtime_checkable
@@ -20,6 +23,38 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state."""
         ...
+
+
+def remembered(**initial: Any) -> Any:
+    """Return the field of a frozen dataclass that holds its state: attributes that change, with their initial values.
+
+    The field is no setting, and takes no part in comparison and `repr`.
+    """
+    return field(
+        default_factory=lambda: SimpleNamespace(**copy.deepcopy(initial)), init=False, repr=False, compare=False
+    )
+
+
+class Remembers:
+    """Saves and restores the field `state` of a strategy, declared by `remembered`."""
+
+    state: SimpleNamespace
+    """Values that change from call to call: numbers, strings, tensors, and dicts and lists of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state."""
+        return copy.deepcopy(vars(self.state))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state.
+
+        Raises:
+            ValueError: if it has other names.
+        """
+        if state_dict.keys() != vars(self.state).keys():
+            expected = ", ".join(sorted(vars(self.state)))
+            raise ValueError(f"{type(self).__name__} has the state {expected}, got {', '.join(sorted(state_dict))}")
+        vars(self.state).update(copy.deepcopy(state_dict))
 
 
 def state_of(strategies: Mapping[str, object]) -> dict[str, Any]:
