@@ -27,8 +27,14 @@ def alignment_doubts(subject: Subject) -> list[str]:
 
 
 def _of_shift(subject: Subject) -> str:
+    """Return the doubt if the answers of several batches are shifted in the same direction."""
+    batches = [*subject.examples, subject.narrow]
+    found = {_shift(subject, batch) for batch in batches}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _shift(subject: Subject, batch: ScoredBatch) -> str:
     """Compare the answers before and after the signals of one token change."""
-    batch = subject.examples[0]
     row = int(batch.lengths.argmax())
     places = batch.response_mask[row].nonzero().flatten()
     token = int(places[len(places) // 2])
