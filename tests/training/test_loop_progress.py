@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import defaultdict
+from contextlib import nullcontext
 
 import pytest
 from helpers.training import fit, make_data, make_module
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd.callbacks import RunCheckpoint
 from fireopd.engines import HFEngine
+from fireopd.training.module import FiReOPDModule
 
 STEPS, EPOCH = 8, 4
 SETTINGS = {"max_epochs": 2, "val_check_interval": 2, "log_every_n_steps": 1, "enable_checkpointing": True}
@@ -59,41 +61,70 @@ def whole(tmp_path_factory):
     return logger.rows
 
 
-def resume(tmp_path, whole, first):
-    """Resume from the last checkpoint, and compare all rows with those of the whole run."""
-    (last,) = tmp_path.rglob("last.ckpt")
-    logger, module = Rows(), make_module()
-    settings = SETTINGS | {"max_epochs": 0}
-    _, trainer = fit(module, data(), tmp_path, logger=logger, callbacks=[RunCheckpoint()], **settings)
+class Stopped(FiReOPDModule):
+    """Module that gets SIGTERM while the teachers score the batch of a step."""
+
+    at = None
+
+    def score(self, *arguments):
+        if self.policy_version == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().score(*arguments)
+
+
+def stopped_module(version):
+    module = make_module()
+    module.__class__, module.at = Stopped, version
+    return module
+
+
+def merged(first, second):
+    """Return the rows of two parts of a run."""
+    return {step: first.get(step, {}) | second.get(step, {}) for step in first | second}
+
+
+def resume(folder, module, earlier):
+    """Resume from the last checkpoint in a folder; return the rows of the run so far."""
+    (last,) = folder.rglob("last.ckpt")
+    logger, settings = Rows(), SETTINGS | {"max_epochs": 0}
+    _, trainer = fit(make_module(), data(), folder, logger=logger, callbacks=[RunCheckpoint()], **settings)
     trainer.fit_loop.max_epochs = 2
-    trainer.fit(module, data(), ckpt_path=last, weights_only=True)
+    with pytest.raises(SIGTERMException) if isinstance(module, Stopped) else nullcontext():
+        trainer.fit(module, data(), ckpt_path=last, weights_only=True)
+    return merged(earlier, logger.rows)
+
+
+def resume_to_the_end(folder, whole, earlier):
+    """Resume from the last checkpoint, and compare all rows with those of the whole run."""
+    module = make_module()
+    rows = resume(folder, module, earlier)
     assert module.policy_version == STEPS
-    rows = {step: dict(row) for step, row in first.items() if row}
-    for step, row in logger.rows.items():
-        rows[step] = rows.get(step, {}) | row
     assert {step: row for step, row in rows.items() if row} == {step: row for step, row in whole.items() if row}
+
+
+def interrupted(folder, call):
+    """Return the rows of a run that gets SIGTERM in a call of its engine."""
+    logger, engine = Rows(), Interrupting(max_response_length=24)
+    engine.at = call
+    with pytest.raises(SIGTERMException):
+        fit(make_module(), data(engine), folder, logger=logger, callbacks=[RunCheckpoint()], **SETTINGS)
     return logger.rows
 
 
 @pytest.mark.parametrize("version", [0, 2, 3, 4])
 def test_an_interrupt_while_teachers_score(tmp_path, whole, version):
-    class Stopped(type(make_module())):
-        def score(self, *arguments):
-            if self.policy_version == version:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().score(*arguments)
-
-    logger, module = Rows(), make_module()
-    module.__class__ = Stopped
+    logger = Rows()
     with pytest.raises(SIGTERMException):
-        fit(module, data(), tmp_path, logger=logger, callbacks=[RunCheckpoint()], **SETTINGS)
-    resume(tmp_path, whole, logger.rows)
+        fit(stopped_module(version), data(), tmp_path, logger=logger, callbacks=[RunCheckpoint()], **SETTINGS)
+    resume_to_the_end(tmp_path, whole, logger.rows)
 
 
 @pytest.mark.parametrize("call", [1, 3, 4, 7, 12])
 def test_an_interrupt_in_a_rollout_or_a_validation(tmp_path, whole, call):
-    logger, engine = Rows(), Interrupting(max_response_length=24)
-    engine.at = call
-    with pytest.raises(SIGTERMException):
-        fit(make_module(), data(engine), tmp_path, logger=logger, callbacks=[RunCheckpoint()], **SETTINGS)
-    resume(tmp_path, whole, logger.rows)
+    resume_to_the_end(tmp_path, whole, interrupted(tmp_path, call))
+
+
+@pytest.mark.parametrize(("call", "version"), [(3, 2), (6, 3)])
+def test_an_interrupt_in_a_validation_and_another_after_it(tmp_path, whole, call, version):
+    rows = resume(tmp_path, stopped_module(version), interrupted(tmp_path, call))
+    resume_to_the_end(tmp_path, whole, rows)

@@ -22,6 +22,8 @@ def rewind_loops(checkpoint: dict[str, Any]) -> None:
     if epoch["processed"] == epoch["started"]:
         return
     validation = checkpoint["fireopd"].get("validation") or _inferred(loops)
+    if validation in ("none", "done"):
+        _after_validation(loops)
     if validation == "none":
         _end_of_step(loops)
     elif validation == "due":
@@ -37,6 +39,13 @@ def _end_of_step(loops: dict[str, Any]) -> None:
         done = progress["processed"]
         progress.update(ready=done, started=done, processed=done, completed=done - 1)
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = batches["total"]["processed"] - 1
+
+
+def _after_validation(loops: dict[str, Any]) -> None:
+    """Set the counters of the validation to those of a complete one; a repeated one leaves a batch that was started."""
+    for progress in (loops["epoch_loop.val_loop.batch_progress"][name] for name in ("total", "current")):
+        done = progress["completed"]
+        progress.update(ready=done, started=done, processed=done)
 
 
 def _before_validation(loops: dict[str, Any]) -> None:
