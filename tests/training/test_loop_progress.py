@@ -124,7 +124,7 @@ def test_an_interrupt_in_a_rollout_or_a_validation(tmp_path, whole, call):
     resume_to_the_end(tmp_path, whole, interrupted(tmp_path, call))
 
 
-@pytest.mark.parametrize(("call", "version"), [(3, 2), (6, 3)])
+@pytest.mark.parametrize(("call", "version"), [(3, 2), (6, 4)])
 def test_an_interrupt_in_a_validation_and_another_after_it(tmp_path, whole, call, version):
     rows = resume(tmp_path, stopped_module(version), interrupted(tmp_path, call))
     resume_to_the_end(tmp_path, whole, rows)
