@@ -51,7 +51,7 @@ def refuse(capsys, *arguments):
             ["--data.prompts=JSONLPrompts", "--data.prompts.train=nowhere.jsonl"],
             ["data.prompts.train", "nowhere.jsonl"],
         ),
-        (["--data.engine.max_response_length=300"], ["do not fit into a context of 256"]),
+        (["--data.engine.max_response_length=300"], ["do not fit into the teacher's context of 256"]),
     ],
 )
 def test_bad_input_is_one_message_with_key_value_and_remedy(capsys, tmp_path, arguments, parts):

@@ -187,12 +187,12 @@ class TeacherTop4(DirectObjective):
 
 
 @dataclass(frozen=True)
-class FreeNats(DirectObjective):
+class ForgivenNats(DirectObjective):
     def divergence(self, student, teacher):
         return (kl(student, teacher) - 0.1).clamp(min=0)
 
 
-@pytest.mark.parametrize("strategy", [DoubleWeights(), ByEnum(Side.STUDENT), TeacherTop4(), FreeNats()], ids=str)
+@pytest.mark.parametrize("strategy", [DoubleWeights(), ByEnum(Side.STUDENT), TeacherTop4(), ForgivenNats()], ids=str)
 def test_legal_oddities_pass_without_a_warning(strategy):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

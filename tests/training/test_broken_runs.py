@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 from helpers.training import make_data, make_module
-from lightning.pytorch.loggers import CSVLogger
 from torch.optim import lr_scheduler
 from transformers import MambaConfig, T5Config
 
@@ -95,7 +94,7 @@ BROKEN = {
         model(dtype="bfloat16", optimizer=partial(torch.optim.AdamW, lr=1e-6)),
         ["model.dtype"],
     ),
-    "a file as folder": (trainer(logger=lambda folder: CSVLogger(folder / "file")), ["trainer.default_root_dir"]),
+    "a file as folder": (trainer(default_root_dir=lambda folder: folder / "file"), ["trainer.default_root_dir"]),
     "negative rate": (model(optimizer=partial(torch.optim.AdamW, lr=-1.0)), ["model.optimizer"]),
     "rate of nan": (model(optimizer=partial(torch.optim.SGD, lr=torch.nan)), ["model.optimizer"]),
     "infinite decay": (model(optimizer=partial(torch.optim.AdamW, weight_decay=torch.inf)), ["model.optimizer"]),

@@ -79,9 +79,7 @@ def test_stale_rollouts_are_refused(tmp_path):
             self.policy_version = 0
 
     data = make_data(engine=Forgetful(max_response_length=16, max_probe_gap=10.0))
-    with pytest.raises(
-        RuntimeError, match="stale rollouts: sampled by version 0 of the student, which is at version 1"
-    ):
+    with pytest.raises(UserError, match=r"data.engine: .*: has policy_version 0 after load_weights\(..., 1\)"):
         fit(make_module(), data, tmp_path)
 
 

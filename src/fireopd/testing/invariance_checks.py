@@ -36,9 +36,9 @@ GARBAGE = (torch.nan, torch.inf, -torch.inf, 1e30)
 def has_no_hidden_state(subject: Subject) -> str:
     """Check that equal batches have equal answers, whatever batches came in between. Must run before other checks."""
     batch = subject.narrow
-    generators = torch.get_rng_state(), random.getstate(), str(numpy.random.get_state())
+    generators = torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state())
     first, second = (subject.answer(batch) for _ in range(2))
-    now = torch.get_rng_state(), random.getstate(), str(numpy.random.get_state())
+    now = torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state())
     if drawn := [name for name, old, new in zip(GENERATORS, generators, now, strict=True) if str(old) != str(new)]:
         return (
             f"draws from {drawn[0]}'s global generator, so processes and resumed runs would differ. Create a "

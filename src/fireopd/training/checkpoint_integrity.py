@@ -83,7 +83,9 @@ def file_digests(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def verify(path: Path) -> None:
-    """Read a checkpoint once, and compare it with its checksums. Early versions wrote no digests, only CRCs.
+    """Read a checkpoint once, and compare it with its checksums.
+
+    Checkpoints of `Trainer.save_checkpoint` and of early versions have no digest, only CRCs.
 
     Raises:
         CorruptError: if it differs from a checksum, or a file is missing or truncated.
@@ -92,7 +94,7 @@ def verify(path: Path) -> None:
     archive = path / METADATA if path.is_dir() else path
     _verify_archive(archive)
     saved = torch.load(archive, map_location="cpu", weights_only=True, mmap=True)
-    if "settings" in saved[RUN] and DIGEST not in saved:
+    if "run" in saved[RUN] and DIGEST not in saved:
         raise CorruptError("its digest is missing")
     if DIGEST in saved and saved[DIGEST] != digest(saved):
         raise CorruptError("its content differs from its digest")

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: a run stops where its checkpoint holds complete steps, with their rows and validations."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -45,8 +46,9 @@ class Interrupts(StepCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace Lightning's handlers, which start collective operations within a step; Lightning restores them."""
         self.trainer = trainer
-        for number in EXCEPTIONS:
-            signal.signal(number, self.receive)
+        if threading.current_thread() is threading.main_thread():  # Python refuses handlers elsewhere
+            for number in EXCEPTIONS:
+                signal.signal(number, self.receive)
 
     @contextmanager
     def sampling(self) -> Iterator[None]:

@@ -97,7 +97,7 @@ class BoundedClient:
             EndedError: if the request was cancelled.
         """
         try:
-            status, content = self._portal.call(self._attempts, seconds, max_bytes, method, path, request)
+            status, content = self._portal.call(self.attempts, seconds, max_bytes, method, path, request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerError(f"{type(error).__name__}: {_printable(str(error))}") from error
         if not 200 <= status < 300:
@@ -107,18 +107,19 @@ class BoundedClient:
         except (ValueError, RecursionError) as error:
             raise ServerError(f"did not return JSON ({type(error).__name__})") from error
 
-    async def _attempts(
+    async def attempts(
         self, seconds: float, max_bytes: int, method: str, path: str, request: dict[str, Any]
     ) -> tuple[int, bytes]:
+        """Return status and content of an answer, after repeats if the server is busy."""
         with anyio.move_on_after(seconds) as scope:
             self._running[scope] = seconds
             try:
-                status, content = await self._attempt(max_bytes, method, path, request)
+                status, content = await self.attempt(max_bytes, method, path, request)
                 for delay in BUSY_DELAYS:
                     if status not in BUSY:
                         break
                     await anyio.sleep(delay)
-                    status, content = await self._attempt(max_bytes, method, path, request)
+                    status, content = await self.attempt(max_bytes, method, path, request)
             finally:
                 del self._running[scope]
         if scope.cancelled_caught:
@@ -128,7 +129,8 @@ class BoundedClient:
                 other.deadline = anyio.current_time() + limit
         return status, content
 
-    async def _attempt(self, max_bytes: int, method: str, path: str, request: dict[str, Any]) -> tuple[int, bytes]:
+    async def attempt(self, max_bytes: int, method: str, path: str, request: dict[str, Any]) -> tuple[int, bytes]:
+        """Return status and content of the answer to one request."""
         async with self._client.stream(method, path, **request) as answer:
             if answer.headers.get("content-encoding", "identity") != "identity":
                 raise httpx.DecodingError("the answer is compressed")
