@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner as EmptyStateDictLoadPlanner
     from torch.distributed.checkpoint.state_dict_loader import _load_state_dict as load_state_dict
     from torch.distributed.distributed_c10d import _get_default_store as get_default_store
+    from torch.utils._python_dispatch import TorchDispatchMode
     from transformers import PreTrainedConfig
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PICKLED_GLOBALS",
     "EmptyStateDictLoadPlanner",
     "Inherited",
+    "TorchDispatchMode",
     "TrainingEpochLoop",
     "attention_implementation",
     "detach_vllm_finalizer",
@@ -49,6 +51,8 @@ ALIASES = {
     "load_state_dict": ("torch.distributed.checkpoint.state_dict_loader", "_load_state_dict"),
     # Store of the default process group, for a barrier with a timeout outside of collectives. PyTorch 2.13.0.
     "get_default_store": ("torch.distributed.distributed_c10d", "_get_default_store"),
+    # Records the operations of a strategy; the class is public, its module is not. PyTorch 2.13.0.
+    "TorchDispatchMode": ("torch.utils._python_dispatch", "TorchDispatchMode"),
 }
 """Module and private name by public alias."""
 

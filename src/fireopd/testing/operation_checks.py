@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from fireopd.private_apis import TorchDispatchMode
 from fireopd.testing.subject import Subject
 
 __all__ = ["computes_in_full_precision", "draws_anew_in_every_step"]
@@ -30,7 +29,8 @@ class OperationRecorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation and record its result."""
         result = func(*args, **(kwargs or {}))
-        tensors = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
+        results = result if isinstance(result, tuple | list) else [result]
+        tensors = [value for value in results if isinstance(value, Tensor)]
         if torch.Tag.nondeterministic_seeded in func.tags:
             self.drawn += [value.clone() for value in tensors]
         self.half |= {value.dtype for value in tensors if value.dtype in HALF}

@@ -92,8 +92,9 @@ class RolloutDataModule(LightningDataModule):
         """Load and tokenize the prompts, once, without loading a model.
 
         Returns:
-            Problems: a tokenizer or prompts that cannot be loaded, no training prompts, equal ids, prompts that do not
-            fit into the context, too few prompts for a batch. With a problem, prompts may be missing or untokenized.
+            The problems, such as a tokenizer or prompts that cannot be loaded, no training prompts, equal ids, prompts
+            that do not fit into the context, too few prompts for a batch. With a problem, prompts may be missing or
+            untokenized.
         """
         if self.problems is not None:
             return self.problems

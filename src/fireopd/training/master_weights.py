@@ -1,8 +1,8 @@
 """Check that optimizer steps change the student's parameters: half precision rounds small steps away.
 
-A number w in bfloat16 has neighbours at a distance of 2^-7 to 2^-8 |w|, so a step below 2^-9 |w| changes nothing, and
-one of 2^-8 |w| changes every number. The steps of AdamW are about as large as the learning rate: at 1e-6, the weights
-above 5e-4 in bfloat16 stay as they are.
+A number in bfloat16 has neighbours at a distance of 2^-7 to 2^-8 of its size. So a step below 2^-9 of its size changes
+nothing, and one of 2^-8 changes every number. The steps of AdamW are about as large as the learning rate: at 1e-6, the
+weights above 5e-4 in bfloat16 stay as they are.
 """
 
 from collections.abc import Iterable, Iterator

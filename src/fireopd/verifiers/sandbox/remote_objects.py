@@ -34,6 +34,9 @@ class Unsupported(BaseException):
 class RemoteObject:
     """Object of the program."""
 
+    _program: "ProgramProxy"
+    _number: int
+
     def __init__(self, program: "ProgramProxy", number: int) -> None:
         """Store the number of the object."""
         self.__dict__.update(_program=program, _number=number)

@@ -86,9 +86,9 @@ class ProgramProxy:
 
     def _refer(self, value: Any) -> dict[str, Any]:
         if isinstance(value, RemoteObject):
-            return {"reference": value._number}
+            return {"reference": value.__dict__["_number"]}
         if isinstance(value, RemoteError) and "_source" in value.__dict__:
-            return {"reference": value.__dict__["_source"]._number}
+            return {"reference": value.__dict__["_source"].__dict__["_number"]}
         raise Unsupported(f"an argument of the type {type(value).__name__}")
 
     def _resolve(self, name: str, parts: Any) -> Any:
