@@ -23,7 +23,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     # Other projects: their inventories are not downloaded, so that the documentation builds offline.
     (r"py:.*", r"(torch|lightning|transformers|torchmetrics|safetensors|httpx|rich|vllm|numpy|jsonargparse)(\..*)?"),
-    (r"py:.*", r"(nn\.Module|Trainer|PreTrainedModel|PreTrainedConfig|ModelParallelStrategy|DeviceMesh)"),
+    (r"py:.*", r"(nn\.Module|(pl\.)?Trainer|PreTrainedModel|PreTrainedConfig|ModelParallelStrategy|DeviceMesh)"),
     # The standard library, likewise, and type variables.
     (r"py:.*", r"(abc|argparse|collections|concurrent|contextlib|importlib|os|pathlib|pickle|random|types|typing)\..*"),
     (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.T"),
