@@ -168,7 +168,7 @@ def test_the_time_begins_again_with_each_answer_of_the_server():
         client._running[scopes[-1]] = 7.0
         return 200, b""
 
-    client._attempt = attempt
+    client.attempt = attempt
     try:
         client.request("GET", "/", seconds=20.0)
         assert scopes[0].deadline > 5.0
