@@ -44,6 +44,7 @@ class RolloutRecorder(Callback):
         scored = outputs["batch"]
 
         def write(folder: Path) -> None:
+            """Write the batch below the folder of the run."""
             file = folder / "rollouts" / f"step_{scored.policy_version:06d}.safetensors"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_scored(file, scored, pl_module.student_name)

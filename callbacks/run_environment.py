@@ -26,6 +26,7 @@ class RunRecord(Callback):
         """Write the file, and log the settings to all loggers."""
 
         def write(folder: Path) -> None:
+            """Write the file into the folder of the run, and log the settings."""
             seeds = {"run": pl_module.data.seed, "validation": VALIDATION_SEED}
             record = {"seeds": seeds, "processes": trainer.world_size} | environment(Path.cwd())
             folder.mkdir(parents=True, exist_ok=True)

@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 
-from fireopd.models.scorer import CausalScorer
-from gpu_checks.measure import attempt, held, measure, model_tflop, release, utilization
-from gpu_checks.random_models import Shape, random_model, random_rows
+from gpu_checks.measure import attempt, held, release
+from gpu_checks.passes import scoring, update
+from gpu_checks.random_models import Shape, random_model
 from gpu_checks.sizes import Row, Sizes
 
 LAYERS = 4
@@ -25,10 +25,11 @@ def ask(sizes: Sizes) -> Iterator[Row]:
         release()
     for other in ("grouped_mm", "batched_mm", "eager"):
         case = f"{name}: scoring by {other}, {rows} x {length}"
-        yield attempt(case, partial(scoring, sizes, shape, rows, length, experts=other))
+        yield attempt(case, partial(scoring_by, sizes, shape, rows, length, experts=other))
         release()
     rows, length = sizes.update_shapes[-1]
-    yield attempt(f"{name}: forward and backward, {rows} x {length}", partial(update, sizes, shape, rows, length))
+    case = f"{name}: forward and backward, {rows} x {length}"
+    yield attempt(case, partial(update_by_grouped_products, sizes, shape, rows, length))
 
 
 def implementation(shape: Shape) -> str:
@@ -36,30 +37,14 @@ def implementation(shape: Shape) -> str:
     return str(getattr(shape.model.config, "_experts_implementation", "?"))
 
 
-def scoring(sizes: Sizes, shape: Shape, rows: int, length: int, experts: str | None = None) -> Row:
-    """Return time, peak and rate of a forward pass without gradients."""
-    if experts is not None:
-        shape.model.set_experts_implementation(experts)
-    tokens, mask = random_rows(sizes, shape.model.config.vocab_size, rows, length)
-
-    @torch.no_grad()
-    def work() -> None:
-        CausalScorer(shape.model)(tokens, mask, entropy=True)
-
-    row = measure(sizes, work, repeats=2)
-    tflop = model_tflop(shape.model.config, shape.active, rows, length, backward=False)
-    return row | utilization(sizes, tflop, row["ms"])
+def scoring_by(sizes: Sizes, shape: Shape, rows: int, length: int, experts: str) -> Row:
+    """Return time, peak and rate of a forward pass without gradients, by an implementation of the experts."""
+    shape.model.set_experts_implementation(experts)
+    return scoring(sizes, shape, rows, length)
 
 
-def update(sizes: Sizes, shape: Shape, rows: int, length: int) -> Row:
-    """Return time, peak and rate of a forward and backward pass by grouped matrix products."""
+def update_by_grouped_products(sizes: Sizes, shape: Shape, rows: int, length: int) -> Row:
+    """Return time, peak and rate of a forward and backward pass."""
     if hasattr(shape.model, "set_experts_implementation"):
         shape.model.set_experts_implementation("grouped_mm")
-    tokens, mask = random_rows(sizes, shape.model.config.vocab_size, rows, length)
-
-    def work() -> None:
-        (CausalScorer(shape.model)(tokens, mask).logprobs.sum() / mask.sum()).backward()
-
-    row = measure(sizes, work, repeats=2)
-    tflop = model_tflop(shape.model.config, shape.active, rows, length, backward=True)
-    return row | utilization(sizes, tflop, row["ms"])
+    return update(sizes, shape, rows, length)

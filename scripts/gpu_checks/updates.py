@@ -1,14 +1,12 @@
 """Question 3: forward and backward pass of a 4B and a 1.7B model, and scoring."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 
-from fireopd.models.scorer import CausalScorer
 from gpu_checks.measure import attempt, held, measure, model_tflop, release, utilization
+from gpu_checks.passes import backward, scoring, update
 from gpu_checks.random_models import Shape, random_model, random_rows
 from gpu_checks.sizes import Row, Sizes
 
@@ -52,42 +50,6 @@ def whole_steps(sizes: Sizes) -> Iterator[Row]:
             release()
             if not checkpointing:
                 break
-
-
-def autocast(sizes: Sizes, model: Any) -> AbstractContextManager[Any]:
-    """Return bfloat16 autocast for float32 parameters, as `precision: bf16-mixed` has it."""
-    if next(model.parameters()).dtype == torch.float32:
-        return torch.autocast(sizes.device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
-def backward(sizes: Sizes, shape: Shape, tokens: torch.Tensor, mask: torch.Tensor) -> None:
-    """Run one forward and backward pass of log-probabilities and entropies."""
-    with autocast(sizes, shape.model):
-        scores = CausalScorer(shape.model)(tokens, mask, entropy=True)
-    advantage = torch.linspace(-1, 1, scores.logprobs.numel(), device=tokens.device).view_as(scores.logprobs)
-    (advantage * scores.logprobs).mean().backward()
-
-
-def update(sizes: Sizes, shape: Shape, rows: int, length: int) -> Row:
-    """Return time, peak and rate of a forward and backward pass."""
-    tokens, mask = random_rows(sizes, shape.model.config.vocab_size, rows, length)
-    row = measure(sizes, partial(backward, sizes, shape, tokens, mask), repeats=2)
-    tflop = model_tflop(shape.model.config, shape.active, rows, length, backward=True)
-    return row | utilization(sizes, tflop, row["ms"])
-
-
-def scoring(sizes: Sizes, shape: Shape, rows: int, length: int) -> Row:
-    """Return time, peak and rate of a forward pass without gradients."""
-    tokens, mask = random_rows(sizes, shape.model.config.vocab_size, rows, length)
-
-    @torch.no_grad()
-    def work() -> None:
-        CausalScorer(shape.model)(tokens, mask, entropy=True)
-
-    row = measure(sizes, work, repeats=2)
-    tflop = model_tflop(shape.model.config, shape.active, rows, length, backward=False)
-    return row | utilization(sizes, tflop, row["ms"])
 
 
 def step(sizes: Sizes, shape: Shape, rows: int, length: int, *, fused: bool) -> Row:

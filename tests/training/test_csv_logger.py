@@ -19,6 +19,14 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture
+def written(tmp_path):
+    """Return a logger with one row, and its file."""
+    logger = csv_logger.SafeCSVLogger(tmp_path / "version_0")
+    logger.log_metrics({"loss": 1.5}, 0)
+    return logger, Path(logger.log_dir) / "metrics.csv"
+
+
 def test_new_columns_come_without_the_loss_of_a_row(tmp_path):
     logger = csv_logger.SafeCSVLogger(tmp_path / "version_3")
     logger.log_metrics({"loss": 1.5}, 0)
@@ -34,10 +42,8 @@ def test_new_columns_come_without_the_loss_of_a_row(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["metrics.csv"]
 
 
-def test_what_ends_the_rewriting_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    logger = csv_logger.SafeCSVLogger(tmp_path / "version_0")
-    logger.log_metrics({"loss": 1.5}, 0)
-    path = Path(logger.log_dir) / "metrics.csv"
+def test_what_ends_the_rewriting_leaves_the_file_as_it_was(written, monkeypatch):
+    logger, path = written
     before = path.read_bytes()
 
     class Killed(csv.DictWriter):
@@ -54,10 +60,8 @@ def full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_leaves_whole_rows_and_ends_the_run_before_the_next_step(tmp_path, monkeypatch):
-    logger = csv_logger.SafeCSVLogger(tmp_path / "version_0")
-    logger.log_metrics({"loss": 1.5}, 0)
-    path = Path(logger.log_dir) / "metrics.csv"
+def test_a_full_disk_leaves_whole_rows_and_ends_the_run_before_the_next_step(written, tmp_path, monkeypatch):
+    logger, path = written
     before = path.read_bytes()
 
     class Full(csv.DictWriter):

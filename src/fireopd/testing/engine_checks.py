@@ -67,6 +67,7 @@ class EngineCase:
         taken = 0
 
         def counted() -> Iterator[tuple[str, Tensor]]:
+            """Yield names and tensors, and count those that the engine has taken."""
             nonlocal taken
             for pair in stream:
                 yield pair

@@ -75,6 +75,7 @@ def write(trainer: Trainer, path: Path) -> None:
     trainer.strategy.barrier()
 
     def save() -> None:
+        """Write the checkpoint, with its digest, next to the current one."""
         # Like trainer.save_checkpoint, without its final barrier, where other ranks would wait for a rank that failed.
         checkpoint = dump_checkpoint(trainer)
         checkpoint[RUN]["run"] = path.parent.parent.name

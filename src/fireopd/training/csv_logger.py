@@ -75,6 +75,11 @@ class SafeCSVLogger(DeferringLogger, CSVLogger):
 
 class _Writer(ExperimentWriter):
     def save(self) -> None:
+        """Append the new rows; on a full disk, remove the part of a row that was written.
+
+        Raises:
+            OSError: if a row cannot be written.
+        """
         path = Path(self.metrics_file_path)
         size = path.stat().st_size if path.exists() else 0
         try:

@@ -42,6 +42,7 @@ def quiet_writer_thread() -> Iterator[None]:
     before = threading.excepthook
 
     def report(arguments: Any) -> None:
+        """Report an exception of a thread, unless it is an error of the disk in TensorBoard's writer."""
         of_writer = type(arguments.thread).__module__.startswith("tensorboard.")
         if not (of_writer and isinstance(arguments.exc_value, OSError)):
             before(arguments)
