@@ -40,6 +40,7 @@ __all__ = [
     "no_split_modules",
     "raised_in_restore",
     "set_data_parallel_size",
+    "skip_adapter",
 ]
 
 ALIASES = {
@@ -203,3 +204,11 @@ def is_stateful(model: "nn.Module") -> bool:
 def detach_vllm_finalizer(llm: Any) -> None:
     """Keep vLLM from destroying all process groups, the trainer's included, when its engine is collected. vLLM 0.32."""
     llm.llm_engine.engine_core._finalizer.detach()
+
+
+def skip_adapter(layer: "nn.Module", *, skip: bool) -> None:
+    """Switch the update of a PEFT layer off or on for the forward pass, and leave its parameters as they are.
+
+    The public `enable_adapters` also changes their `requires_grad`, which FSDP2 reads once. PEFT 0.21.2.
+    """
+    layer._disable_adapters = skip  # type: ignore[assignment]

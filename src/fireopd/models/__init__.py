@@ -1,5 +1,6 @@
-"""Causal language models: loading, scoring, distributions, weights."""
+"""Causal language models: loading, scoring, distributions, adapters, weights."""
 
+from fireopd.models.adapter import Adapter
 from fireopd.models.distributions import DistributionComparison, TeacherDistributions
 from fireopd.models.loading import (
     EMBEDDED,
@@ -13,15 +14,18 @@ from fireopd.models.loading import (
     resolve,
     stop_tokens,
 )
+from fireopd.models.lora import LoRA
 from fireopd.models.output_head import LogitTransform, OutputHead
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.models.weight_stream import WeightStream
 
 __all__ = [
     "EMBEDDED",
+    "Adapter",
     "CausalScorer",
     "DistributionComparison",
     "Dtype",
+    "LoRA",
     "LogitTransform",
     "OutputHead",
     "TeacherDistributions",

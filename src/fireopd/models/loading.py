@@ -1,5 +1,6 @@
 """Loading of causal language models by name: a local folder, a hub name, or an embedded model (`tiny/student`)."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,6 +23,7 @@ __all__ = [
     "load_config",
     "load_tokenizer",
     "resolve",
+    "same_model",
     "stop_tokens",
     "vocabulary_size",
 ]
@@ -71,6 +73,15 @@ def _looks_like_path(name: str) -> bool:
     first, slash, _ = name.partition("/")
     in_folder = bool(slash) and (first in FOLDERS or Path(first).is_dir())
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or in_folder
+
+
+def same_model(name: str, other: str, key: str) -> bool:
+    """Return whether two names are those of one model.
+
+    Raises:
+        UserError: see `resolve`.
+    """
+    return os.path.realpath(resolve(name, key)) == os.path.realpath(resolve(other, key))
 
 
 def load_config(name: str, key: str) -> PreTrainedConfig:

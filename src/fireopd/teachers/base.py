@@ -57,6 +57,21 @@ class Teacher(ABC):
         """
         return None
 
+    def is_model(self, name: str, dtype: str) -> bool:
+        """Return whether the teacher scores with a certain model, whose frozen weights it can share.
+
+        A teacher that overrides this method also overrides `share`.
+
+        Args:
+            name: model folder, hub name, or embedded model.
+            dtype: dtype of its parameters.
+        """
+        return False
+
+    def share(self, scorer: CausalScorer) -> None:
+        """Score with a model that is already loaded. Called instead of `setup` if `is_model` is true."""
+        raise NotImplementedError(f"{type(self).__name__} does not share a model")
+
     def check_distributions(self, key: str, student: str) -> None:
         """Raise `UserError` if the teacher cannot return distributions comparable to the student's. Loads no weights.
 

@@ -25,6 +25,7 @@ from fireopd.models.loading import (
     load_causal_lm,
     load_config,
     load_tokenizer,
+    same_model,
     stop_tokens,
     vocabulary_size,
 )
@@ -125,6 +126,15 @@ class HFTeacher(Teacher):
         self.scorer = CausalScorer(model, self.chunk_logits)
         check_scorer(f"{key}.path", self.path, self.scorer)
         shard(self.scorer)
+
+    def is_model(self, name: str, dtype: str) -> bool:
+        """Compare the folders, or the names on the hub, and the dtypes."""
+        return self.dtype == dtype and same_model(self.path, name, "model.student")
+
+    def share(self, scorer: CausalScorer) -> None:
+        """Score with a model that is already loaded, with this teacher's `chunk_logits`."""
+        self.scorer = scorer
+        scorer.chunk_logits = self.chunk_logits
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score all response tokens."""

@@ -29,7 +29,7 @@ def check_master_weights(plan: RunPlan) -> None:
 
     The largest learning rate of the optimizer counts as the step. An optimizer with stochastic rounding is accepted.
     """
-    if plan.dtype == "float32":
+    if plan.dtype == "float32" or plan.adapter is not None:  # adapters are float32, all else is frozen
         return
     dtype = getattr(torch, plan.dtype)
     try:

@@ -52,10 +52,15 @@ def estimate(plan: RunPlan) -> list[Part]:
     over = f" / {shards} processes" if shards > 1 else ""
     slots = optimizer_bytes(plan.optimizer)
     shown = f"{parameters / 1e6:.1f} M parameters"
+    trained, trained_width, trained_shown = parameters, width, shown
+    if plan.adapter is not None:
+        trained, trained_width = plan.adapter.size(config), dtype_size("float32")
+        trained_shown = f"{trained / 1e6:.1f} M trained parameters"
     parts = [
         Part("student: weights", parameters * width // shards, f"{shown} x {width} B{over}"),
-        Part("student: gradients", parameters * width // shards, f"{shown} x {width} B{over}"),
-        Part("student: optimizer", parameters * slots // shards, f"{shown} x {slots} B{over}"),
+        *_adapter(plan, trained * trained_width // shards, f"{trained_shown} x {trained_width} B{over}"),
+        Part("student: gradients", trained * trained_width // shards, f"{trained_shown} x {trained_width} B{over}"),
+        Part("student: optimizer", trained * slots // shards, f"{trained_shown} x {slots} B{over}"),
         *_teachers(plan),
         *_update(plan, config),
     ]
@@ -114,6 +119,10 @@ def activations_per_token(config: PreTrainedConfig) -> int:
     return sum(kept.values()) // PROBE_TOKENS
 
 
+def _adapter(plan: RunPlan, size: int, formula: str) -> list[Part]:
+    return [] if plan.adapter is None else [Part("student: adapter", size, formula)]
+
+
 def _teachers(plan: RunPlan) -> list[Part]:
     """Return the parts of all frozen models; teachers that share an object are loaded once."""
     labels: dict[int, tuple[Teacher, list[str]]] = {}
@@ -125,7 +134,9 @@ def _teachers(plan: RunPlan) -> list[Part]:
     parts = []
     for label, teacher in frozen:
         own = teacher.memory(plan.processes.shards)
-        if own is None:
+        if plan.shares_weights(teacher):
+            parts.append(Part(label, 0, "shares the weights of the student"))
+        elif own is None:
             parts.append(Part(label, 0, f"not included: {type(teacher).__name__} does not give its memory"))
         else:
             parts += [Part(f"{label}: {name}", size, formula) for name, (size, formula) in own.items()]

@@ -8,15 +8,17 @@ from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from torch.nn import Parameter
 
 from fireopd.algorithm import Normalization, Reduction
-from fireopd.distributed import collectives
 from fireopd.distributed.fsdp import FSDP2Strategy, Sharding
 from fireopd.distributed.gather import gather_batch
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.method import Method, Population
-from fireopd.models.distributions import DistributionComparison, TeacherDistributions
+from fireopd.models.adapter import Adapter
+from fireopd.models.base_model_scorer import BaseModelScorer
+from fireopd.models.distributions import TeacherDistributions
+from fireopd.models.fingerprint import fingerprint
 from fireopd.models.loading import Dtype
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
 from fireopd.models.weight_stream import WeightStream
@@ -24,9 +26,9 @@ from fireopd.objectives import Objective, ReverseKL
 from fireopd.teachers import Teacher, deduplicate
 from fireopd.training import run_state, skipped_steps
 from fireopd.training.data import RolloutDataModule
-from fireopd.training.gradients import accumulate_gradients
 from fireopd.training.micro_batches import updates
 from fireopd.training.objective_divergence import divergence_comparison
+from fireopd.training.optimizer_step import take_step
 from fireopd.training.run_checks import check_run
 from fireopd.training.run_plan import Budgets, ProcessPlan, RunPlan
 from fireopd.training.run_summary import summary_line
@@ -34,7 +36,7 @@ from fireopd.training.score_batch import score_batch
 from fireopd.training.step_metrics import step_metrics
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.training.student import load_student
-from fireopd.training.update_targets import UpdateTargets, update_targets
+from fireopd.training.update_targets import update_targets
 from fireopd.training.validation_metrics import ValidationMetrics, validation_scalars
 from fireopd.training.weight_sync import WeightSync
 from fireopd.types import RolloutBatch, ScoredBatch
@@ -66,6 +68,7 @@ class FiReOPDModule(LightningModule):
         token_budget: tokens of a micro-batch of the student, padding included.
         chunk_logits: logits of the student held at once, tokens x vocabulary.
         dtype: type of the student's parameters.
+        adapter: adapter to train instead of all parameters, for example LoRA; null to train all.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         sharding: sharding of student and teachers under FSDP2Strategy; no effect under other strategies.
         base: base model of the student, loaded if a strategy reads base_logprobs.
@@ -97,6 +100,7 @@ class FiReOPDModule(LightningModule):
         token_budget: int = 16384,
         chunk_logits: int = CHUNK_LOGITS,
         dtype: Dtype = "float32",
+        adapter: Adapter | None = None,
         gradient_checkpointing: bool = False,
         sharding: Sharding = Sharding(),  # noqa: B008 - frozen
         base: Teacher | None = None,
@@ -117,6 +121,9 @@ class FiReOPDModule(LightningModule):
         self.base = next((teacher for teacher in self.teachers.values() if teacher == base), base)
         self.top_k = top_k
         self.student_name, self.dtype_name, self.sharding = student, dtype, sharding
+        self.adapter, self.sharing = adapter, list[Teacher]()  # teachers that are the student without its adapter
+        self.strict_loading = adapter is None  # with an adapter, a state dict has no frozen tensors
+        self.base_fingerprint: str | None = None  # of the student below its adapter
         self.budgets = Budgets(mini_batches, epochs, token_budget, chunk_logits, gradient_checkpointing)
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         self.extra_signals = frozenset(extra_signals)
@@ -137,12 +144,12 @@ class FiReOPDModule(LightningModule):
         if self.trainer.is_global_zero:
             rank_zero_info(summary_line(plan))
         self.data.grade_training = "rewards" in self.requires
-        frozen = {f"model.teachers.{name}": teacher for name, teacher in self.teachers.items()}
-        if self.base is not None and "base_logprobs" in self.requires:
-            frozen["model.base"] = self.base
-        for key, teacher in frozen.items():
-            rank_zero_info(f"Loading {key} ...")
-            teacher.setup(key, self.device, partial(self._shard, frozen=True))
+        for key, teacher in plan.frozen_models.items():
+            if plan.shares_weights(teacher):
+                self.sharing.append(teacher)
+            else:
+                rank_zero_info(f"Loading {key} ...")
+                teacher.setup(key, self.device, partial(self._shard, frozen=True))
 
     def run_plan(self, data: RolloutDataModule | None = None) -> RunPlan:
         """Return the description of the run; `data` defaults to the data module of the trainer."""
@@ -159,6 +166,7 @@ class FiReOPDModule(LightningModule):
             budgets=self.budgets,
             processes=ProcessPlan.of(self.trainer),
             data=(data or self.data).plan(),
+            adapter=self.adapter,
         )
 
     def configure_model(self) -> None:
@@ -166,7 +174,11 @@ class FiReOPDModule(LightningModule):
         if self.student is not None:
             return
         rank_zero_info(f"Loading student {self.student_name} ...")
-        self.student = load_student(self.student_name, self.dtype_name, self.budgets)
+        self.student = load_student(self.student_name, self.dtype_name, self.budgets, self.adapter)
+        if self.adapter is not None:
+            self.base_fingerprint = fingerprint(p for p in self.student.parameters() if not p.requires_grad)
+            for teacher in self.sharing:
+                teacher.share(BaseModelScorer(self.student, self.adapter))
         self._shard(self.student, frozen=False)
 
     def _shard(self, scorer: CausalScorer, *, frozen: bool) -> None:
@@ -175,7 +187,7 @@ class FiReOPDModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler of the student's parameters."""
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(self.trained_parameters())
         if self.make_scheduler is None:
             return {"optimizer": optimizer}
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
@@ -206,7 +218,16 @@ class FiReOPDModule(LightningModule):
 
     def student_weights(self) -> WeightStream:
         """Return the student's tensors, named as in the Hugging Face model."""
-        return WeightStream(self.student.model)
+        return WeightStream(self.student.model, self.adapter)
+
+    def trained_parameters(self) -> list[Parameter]:
+        """Return the student's parameters, or those of its adapter."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def state_dict(self, *args: Any, **settings: Any) -> dict[str, Any]:
+        """Return the student's tensors, or those of its adapter."""
+        state: dict[str, Any] = super().state_dict(*args, **settings)
+        return state if self.adapter is None else self.adapter.trained(state)
 
     def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
         """Take the optimizer steps of one rollout batch; return the global batch and its targets."""
@@ -224,7 +245,7 @@ class FiReOPDModule(LightningModule):
         with watch("update"):
             comparison = divergence_comparison(self.method.objective, distributions)
             cuts = updates(targets.keep, self.budgets.mini_batches, self.budgets.epochs, seed=self.policy_version)
-            steps = [self._update(targets, own, rows, comparison) for rows in cuts]
+            steps = [take_step(self, targets, own, rows, comparison) for rows in cuts]
         batch, final = targets.complete()
         fault = fault or skipped_steps.invalid_signal(batch, self.method.requires & OF_STUDENT)
         fault = fault or skipped_steps.no_update(batch, final, steps, self.method.strategies)
@@ -250,26 +271,6 @@ class FiReOPDModule(LightningModule):
             top_k=self.top_k,
             token_budget=self.budgets.token_budget,
         )
-
-    def _update(
-        self, update: UpdateTargets, own: slice, rows: Tensor, comparison: DistributionComparison | None
-    ) -> dict[str, float]:
-        """Take one optimizer step on some global rows, which the ranks share; return loss and gradient norm."""
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        settings = (comparison, self.budgets.token_budget, self.manual_backward)
-        loss = accumulate_gradients(self.student, update, own, rows, *settings)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip or torch.inf)
-        norm = collectives.full_tensor(norm)
-        if loss.isfinite() and norm.isfinite() and (norm > 0 or update.has_weight(rows)):
-            self.data.interrupts.torn = True  # until `mark_learned`
-            optimizer.step()
-            self.policy_version += 1
-            scheduler: Any = self.lr_schedulers()
-            if scheduler is not None:
-                scheduler.step()
-        optimizer.zero_grad()  # the next rollout needs the memory
-        return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics of held-out prompts."""

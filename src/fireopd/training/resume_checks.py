@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from fireopd.distributed import sharded_checkpoints
 from fireopd.errors import UserError, raise_together
 from fireopd.models.loading import load_config
+from fireopd.models.model_size import without_memory
+from fireopd.training.adapter_record import AdapterRecord
 from fireopd.training.checkpoint_files import STUDENT, read_run
 from fireopd.training.checkpoint_integrity import RUN
 from fireopd.training.run_settings import Difference, differences
@@ -59,6 +60,7 @@ def resume_problems(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule
         if "model.student" not in keys and saved[RUN]["student"] != module.student_name and not _settings(saved):
             problem = f"{saved[RUN]['student']} in the checkpoint"
             found.append(UserError("model.student", module.student_name, problem, ALLOW))
+        found += [problem for problem in _adapter(saved, module) if problem.key not in keys]
         found += [problem for problem in _strategies(saved, module) if problem.key not in keys]
         if not _settings(saved) and optimizer_differs(path, saved, module):
             found.append(_other_optimizer(module))
@@ -115,6 +117,16 @@ def _strategies(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[U
                 yield UserError(key, kind, f"it cannot take its state in the checkpoint ({reason})", ALLOW)
 
 
+def _adapter(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[UserError]:
+    """Yield the difference of the adapter to that of the checkpoint; with settings, these are compared instead."""
+    record = AdapterRecord.read(saved[RUN])
+    theirs = None if record is None else (record.name, record.settings)
+    own = None if module.adapter is None else (type(module.adapter).__name__, module.adapter.settings)
+    if theirs != own and not _settings(saved):
+        shown = [None if value is None else f"{value[0]}({value[1]})" for value in (own, theirs)]
+        yield UserError("model.adapter", shown[0], f"{shown[1]} in the checkpoint", ALLOW)
+
+
 def _shapes(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule") -> list[UserError]:
     """Return the problem that the student's tensors are not those of the checkpoint."""
     if path.is_dir():
@@ -123,11 +135,13 @@ def _shapes(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule") -> li
     else:
         theirs = {name: value.shape for name, value in saved["state_dict"].items()}
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(load_config(module.student_name, "model.student"))
+        config = load_config(module.student_name, "model.student")
+        if module.adapter is None:
+            own = {name: value.shape for name, value in without_memory(config).state_dict().items()}
+        else:
+            own = module.adapter.shapes(config)
     except Exception:  # what keeps a model from being made is reported when it is loaded
         return []
-    own = {name: value.shape for name, value in model.state_dict().items()}
     theirs = {name.removeprefix(STUDENT): shape for name, shape in theirs.items() if name.startswith(STUDENT)}
     wrong = next((name for name in dict.fromkeys((*own, *theirs)) if own.get(name) != theirs.get(name)), None)
     if wrong is None:

@@ -68,6 +68,8 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(raise_together, data.problems)
     yield partial(check_student, plan)
     yield partial(check_architecture, plan.student, "model.student")
+    if plan.adapter is not None:
+        yield partial(plan.adapter.check, plan.student)
     yield partial(check_optimizer, plan)
     yield partial(check_routing, plan.teachers, prompts)
     yield partial(check_sampling, data.engine.sampling, method.importance_cap)

@@ -12,6 +12,7 @@ from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.method import Method
+from fireopd.models.adapter import Adapter
 from fireopd.models.loading import Dtype
 from fireopd.teachers import Teacher
 from fireopd.types import Prompt
@@ -147,7 +148,7 @@ class RunPlan:
     student: str
     """Model folder, hub name or embedded model."""
     dtype: Dtype
-    """Type of the student's parameters."""
+    """Type of the student's parameters; those of an adapter are float32."""
     teachers: Mapping[str, Teacher]
     """Teachers by the names that prompts use."""
     base: Teacher | None
@@ -168,6 +169,20 @@ class RunPlan:
     """Processes and devices."""
     data: DataPlan
     """Prompts and rollouts."""
+    adapter: Adapter | None = None
+    """Adapter that is trained instead of all parameters, if one is set."""
+
+    @property
+    def frozen_models(self) -> dict[str, Teacher]:
+        """Teachers, and the base model if a strategy reads it, by their settings."""
+        frozen = {f"model.teachers.{name}": teacher for name, teacher in self.teachers.items()}
+        if self.base is not None and "base_logprobs" in self.signals:
+            frozen["model.base"] = self.base
+        return frozen
+
+    def shares_weights(self, teacher: Teacher) -> bool:
+        """Return whether a teacher is the student without its adapter."""
+        return self.adapter is not None and teacher.is_model(self.student, self.dtype)
 
     @property
     def steps(self) -> int | None:

@@ -2,12 +2,14 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from fireopd.training.adapter_record import AdapterRecord
 from fireopd.training.checkpoint_integrity import RUN
 from fireopd.training.loop_progress import rewind_loops
 from fireopd.training.resume_checks import changed_settings
@@ -24,12 +26,14 @@ OPTIMIZER = ("model.optimizer", "model.scheduler")
 
 
 def run_state(module: "FiReOPDModule") -> dict[str, Any]:
-    """Return counters, state of strategies, name of the student, and settings."""
+    """Return counters, state of strategies, name of the student, its adapter, and settings."""
+    adapter = AdapterRecord.of(module)
     return {
         "policy_version": module.policy_version,
         "skipped_steps": module.skipped_steps,
         "strategies": strategy_state.state_of(module.method.strategies),
         "student": module.student_name,
+        "adapter": None if adapter is None else asdict(adapter),
         "settings": module.settings,
         "validation": validation_state(module.trainer),
     }
@@ -39,9 +43,15 @@ def restore(module: "FiReOPDModule", checkpoint: dict[str, Any]) -> None:
     """Restore counters and the state of strategies, and prepare the rest of the checkpoint for the trainer, in place.
 
     With `resume_with_changes`, an optimizer, schedule or strategy of another class starts anew.
+
+    Raises:
+        UserError: if the checkpoint holds an adapter, and the student's weights are not those below it.
     """
     rewind_loops(checkpoint)
     saved = checkpoint[RUN]
+    record = AdapterRecord.read(saved)
+    if record is not None:
+        record.check_base(module.student_name, module.base_fingerprint)
     module.policy_version, module.skipped_steps = saved["policy_version"], saved["skipped_steps"]
     changed = {change.key for change in changed_settings(checkpoint, module)}
     own = module.method.strategies

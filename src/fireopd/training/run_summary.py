@@ -17,7 +17,7 @@ def summary_rows(plan: RunPlan) -> dict[str, str]:
     """Return the parts of a run by name, without a look at the models."""
     processes = plan.processes
     return {
-        "student": plan.student,
+        "student": plan.student if plan.adapter is None else f"{plan.student} with {plan.adapter}",
         "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in plan.teachers.items()),
         "method": " · ".join(str(part) for part in plan.method.strategies.values()),
         "engine": str(plan.data.engine),
@@ -35,6 +35,7 @@ def summary_line(plan: RunPlan) -> str:
     """
     parts = [
         f"Student {plan.student} ({_size(plan.student, 'model.student')})",
+        *([] if plan.adapter is None else [str(plan.adapter)]),
         f"teachers {', '.join(f'{name} = {_teacher(name, teacher)}' for name, teacher in plan.teachers.items())}",
         *map(str, plan.method.strategies.values()),
         f"{_batch(plan)} a step",

@@ -1,7 +1,8 @@
 """`fireopd export CKPT OUT`: export the student of a checkpoint as a Hugging Face model folder.
 
 The folder contains config, safetensors, tokenizer, chat template and generation config, and can be loaded by
-transformers, vLLM and lm-eval. The checkpoint is a file, or the folder of a sharded run.
+transformers, vLLM and lm-eval. The checkpoint is a file, or the folder of a sharded run. An adapter is merged into its
+base model; with `--adapter`, it is written by itself, as a folder that PEFT and vLLM load.
 """
 
 import argparse
@@ -10,13 +11,17 @@ from pathlib import Path
 
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.atomic_files import replacing, writing
 from fireopd.errors import UserError
-from fireopd.models.loading import load_config, load_tokenizer, resolve
-from fireopd.training.checkpoint_files import read_student
+from fireopd.models.fingerprint import fingerprint
+from fireopd.models.loading import load_causal_lm, load_config, load_tokenizer, resolve
+from fireopd.training.adapter_record import AdapterRecord
+from fireopd.training.checkpoint_files import read_run, read_student, standing
+from fireopd.training.checkpoint_integrity import RUN
 
-__all__ = ["export", "run"]
+__all__ = ["export", "export_adapter", "run"]
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -27,30 +32,37 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--adapter", action="store_true", help="write the adapter of a LoRA run, not a whole model")
     options = parser.parse_args(list(arguments))
     if options.out.exists() and not options.force:
         raise UserError("OUT", str(options.out), "it already exists", "use another folder, or --force to replace it")
     name, tensors = read_student(options.checkpoint)
-    export(name, tensors, options.out)
+    adapter = AdapterRecord.read(read_run(standing(options.checkpoint))[RUN])
+    if not options.adapter:
+        export(name, tensors, options.out, adapter)
+    elif adapter is not None:
+        export_adapter(name, tensors, options.out, adapter)
+    else:
+        problem = "its run trained all parameters of the student, without an adapter"
+        raise UserError("CKPT", str(options.checkpoint), problem, "omit --adapter")
     print(f"Exported {name} from {options.checkpoint} to {options.out}")
 
 
-def export(name: str, tensors: dict[str, Tensor], out: Path) -> None:
+def export(name: str, tensors: dict[str, Tensor], out: Path, adapter: AdapterRecord | None = None) -> None:
     """Write a model folder atomically.
 
     Args:
         name: initial model of the student, which provides config, tokenizer and generation config.
-        tensors: state dict of the student.
+        tensors: state dict of the student, or of its adapter.
         out: folder to write.
+        adapter: adapter of the checkpoint, which is merged into the initial model in float32.
 
     Raises:
         UserError: if the tensors do not match the model, or the folder cannot be written.
     """
-    model = AutoModelForCausalLM.from_config(load_config(name, "student"))
-    model = model.to(next(iter(tensors.values())).dtype)
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+        model = _whole(name, tensors) if adapter is None else _merged(name, tensors, adapter)
+    except (AttributeError, KeyError, RuntimeError) as error:
         problem = f"the checkpoint does not match it ({str(error).splitlines()[0]})"
         raise UserError("student", name, problem, "restore the model that the run was started with") from error
     try:
@@ -62,4 +74,40 @@ def export(name: str, tensors: dict[str, Tensor], out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(out) as partial:
             model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+
+
+def _whole(name: str, tensors: dict[str, Tensor]) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(load_config(name, "student"))
+    model.to(next(iter(tensors.values())).dtype)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _merged(name: str, tensors: dict[str, Tensor], adapter: AdapterRecord) -> PreTrainedModel:
+    model = load_causal_lm(name, "student", adapter.dtype)
+    adapter.check_base(name, fingerprint(model.parameters()))
+    model.float()
+    adapter.adapter().merge_into(model, tensors)
+    return model
+
+
+def export_adapter(name: str, tensors: dict[str, Tensor], out: Path, adapter: AdapterRecord) -> None:
+    """Write an adapter folder of PEFT atomically.
+
+    Args:
+        name: initial model of the student, the base model of the adapter.
+        tensors: state dict of the adapter.
+        out: folder to write.
+        adapter: adapter of the checkpoint.
+
+    Raises:
+        UserError: if PEFT is not installed, or the folder cannot be written.
+    """
+    lora, tokenizer = adapter.adapter(), load_tokenizer(name, "student")
+    with writing("OUT", out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as partial:
+            partial.mkdir(exist_ok=True)
+            lora.save(partial, tensors, name)
             tokenizer.save_pretrained(partial)
