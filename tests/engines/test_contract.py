@@ -73,6 +73,11 @@ def test_rollouts_within_the_contract_are_accepted():
     assert checked_responses(Answering(), [], [], 48) == []
 
 
+def test_responses_become_tuples():
+    made = responses(torch.tensor([5, 6]), [-1.0, -0.5])
+    assert checked_responses(Answering(), made, PROMPTS, 48) == responses()
+
+
 def test_a_log_probability_that_is_not_finite_is_blamed_on_the_engine_unless_the_student_has_it_too():
     batch = full_batch()
     place = tuple(batch.response_mask.nonzero()[3].tolist())

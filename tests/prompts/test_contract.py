@@ -39,7 +39,10 @@ def text(**changes):
     [
         (None, "returned a NoneType from training. Return a list of PromptText"),
         ([text(), "1+1"], "returned a str from training for prompt 1. Return a PromptText"),
-        ([text(teacher=None)], "returned teacher=None from training for prompt a. Give each prompt a teacher"),
+        (
+            [text(teacher=None)],
+            "returned teacher=None from training for prompt a. Set teacher to a text that is not empty",
+        ),
         ([text(task="")], "task=''"),
         ([text(id=3)], "id=3"),
         ([text(answer=2)], "answer=2 .* Give the answer as text, or None"),

@@ -41,7 +41,7 @@ class Answering(Verifier):
         ([Grade(math.nan, "a")], "the reward nan"),
         ([Grade(None, "a")], "a NoneType as the reward"),
         ([Grade(torch.tensor(1.0), "a")], "a Tensor as the reward"),
-        ([Grade(1.0, 3)], "a int as the final answer .* Return text, or None"),
+        ([Grade(1.0, 3)], "a final answer of the type int .* Return text, or None"),
     ],
 )
 @pytest.mark.parametrize(

@@ -13,32 +13,46 @@ from fireopd.types.strategy import ContractError
 
 __all__ = ["check_version", "checked_probe", "checked_responses"]
 
+KEY = "data.engine"
+"""Setting of a run that holds its engine."""
+
 
 def checked_responses(
-    engine: RolloutEngine, responses: object, prompts: Sequence[Prompt], vocabulary: int
+    engine: RolloutEngine, responses: object, prompts: Sequence[Prompt], vocabulary: int, key: str = KEY
 ) -> list[Response]:
-    """Return an engine's responses. A log-probability may be NaN or -inf: the training step skips such a batch.
+    """Return an engine's responses, their values as tuples.
+
+    A log-probability may be NaN or -inf: the training step skips such a batch.
 
     Args:
         engine: the engine.
         responses: its result.
         prompts: prompts of the responses.
-        vocabulary: number of token ids of the student.
+        vocabulary: number of token ids of the model.
+        key: setting that holds the engine.
 
     Raises:
         ContractError: unless there is one `Response` per prompt, of 1 to `max_response_length` ids in the vocabulary,
             each with a log-probability <= 0.
     """
     if not isinstance(responses, list | tuple):
-        raise _error(engine, f"returned a {type(responses).__name__}", "return a list of Response")
+        raise _error(engine, f"returned a {type(responses).__name__}", "return a list of Response", key)
     if len(responses) != len(prompts):
         problem = f"returned {len(responses)} responses to {len(prompts)} prompts"
-        raise _error(engine, problem, "return one response per prompt, in the order of the prompts")
+        raise _error(engine, problem, "return one response per prompt, in the order of the prompts", key)
     for prompt, response in zip(prompts, responses, strict=True):
         problem, remedy = _problem(response, engine.max_response_length, vocabulary)
         if problem:
-            raise _error(engine, f"returned {problem} for the prompt {prompt.id}", remedy)
-    return list(responses)
+            raise _error(engine, f"returned {problem} for the prompt {prompt.id}", remedy, key)
+    return [_plain(response) for response in responses]
+
+
+def _plain(response: Response) -> Response:
+    """Return a response with tuples in the place of tensors, arrays and lists."""
+    if isinstance(response.tokens, tuple) and isinstance(response.logprobs, tuple):
+        return response
+    tokens, logprobs = (torch.as_tensor(values).tolist() for values in (response.tokens, response.logprobs))
+    return Response(tuple(tokens), tuple(logprobs), response.finished)
 
 
 def _problem(response: object, longest: int, vocabulary: int) -> tuple[str, str]:
@@ -59,7 +73,7 @@ def _problem(response: object, longest: int, vocabulary: int) -> tuple[str, str]
         return f"token ids of {tokens.dtype}", "return integers"
     if tokens.min() < 0 or tokens.max() >= vocabulary:
         wrong = next(token for token in tokens.tolist() if not 0 <= token < vocabulary)
-        return f"the token id {wrong}", f"return ids from 0 to {vocabulary - 1}, those of the student's vocabulary"
+        return f"the token id {wrong}", f"return ids from 0 to {vocabulary - 1}, those of the model's vocabulary"
     if (logprobs > ROUNDING).any():
         return f"the log-probability {logprobs.max().item():.6g}", "return log-probabilities in nats, <= 0"
     return "", ""
@@ -114,5 +128,5 @@ def _size(values: object) -> str:
     return f"a {type(values).__name__} as" if found is None else str(len(found))
 
 
-def _error(engine: RolloutEngine, problem: str, remedy: str) -> ContractError:
-    return ContractError.of("data.engine", engine, "check_engine", problem, remedy)
+def _error(engine: RolloutEngine, problem: str, remedy: str, key: str = KEY) -> ContractError:
+    return ContractError.of(key, engine, "check_engine", problem, remedy)

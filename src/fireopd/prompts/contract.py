@@ -38,7 +38,7 @@ def _problem(text: object) -> tuple[str, str]:
     for name in ("teacher", "task", "id"):
         value = getattr(text, name)
         if not (isinstance(value, str) and value):
-            return f"{name}={value!r}", f"give each prompt a {name}, a text that is not empty"
+            return f"{name}={value!r}", f"set {name} to a text that is not empty"
     if not (text.answer is None or isinstance(text.answer, str)):
         return f"answer={text.answer!r}", "give the answer as text, or None"
     if not isinstance(text.details, Mapping):

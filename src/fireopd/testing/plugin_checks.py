@@ -1,7 +1,7 @@
 """Checks that teachers, engines, prompt sources and verifiers have in common, and the report of their violations."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fireopd.errors import UserError
@@ -12,7 +12,7 @@ from fireopd.testing.settings_checks import pickling_problem, yaml_problem
 from fireopd.types import Prompt
 from fireopd.types.strategy import ContractError
 
-__all__ = ["example_prompts", "settings_violations", "violations_of"]
+__all__ = ["example_prompts", "paragraph", "settings_violations", "violations_of"]
 
 Case = TypeVar("Case")
 QUESTIONS = ("1+2", "7;+5;*2", "12;*2", "9")
@@ -42,30 +42,36 @@ def settings_violations(plugin: object, base: type, *, frozen: bool) -> list[str
     return [f"{kind.__name__} {problem}" for problem in problems if problem]
 
 
-def violations_of(name: str, case: Case, checks: Iterable[Callable[[Case], str]]) -> list[str]:
+def violations_of(name: str, case: Case, checks: Sequence[Callable[[Case], str]], decisive: int = 1) -> list[str]:
     """Return one paragraph per failed check; a check returns a paragraph, empty if it passes.
 
     Args:
         name: class of the plug-in, the start of each paragraph.
         case: argument of each check.
-        checks: the first one decides whether the others can run.
+        checks: in their order.
+        decisive: number of checks that decide whether those after them can run.
     """
     found: list[str] = []
-    for check in checks:
+    for number, check in enumerate(checks, 1):
         try:
             problem = check(case)
         except ContractError as error:
-            remedy = error.remedy.partition("; fireopd.testing")[0]
-            problem = f"{error.problem}. {remedy[0].upper()}{remedy[1:]}."
+            problem = paragraph(error)
         except UserError as error:
             problem = f"raises a UserError in a check that it must pass: {error}"
         except Exception as error:  # a plug-in can raise anything
             problem = f"raises {type(error).__name__}{_place(error)}: {error}."
         if problem:
             found.append(f"{name} {problem}")
-            if len(found) == 1 and check is next(iter(checks)):
-                break
+        if found and number <= decisive:
+            break
     return list(dict.fromkeys(found))
+
+
+def paragraph(error: ContractError) -> str:
+    """Return problem and remedy of a violation of the contract."""
+    remedy = error.remedy.partition("; fireopd.testing")[0]
+    return f"{error.problem}. {remedy[0].upper()}{remedy[1:]}."
 
 
 def _place(error: Exception) -> str:

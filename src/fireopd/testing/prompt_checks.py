@@ -1,5 +1,6 @@
 """Conformance checks of prompt sources: valid and reproducible prompts, the order of epochs, and the verifier."""
 
+import copy
 import random
 import warnings
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class SourceCase:
         return checked_texts(KEY, self.source, "training", self.source.training(seed))
 
     @cached_property
+    def fresh(self) -> PromptSource:
+        """Copy of the source; before its first call, the source of a run that resumes."""
+        return copy.deepcopy(self.source)
+
+    @cached_property
     def training(self) -> list[PromptText]:
         """Training prompts of the first seed."""
         return self.read_training(SEEDS[0])
@@ -64,6 +70,7 @@ def check_prompts(source: PromptSource) -> None:
 
 def returns_valid_prompts(case: SourceCase) -> str:
     """Check the prompts of both sets."""
+    _ = case.fresh  # before the first call
     if not case.training:
         return "returns no training prompts. Return at least one."
     for kind, texts in (("training", case.training), ("validation", case.validation)):
@@ -97,12 +104,19 @@ def returns_an_order_of_each_epoch(case: SourceCase) -> str:
     """Check that epochs have equally many valid indices, and that their order depends on seed and epoch only."""
     prompts = untokenized(case.training)
     first: int | None = None
+    orders: list[list[int]] = []
     for epoch in (0, 1, 2, 7):
-        orders = [case.source.order(list(prompts), SEEDS[0], epoch) for _ in range(2)]
-        orders = [checked_order(KEY, case.source, order, len(prompts), first) for order in orders]
+        twice = [case.source.order(list(prompts), SEEDS[0], epoch) for _ in range(2)]
+        orders = [checked_order(KEY, case.source, order, len(prompts), first) for order in twice]
         if orders[0] != orders[1]:
             return "returns another order for the same seed and epoch. Seed a generator with both."
         first = len(orders[0])
+    case.fresh.training(SEEDS[0])
+    if list(case.fresh.order(list(prompts), SEEDS[0], 7)) != orders[0]:
+        return (
+            "returns another order of an epoch after a resume, which does not repeat the epochs before it. Keep no "
+            "state: seed a generator with seed and epoch."
+        )
     return ""
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fireopd.testing.checks import report
-from fireopd.testing.plugin_checks import settings_violations, violations_of
+from fireopd.testing.plugin_checks import paragraph, settings_violations, violations_of
 from fireopd.testing.warning import ConformanceWarning
 from fireopd.types import Prompt
+from fireopd.types.strategy import ContractError
 from fireopd.verifiers import Verifier
 from fireopd.verifiers.base import Grade
 from fireopd.verifiers.contract import checked_grades, verifier_key
@@ -83,7 +84,7 @@ def check_verifier(
     found = settings_violations(verifier, Verifier, frozen=True)
     prompt = Prompt((), "kit", "kit", answer, "kit:0", content="3*3", details=dict(details or {}))
     case = VerifierCase(verifier, prompt, tuple(correct), tuple(incorrect))
-    report(found + violations_of(type(verifier).__name__, case, CHECKS), verifier)
+    report(found + violations_of(type(verifier).__name__, case, CHECKS, decisive=2), verifier)
     answers = {grade.answer for grade in case.grade(case.correct)} if correct else set()
     if len(answers) > 1:
         problem = f"has the final answers {sorted(map(str, answers))} for correct responses: a majority vote splits"
@@ -97,26 +98,27 @@ def accepts_the_prompt(case: VerifierCase) -> str:
 
 
 def grades_every_text(case: VerifierCase) -> str:
-    """Check that every response has a valid grade, alone and in a batch, and no response raises an error."""
+    """Check that every response has a valid grade, no response raises an error, and the prompt is unchanged."""
     if case.grade([]):
         return "returns grades of no responses. Return an empty list."
+    before = copy.deepcopy(case.prompt)
     for response in case.examples:
         shown = repr(response if len(response) <= 40 else response[:37] + "...")
         try:
             reward, answer = case.verifier(case.prompt, response), case.verifier.final_answer(response)
             checked_grades(KEY, case.verifier, [Grade(reward, answer)], [case.prompt])
-        except ValueError as error:
-            return f"fails on the response {shown}: {error}"
+        except ContractError as error:
+            return paragraph(error).replace("a response to the prompt kit:0", f"the response {shown}")
         except Exception as error:  # a verifier can raise anything
             return (
                 f"raises {type(error).__name__} for the response {shown} ({error}). Return 0 for what it cannot read."
             )
-    return ""
+    case.grade(case.examples)
+    return "" if case.prompt == before else "modifies its prompt. Copy details before changing them."
 
 
 def grades_batches_alike(case: VerifierCase) -> str:
-    """Check that a grade does not depend on the batch, its order or earlier calls, and that the prompt is unchanged."""
-    before = copy.deepcopy(case.prompt)
+    """Check that a grade does not depend on the batch, its order or earlier calls."""
     together = case.grade(case.examples)
     backwards = case.grade(case.examples[::-1])[::-1]
     alone = [Grade(float(case.verifier(case.prompt, r)), case.verifier.final_answer(r)) for r in case.examples]
@@ -126,7 +128,7 @@ def grades_batches_alike(case: VerifierCase) -> str:
                 f"grades {response[:40]!r} as {grades[0]} in a batch and as {grades[1]} or {grades[2]} in another or "
                 f"alone. A grade depends on prompt and response only; grade() returns them in the order of responses."
             )
-    return "" if case.prompt == before else "modifies its prompt. Copy details before changing them."
+    return ""
 
 
 def grades_prompts_without_an_answer(case: VerifierCase) -> str:

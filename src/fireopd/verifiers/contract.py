@@ -20,7 +20,7 @@ def verifier_key(source: str) -> str:
 
 
 def checked_grades(key: str, verifier: Verifier, grades: object, prompts: Sequence[Prompt]) -> list[Grade]:
-    """Return a verifier's grades.
+    """Return a verifier's grades, their rewards as float.
 
     Args:
         key: setting that holds the verifier.
@@ -41,7 +41,7 @@ def checked_grades(key: str, verifier: Verifier, grades: object, prompts: Sequen
         problem, remedy = _problem(grade)
         if problem:
             raise _error(key, verifier, f"returned {problem} for a response to the prompt {prompt.id}", remedy)
-    return list(grades)
+    return [Grade(float(grade.reward), grade.answer) for grade in grades]
 
 
 def _problem(grade: object) -> tuple[str, str]:
@@ -54,7 +54,7 @@ def _problem(grade: object) -> tuple[str, str]:
     if not (math.isfinite(reward) and -ROUNDING <= reward <= 1 + ROUNDING):
         return f"the reward {float(reward):.6g}", "return a reward in [0, 1]: scale partial credit"
     if not (answer is None or isinstance(answer, str)):
-        return f"a {type(answer).__name__} as the final answer", "return text, or None if there is no answer"
+        return f"a final answer of the type {type(answer).__name__}", "return text, or None if there is no answer"
     return "", ""
 
 

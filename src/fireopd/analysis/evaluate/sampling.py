@@ -13,14 +13,31 @@ from fireopd.analysis.evaluate.benchmarks import KEY, Benchmark, PromptFormat
 from fireopd.analysis.evaluate.output_folder import EvaluationFolder
 from fireopd.analysis.evaluate.records import ProblemRecord, ResponseRecord, append_records, read_records
 from fireopd.engines import RolloutEngine
+from fireopd.engines.contract import checked_responses
 from fireopd.engines.rollout import row_seed
 from fireopd.errors import UserError
-from fireopd.models.loading import load_tokenizer
+from fireopd.models.loading import load_tokenizer, vocabulary_size
 from fireopd.prompts.tokenization import check_lengths, longest_prompt
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
+from fireopd.verifiers.contract import checked_grades
 
-__all__ = ["BenchmarkRun", "Sampler", "plan_runs", "sample_missing"]
+__all__ = ["BenchmarkRun", "LoadedModel", "Sampler", "plan_runs", "sample_missing"]
+
+ENGINE_KEY, VERIFIER_KEY = "--engine", "--verifier"
+"""Command-line options that name engine and verifier, for error messages."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Model under evaluation."""
+
+    engine: RolloutEngine
+    """Engine with the weights of the model."""
+    tokenizer: PreTrainedTokenizerBase
+    """Tokenizer of the model."""
+    vocabulary: int
+    """Number of outputs of the model."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +49,18 @@ class Sampler:
     seed: int
     """Seed of all responses."""
 
-    def records(
-        self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], verifier: Verifier
-    ) -> list[ProblemRecord]:
-        """Sample and grade the responses to a batch of prompts; return their records."""
+    def records(self, model: LoadedModel, prompts: Sequence[Prompt], verifier: Verifier) -> list[ProblemRecord]:
+        """Sample and grade the responses to a batch of prompts; return their records.
+
+        Raises:
+            ContractError: if the responses of the engine, or the grades of the verifier, are invalid.
+        """
         rows = [prompt for prompt in prompts for _ in range(self.responses)]
         seeds = [row_seed(self.seed, 0, prompt.id, index) for prompt in prompts for index in range(self.responses)]
-        written = engine.generate(rows, seeds)
-        texts = [str(tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in written]
-        judged = verifier.grade(rows, texts)
+        sampled = model.engine.generate(rows, seeds)
+        written = checked_responses(model.engine, sampled, rows, model.vocabulary, ENGINE_KEY)
+        texts = [str(model.tokenizer.decode(list(r.tokens), skip_special_tokens=True)) for r in written]
+        judged = checked_grades(VERIFIER_KEY, verifier, verifier.grade(rows, texts), rows)
         found = [
             ResponseRecord(
                 text,
@@ -88,13 +108,11 @@ class BenchmarkRun:
         there = {record.id for record in self.records()}
         return [prompt for prompt in self.prompts if prompt.id not in there]
 
-    def fill(
-        self, engine: RolloutEngine, tokenizer: PreTrainedTokenizerBase, sampler: Sampler, batch_size: int
-    ) -> Iterator[int]:
+    def fill(self, model: LoadedModel, sampler: Sampler, batch_size: int) -> Iterator[int]:
         """Sample the missing responses; yield the number of problems after each recorded batch."""
         missing = self.missing()
         for start in range(0, len(missing), batch_size):
-            records = sampler.records(engine, tokenizer, missing[start : start + batch_size], self.benchmark.verifier)
+            records = sampler.records(model, missing[start : start + batch_size], self.benchmark.verifier)
             append_records(self.path, records)
             yield len(records)
 
@@ -122,7 +140,7 @@ def plan_runs(
     runs = []
     for label, model in models.items():
         tokenizer = load_tokenizer(model, "MODEL")
-        engine.check("--engine", model)
+        engine.check(ENGINE_KEY, model)
         for benchmark in benchmarks:
             prompts = prompt_format.prompts(benchmark, tokenizer)
             limit = longest_prompt(model, engine.max_response_length, engine.longest_trajectory, "MODEL")
@@ -130,7 +148,7 @@ def plan_runs(
                 prompts, limit, engine.max_response_length, KEY, "shorten the prompt, or --max_response_length"
             )
             if benchmark.graded:
-                benchmark.verifier.check("--verifier", prompts)
+                benchmark.verifier.check(VERIFIER_KEY, prompts)
             runs.append(BenchmarkRun(label, benchmark, prompts, folder.responses(label, benchmark.name)))
     return runs
 
@@ -154,11 +172,12 @@ def sample_missing(
             if not missing:
                 continue
             progress.update(bar, description=f"{label}: loading")
-            own_engine, tokenizer = replace(engine), load_tokenizer(model, "MODEL")
+            own_engine = replace(engine)
             own_engine.expect_prompts(max(len(prompt.tokens) for own in missing for prompt in own.prompts))
             own_engine.setup(model, device)
+            loaded = LoadedModel(own_engine, load_tokenizer(model, "MODEL"), vocabulary_size(model, "MODEL"))
             for part in missing:
                 progress.update(bar, description=f"{label} on {part.benchmark.name}")
-                for count in part.fill(own_engine, tokenizer, sampler, batch_size):
+                for count in part.fill(loaded, sampler, batch_size):
                     progress.advance(bar, count)
             own_engine.close()
