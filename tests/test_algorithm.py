@@ -8,7 +8,7 @@ import torch
 from helpers.fakes import scored_batch
 from helpers.golden import RECORDED, golden_batch
 
-from fireopd.algorithm import fire_loss, fire_targets, kept, loss_fractions
+from fireopd.algorithm import fire_loss, fire_targets, kept, loss_fractions, normalize
 from fireopd.filters import KeepAll, LengthFilter, TeacherLikelihoodFilter
 from fireopd.method import Method
 from fireopd.objectives import EntropyGatedKL, ReverseKL
@@ -206,6 +206,22 @@ def test_scale_of_the_weights_does_not_matter():
         one = Method(token_weighter=EntropyWeighter(), normalization=normalization).targets(batch)
         ten = Method(token_weighter=Tenfold(), normalization=normalization).targets(batch)
         torch.testing.assert_close(one.weight, ten.weight)
+
+
+@pytest.mark.parametrize("normalization", ["trajectory", "batch"])
+def test_weights_of_any_size_are_normalized(normalization):
+    mask = torch.ones(2, 200, dtype=torch.bool)
+    weight = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    expected = normalize(weight, mask, normalization)
+    for exponent in (126, 60, -60, -120):
+        scaled = torch.ldexp(weight, torch.tensor(exponent))
+        assert scaled.isfinite().all()
+        assert torch.equal(normalize(scaled, mask, normalization), expected), "a power of two changes no digit"
+    largest = torch.full(mask.shape, torch.finfo(torch.float32).max)
+    smallest = torch.full(mask.shape, torch.finfo(torch.float32).smallest_normal)
+    for extreme in (largest, smallest, smallest / 2**20):
+        torch.testing.assert_close(normalize(extreme, mask, normalization), torch.ones(mask.shape))
+    assert not normalize(torch.zeros(mask.shape), mask, normalization).any()
 
 
 def test_values_off_the_mask_have_no_effect():

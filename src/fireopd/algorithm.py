@@ -86,10 +86,16 @@ def fire_targets(
 
 
 def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Tensor:
-    """Divide float [N, L] weights by their mean over the mask, per row or in total; all-zero weights stay 0."""
+    """Divide float [N, L] weights by their mean over the mask, per row or in total; all-zero weights stay 0.
+
+    A power of two first brings the largest weight near 1: it changes no digit, and no mean overflows or vanishes.
+    """
     if normalization == "none":
         return weight
     by_row = normalization == "trajectory"
+    largest = torch.where(mask, weight, 0.0).amax(-1, keepdim=True) if by_row else reductions.maximum(weight, mask)
+    power = torch.where(largest > 0, 4 * torch.frexp(largest).mantissa / largest, 1.0)
+    weight = weight * power.clamp(max=2.0**126)
     mean = reductions.row_mean(weight, mask)[:, None] if by_row else reductions.mean(weight, mask)
     return torch.where(mean > 0, weight / mean, 0.0)
 

@@ -1,6 +1,7 @@
 """Skipped steps: logged with their reason, and the end of the run after too many in a row."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +19,7 @@ from fireopd.teachers import HFTeacher
 from fireopd.training import skipped_steps
 from fireopd.training.module import FiReOPDModule
 from fireopd.types import TokenScores
+from fireopd.types.targets import Targets
 from fireopd.weighters import TokenWeighter
 
 
@@ -171,14 +173,37 @@ class Constant(TokenWeighter):
         return torch.full(batch.tokens.shape, self.value)
 
 
-@pytest.mark.parametrize("value", [0.0, 3e38])
 @pytest.mark.parametrize("single", [True, False])
-def test_weights_that_are_zero_or_overflow_are_named_and_nothing_is_stepped_on(tmp_path, value, single):
+def test_weights_that_are_zero_are_named_and_nothing_is_stepped_on(tmp_path, single):
     signals = frozenset() if single else frozenset({"student_logprobs"})
     settings = {"optimizer": torch.optim.AdamW, "extra_signals": signals, "max_skipped_steps": 2}
-    module = FiReOPDModule(TEACHERS, token_weighter=Constant(value), **settings)
+    module = FiReOPDModule(TEACHERS, token_weighter=Constant(0.0), **settings)
     with pytest.raises(
-        UserError, match="model.token_weighter: Constant.*: 2 skipped steps in a row; .*all weights are 0"
+        UserError, match="model.token_weighter: Constant.*: 2 skipped steps in a row; .*every kept token the weight 0"
     ):
         fit(module, make_data(24), tmp_path)
     untouched(module)
+
+
+STRATEGIES = {"trajectory_filter": KeepAll(), "token_weighter": Constant(1.0), "objective": Nothing()}
+
+
+@pytest.mark.parametrize(
+    ("weight", "advantage", "key", "numbers"),
+    [
+        (3e38, 2.0, "model.token_weighter", r"1 trajectories \(weights up to 3e\+38, advantages up to 2\)"),
+        (1e25, 2.0, "model.token_weighter", "1 trajectories"),
+        (2.0, 1e25, "model.objective", r"1 trajectories \(weights up to 2, advantages up to 1e\+25\)"),
+        (1e10, 1.0, "model.optimizer", "lower the learning rate"),
+    ],
+)
+def test_the_cause_of_an_overflow_of_a_single_row_is_named(weight, advantage, key, numbers):
+    batch = full_batch()
+    one, (row, token) = torch.ones(batch.tokens.shape), batch.response_mask.nonzero()[5]
+    targets = Targets(batch.finished, batch.response_mask, one.clone(), one.clone(), one)
+    targets.weight[row, token], targets.advantage[row, token] = weight, advantage
+    steps = [{"train/loss": math.inf, "train/grad_norm": math.inf}]
+    fault = skipped_steps.no_update(batch, targets, steps, STRATEGIES)
+    assert fault.key == key
+    assert re.search(numbers, f"{fault.problem} {fault.remedy}")
+    assert skipped_steps.no_update(batch, targets, [{"train/loss": 1.0}], STRATEGIES) is None

@@ -17,6 +17,9 @@ from fireopd.types.targets import Targets
 
 __all__ = ["invalid_signal", "no_update", "report"]
 
+LARGEST = 1e15
+"""Largest product of weight and advantage for which float32 holds the squared gradient."""
+
 
 def invalid_signal(batch: ScoredBatch, required: frozenset[str]) -> UserError | None:
     """Return the first problem with the signals in `required`, naming their model; None if all are valid.
@@ -70,10 +73,10 @@ def no_update(
         steps: loss and gradient norm of each update.
         strategies: parts of the method by the names of their settings.
     """
+    weighter = strategies["token_weighter"]
     if steps and not targets.weight.any():
-        problem = "all weights are 0 after normalization: it gives every kept token 0, or numbers that overflow"
-        name = strategies["token_weighter"]
-        return UserError("model.token_weighter", name, problem, "give some token a weight between 1e-30 and 1e30")
+        problem = "it gives every kept token the weight 0"
+        return UserError("model.token_weighter", weighter, problem, "give some token a weight greater than 0")
     if any(all(math.isfinite(value) for value in step.values()) for step in steps):
         return None
     if not steps:
@@ -87,6 +90,24 @@ def no_update(
         problem += f" ({int(wrong.any(-1).sum())} trajectories): loss or gradient was not finite"
         remedy = "drop such trajectories with a TeacherLikelihoodFilter, or bound the advantage"
         return UserError("model.objective", strategies["objective"], problem, remedy)
+    return _overflow(targets, strategies) or _step(steps)
+
+
+def _overflow(targets: Targets, strategies: Mapping[str, object]) -> UserError | None:
+    """Return the problem of weights or advantages with which loss or gradient overflows; None if all are moderate."""
+    rows = ~((targets.weight * targets.importance * targets.advantage).abs() <= LARGEST).all(-1)
+    if not rows.any():
+        return None
+    weight, advantage = targets.weight[rows].max().item(), targets.advantage[rows].abs().max().item()
+    shown = f"weights up to {weight:.3g}, advantages up to {advantage:.3g}"
+    problem = f"it overflows on {int(rows.sum())} trajectories ({shown}): loss or gradient was not finite"
+    if weight > advantage:
+        remedy = "return smaller weights, or set model.normalization to trajectory"
+        return UserError("model.token_weighter", strategies["token_weighter"], problem, remedy)
+    return UserError("model.objective", strategies["objective"], problem, "bound the advantage")
+
+
+def _step(steps: Sequence[Mapping[str, float]]) -> UserError:
     worst = max(steps, key=lambda step: step["train/grad_norm"] != step["train/grad_norm"])
     problem = f"loss or gradient was not finite (loss {worst['train/loss']}, norm {worst['train/grad_norm']})"
     return UserError("model.optimizer", "step", problem, "lower the learning rate, or use a dtype of greater range")

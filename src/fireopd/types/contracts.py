@@ -80,6 +80,7 @@ def _checked_factor(strategy: Strategy, factor: Tensor, batch: ScoredBatch, kind
     _check_shape(strategy, factor, tuple(batch.tokens.shape), "[N, L], one value per token")
     _check_float(strategy, factor)
     factor = torch.where(batch.response_mask, factor.detach(), 0.0)
+    factor = factor.to(torch.promote_types(factor.dtype, torch.float32))
     wrong = ~(factor.isfinite() & (factor >= 0))
     if wrong.any():
         row, token = wrong.nonzero()[0].tolist()
