@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from fireopd.atomic_files import follow_umask, replace, replacing, write_text, writing
+from fireopd.atomic_files import appending, follow_umask, replace, replacing, replacing_files, write_text, writing
 from fireopd.errors import UserError
 
 
@@ -94,3 +94,43 @@ def test_the_error_names_the_setting_and_the_reason(error, problem):
         raise error
     assert problem in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def write_files(folder, *, fail):
+    with replacing_files(folder) as partial:
+        (partial / "plots").mkdir()
+        for name in ("table.md", "plots/a.png"):
+            (partial / name).write_text("new")
+        if fail:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_files_of_a_report_are_replaced_together_or_not_at_all(tmp_path):
+    (tmp_path / "table.md").write_text("old")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(OSError, match="No space"):
+        write_files(tmp_path, fail=True)
+    assert names(tmp_path) == ["runs", "table.md"]
+    assert (tmp_path / "table.md").read_text() == "old"
+    write_files(tmp_path, fail=False)
+    assert names(tmp_path) == ["plots", "runs", "table.md"]
+    assert [(tmp_path / name).read_text() for name in ("table.md", "plots/a.png")] == ["new", "new"]
+
+
+def append(path, text, *, fail):
+    with appending(path) as file:
+        file.write(text)
+        file.flush()
+        if fail:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failed_append_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "records"
+    with pytest.raises(OSError, match="No space"):
+        append(path, b"half", fail=True)
+    assert names(tmp_path) == []
+    append(path, b"whole\n", fail=False)
+    with pytest.raises(OSError, match="No space"):
+        append(path, b"half", fail=True)
+    assert path.read_bytes() == b"whole\n"

@@ -27,6 +27,7 @@ __all__ = [
     "remove",
     "replace",
     "replacing",
+    "replacing_files",
     "unwritable",
     "write_text",
     "writing",
@@ -57,14 +58,36 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; when the block ends, its files replace those of the same names in `folder`.
+
+    With an error, the temporary folder is removed, and `folder` has its earlier files.
+    """
+    partial = folder / ".partial"
+    remove(partial)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        follow_umask(partial)
+        for file in sorted(path for path in partial.rglob("*") if path.is_file()):
+            place = folder / file.relative_to(partial)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
+    finally:
+        remove(partial)
+
+
+@contextmanager
 def appending(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file to append to it; with an error, the file gets its former length."""
-    length = path.stat().st_size if path.exists() else 0
+    """Open a file to append to it; with an error, the file gets its former length, and a new one is removed."""
+    length = path.stat().st_size if path.exists() else None
     try:
         with path.open("ab") as file:
             yield file
     except OSError:
-        if path.exists():
+        if length is None:
+            path.unlink(missing_ok=True)
+        elif path.exists():
             os.truncate(path, length)
         raise
 

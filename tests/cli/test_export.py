@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+import signal
 import stat
 from importlib.util import find_spec
 
@@ -153,3 +154,15 @@ def test_a_full_disk_leaves_the_earlier_folder_and_nothing_else(tmp_path, monkey
         export("tiny/student", tensors, tmp_path / "file" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
     assert sorted(path.name for path in out.iterdir()) == before
+
+
+def test_sigterm_leaves_no_files(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "transformers.PreTrainedTokenizerBase.save_pretrained", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(run[0]), str(tmp_path / "out")])
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before

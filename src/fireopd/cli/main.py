@@ -5,10 +5,13 @@ import os
 import select
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.metadata import version
+from types import FrameType
 
 from rich.console import Console
 
@@ -29,6 +32,8 @@ COMMANDS = {
     "plugins": "list the installed plug-ins",
 }
 """Help text by command."""
+HANDLES_SIGTERM = ("fit", "serve")
+"""Commands with a handler of SIGTERM."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,12 +71,31 @@ def _run(arguments: Sequence[str]) -> None:
     try:
         if command not in COMMANDS:
             raise UserError("COMMAND", command, "no such command", f"use one of {', '.join(COMMANDS)}")
-        import_module(f"fireopd.cli.commands.{command}").run(rest)
+        with nullcontext() if command in HANDLES_SIGTERM else _terminable():
+            import_module(f"fireopd.cli.commands.{command}").run(rest)
     except UserError as error:
         console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         for single in error.each:
             console.print(f"fireopd: {single}")
         sys.exit(2)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End with an exception on SIGTERM, so that temporary files and other processes are removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the removal
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # Python refuses handlers elsewhere
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def usage() -> str:

@@ -1,5 +1,6 @@
 """Weight transfer to servers: all tensors arrive, in files of bounded size, and temporary files are removed."""
 
+import os
 from pkgutil import resolve_name
 
 import pytest
@@ -39,10 +40,23 @@ def test_a_snapshot_round_trip_is_exact(tmp_path, model, file_bytes):
     write_snapshot(tmp_path, WeightStream(model), file_bytes)
     files = len(list(tmp_path.iterdir()))
     assert files == {1: 10, 600: 3, 10**9: 1}[file_bytes]
-    assert all(path.stat().st_mode & 0o777 == 0o644 for path in tmp_path.iterdir()), "another user can read them"
     read = dict(read_snapshot(snapshot_files(tmp_path)))
     assert read.keys() == model.state_dict().keys()
     assert all(torch.equal(read[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_the_permissions_of_a_snapshot_follow_the_umask(tmp_path, model, mask):
+    former = os.umask(mask)
+    try:
+        with SnapshotTransfer(folder=tmp_path / "new" / "shared")._snapshot() as snapshot:
+            write_snapshot(snapshot, WeightStream(model), 600)
+            folder, *files = (path.stat().st_mode & 0o777 for path in (snapshot, *snapshot.iterdir()))
+    finally:
+        os.umask(former)
+    assert folder == 0o777 & ~mask
+    assert files == [0o666 & ~mask] * 3
+    assert not list((tmp_path / "new" / "shared").iterdir())
 
 
 def test_the_class_path_of_the_worker_extension_is_importable():

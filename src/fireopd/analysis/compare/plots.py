@@ -14,8 +14,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fireopd.atomic_files import replacing
-
 __all__ = ["COLOURS", "Plot", "heatmap", "legend", "line_styles", "panels"]
 
 INK = "#1d2733"
@@ -55,8 +53,8 @@ class Plot:
 
     def write_png(self, folder: Path) -> None:
         """Write `<name>.png`."""
-        with replacing(folder / f"{self.name}.png") as partial:
-            self.figure.savefig(partial, format="png", dpi=150, facecolor="white", bbox_inches="tight")
+        file = folder / f"{self.name}.png"
+        self.figure.savefig(file, format="png", dpi=150, facecolor="white", bbox_inches="tight")
 
     def to_svg(self) -> str:
         """Return a self-contained, transparent SVG element in the text colour of the page."""

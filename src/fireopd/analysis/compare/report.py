@@ -10,7 +10,7 @@ from typing import Any
 
 from fireopd.analysis.compare.plots import Plot
 from fireopd.analysis.tables import Table
-from fireopd.atomic_files import write_text
+from fireopd.atomic_files import replacing_files
 
 __all__ = ["Report"]
 
@@ -35,13 +35,18 @@ class Report:
     """All results as JSON values."""
 
     def write(self, out: Path) -> None:
-        """Write `comparison.json`, `table.md`, `plots/<name>.png` and `index.html`."""
-        (out / "plots").mkdir(parents=True, exist_ok=True)
-        write_text(out / "comparison.json", json.dumps({"facts": self.facts, **self.data}, indent=1) + "\n")
-        write_text(out / "table.md", self.to_markdown())
-        for plot in self.plots:
-            plot.write_png(out / "plots")
-        write_text(out / "index.html", self.to_html())
+        """Write `comparison.json`, `table.md`, `plots/<name>.png` and `index.html`; with an error, none of them."""
+        texts = {
+            "comparison.json": json.dumps({"facts": self.facts, **self.data}, indent=1) + "\n",
+            "table.md": self.to_markdown(),
+            "index.html": self.to_html(),
+        }
+        with replacing_files(out) as folder:
+            (folder / "plots").mkdir()
+            for plot in self.plots:
+                plot.write_png(folder / "plots")
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
 
     def to_markdown(self) -> str:
         """Return facts and tables as Markdown."""

@@ -8,7 +8,7 @@ from typing import Any
 from fireopd.analysis.bootstrap import CONFIDENCE, BootstrapEstimate
 from fireopd.analysis.evaluate.summary import AVERAGE, Numbers, Summary
 from fireopd.analysis.tables import Cell, Estimate, Table
-from fireopd.atomic_files import write_text
+from fireopd.atomic_files import replacing_files
 
 __all__ = ["tables", "write_report"]
 
@@ -84,15 +84,16 @@ def _interval(number: BootstrapEstimate | None) -> Cell:
 
 
 def write_report(out: Path, summary: Summary, facts: Mapping[str, Any]) -> None:
-    """Write `summary.json` and `table.md`.
+    """Write `summary.json` and `table.md`; with an error, neither.
 
     Args:
         out: output folder.
         summary: metrics of all models.
         facts: settings shown above the tables; "models" holds model names by label.
     """
-    write_text(out / "summary.json", json.dumps({"settings": facts, **summary.to_json()}, indent=1) + "\n")
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items() if name != "models")
     named = "\n".join(f"- {label}: `{model}`" for label, model in facts["models"].items())
     parts = ["# Evaluation", "", named, listed, "", *(table.to_markdown() for table in tables(summary))]
-    write_text(out / "table.md", "\n".join(parts))
+    with replacing_files(out) as folder:
+        (folder / "summary.json").write_text(json.dumps({"settings": facts, **summary.to_json()}, indent=1) + "\n")
+        (folder / "table.md").write_text("\n".join(parts), encoding="utf-8")

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fireopd.atomic_files import follow_umask
 from fireopd.distributed import collectives
 from fireopd.engines.vllm.client import RefusedError, ServerClient, ServerError
 from fireopd.engines.vllm.worker import WORKER_EXTENSION
@@ -86,10 +88,9 @@ class SnapshotTransfer(WeightTransfer):
 
     @contextmanager
     def _snapshot(self) -> Iterator[Path]:
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        snapshot = Path(tempfile.mkdtemp(prefix="fireopd_weights_", dir=self.folder)).resolve()
-        snapshot.chmod(0o755)  # a server may run as another user
+        folder = Path(tempfile.gettempdir() if self.folder is None else self.folder).resolve()
+        snapshot = folder / f"fireopd_weights_{uuid4().hex}"
+        snapshot.mkdir(parents=True)  # mkdtemp would exclude servers of other users whatever the umask
         try:
             yield snapshot
         finally:
@@ -226,18 +227,14 @@ def call_all(servers: Sequence[ServerClient], action: Callable[[ServerClient], A
 
 
 def write_snapshot(folder: Path, weights: Iterable[tuple[str, Tensor]], file_bytes: int) -> None:
-    """Write named tensors to numbered safetensors files of approximately the given size, readable by all users."""
+    """Write named tensors to numbered safetensors files of about the given size, with the permissions of new files."""
     part: dict[str, Tensor] = {}
     number = size = 0
     for name, tensor in weights:
         if part and size + tensor.nbytes > file_bytes:
-            _write_file(folder / f"weights_{number:05d}.safetensors", part)
+            save_file(part, folder / f"weights_{number:05d}.safetensors")
             part, number, size = {}, number + 1, 0
         part[name] = tensor.cpu().contiguous()
         size += tensor.nbytes
-    _write_file(folder / f"weights_{number:05d}.safetensors", part)
-
-
-def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, path)
-    path.chmod(0o644)  # safetensors creates files that only their owner can read; a server may run as another user
+    save_file(part, folder / f"weights_{number:05d}.safetensors")
+    follow_umask(folder)
