@@ -21,7 +21,7 @@ class BaseModelScorer(CausalScorer):
             student: student, with the adapter attached.
             adapter: its adapter.
         """
-        super().__init__(student.model, student.chunk_logits)
+        super().__init__(student.model, student.chunk_logits, student.kernels)
         self.student, self.adapter = student, adapter
 
     @property
@@ -31,12 +31,12 @@ class BaseModelScorer(CausalScorer):
 
     def forward(self, tokens: Tensor, mask: Tensor, **settings: Any) -> TokenScores:
         """Score tokens without the adapter; see `CausalScorer.forward`."""
-        own = self.student.chunk_logits
+        own = self.student.chunk_logits, self.student.kernels
         try:
-            self.student.chunk_logits = self.chunk_logits
+            self.student.chunk_logits, self.student.kernels = self.chunk_logits, self.kernels
             with self.adapter.without(self.student.model):
                 # Through the student's forward pass, in which a sharded model gathers its weights.
                 scores: TokenScores = self.student(tokens, mask, **settings)
         finally:
-            self.student.chunk_logits = own
+            self.student.chunk_logits, self.student.kernels = own
         return scores

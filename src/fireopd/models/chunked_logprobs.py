@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fireopd.models.output_head import LogitTransform, cast_for_autocast, logit_dtype, product
+from fireopd.models.output_head import LogitTransform, add_product, cast_for_autocast, logit_dtype, product
 
 __all__ = ["token_logprobs"]
 
@@ -115,7 +115,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 grad.mul_(slope)
             grad = grad.to(hidden_states.dtype)
             if grad_hidden_states is not None:
-                _add_product(grad_hidden_states, grad, weight[chunk])
+                add_product(grad_hidden_states, grad, weight[chunk])
             if grad_weight is not None:
                 torch.mm(grad.t(), hidden_states, out=grad_weight[chunk])
             if grad_bias is not None:
@@ -152,13 +152,3 @@ def _logprobs_to_gradient(
         columns = target_ids.clamp(0, gradient.shape[1] - 1)[:, None]
         gradient.scatter_add_(1, columns, torch.where(inside, grad_logprobs, 0.0)[:, None])
     return gradient
-
-
-def _add_product(accumulator: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to an accumulator of higher precision without rounding the product to the precision of a and b."""
-    if a.dtype == accumulator.dtype:
-        accumulator.addmm_(a, b)
-    elif a.is_cuda:
-        accumulator.add_(torch.mm(a, b, out_dtype=accumulator.dtype))
-    else:
-        accumulator.addmm_(a.to(accumulator.dtype), b.to(accumulator.dtype))

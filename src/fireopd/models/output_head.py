@@ -14,7 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.distributed import collectives
 
-__all__ = ["LogitTransform", "OutputHead", "backbone", "cast_for_autocast", "logit_dtype", "product"]
+__all__ = ["LogitTransform", "OutputHead", "add_product", "backbone", "cast_for_autocast", "logit_dtype", "product"]
 
 FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 """Settings that multiply the logits: Cohere, Falcon-H1, MuseGlimmer."""
@@ -153,6 +153,16 @@ def product(hidden_states: Tensor, weight: Tensor, bias: Tensor | None, block: i
             part = slice(start, start + rows)
             torch.mm(hidden_states, weight[part].to(dtype).t(), out=values[:, part])
     return values if bias is None else values.add_(bias)
+
+
+def add_product(accumulator: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a [T, v] times b [v, d] to an accumulator [T, d] of the same or a higher precision, without rounding."""
+    if a.dtype == accumulator.dtype:
+        accumulator.addmm_(a, b)
+    elif a.is_cuda:
+        torch.addmm(accumulator, a, b, out_dtype=accumulator.dtype, out=accumulator)
+    else:
+        accumulator.addmm_(a.to(accumulator.dtype), b.to(accumulator.dtype))
 
 
 class _Product(torch.autograd.Function):

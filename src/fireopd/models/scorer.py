@@ -15,8 +15,8 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd.distributed import collectives
 from fireopd.distributed.gather import gather_rows
 from fireopd.errors import UserError
-from fireopd.models.chunked_logprobs import token_logprobs
 from fireopd.models.distributions import DistributionComparison, HeadComparison, log_distribution
+from fireopd.models.kernels import Kernels, token_logprobs
 from fireopd.models.lockstep import deal_micro_batches
 from fireopd.models.output_head import OutputHead, backbone
 from fireopd.models.token_budget import by_token_budget
@@ -39,19 +39,21 @@ class CausalScorer(nn.Module):
     vocabulary size. The output head runs inside this module's forward, where a sharded model has its weights gathered.
     """
 
-    def __init__(self, model: PreTrainedModel, chunk_logits: int = CHUNK_LOGITS) -> None:
+    def __init__(self, model: PreTrainedModel, chunk_logits: int = CHUNK_LOGITS, kernels: Kernels = "auto") -> None:
         """Wrap a model.
 
         Args:
             model: Hugging Face causal LM whose logits are its output layer applied to its last hidden states, with
                 the scale and soft-cap of `LogitTransform.from_config`. `check_scorer` compares with its own logits.
             chunk_logits: number of logits in memory at a time, at least those of one token.
+            kernels: implementation of the log-probabilities.
         """
         super().__init__()
         if chunk_logits < 1:
             raise ValueError(f"chunk_logits must be at least 1, got {chunk_logits}")
         self.model = model
         self.chunk_logits = chunk_logits
+        self.kernels: Kernels = kernels
 
     @property
     def head(self) -> OutputHead:
@@ -121,7 +123,7 @@ class CausalScorer(nn.Module):
         self, hidden_states: Tensor, target_ids: Tensor, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
         head = self.head
-        logprobs, entropies = token_logprobs(
+        logprobs, entropies = token_logprobs(self.kernels, hidden_states.device)(
             hidden_states,
             head.weight,
             head.bias,

@@ -18,6 +18,7 @@ from fireopd.engines import MemoryPart
 from fireopd.errors import UserError
 from fireopd.models.architecture import check_architecture
 from fireopd.models.distributions import TeacherDistributions
+from fireopd.models.kernels import Kernels
 from fireopd.models.loading import (
     Dtype,
     context_length,
@@ -57,6 +58,8 @@ class HFTeacher(Teacher):
     context: list[dict[str, str]] = field(default_factory=list)
     """Chat messages that only the teacher sees, before the messages of the prompt: worked examples, a rubric (on-policy
     context distillation). They are inserted after the prompt's own system message."""
+    kernels: Kernels = "auto"
+    """Implementation of the log-probabilities: `torch`, `triton` (GPUs only), or `auto`."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
@@ -123,7 +126,7 @@ class HFTeacher(Teacher):
         if self.scorer is not None:
             return
         model = load_causal_lm(self.path, f"{key}.path", self.dtype, device).eval().requires_grad_(False)
-        self.scorer = CausalScorer(model, self.chunk_logits)
+        self.scorer = CausalScorer(model, self.chunk_logits, self.kernels)
         check_scorer(f"{key}.path", self.path, self.scorer)
         shard(self.scorer)
 
@@ -132,9 +135,9 @@ class HFTeacher(Teacher):
         return self.dtype == dtype and same_model(self.path, name, "model.student")
 
     def share(self, scorer: CausalScorer) -> None:
-        """Score with a model that is already loaded, with this teacher's `chunk_logits`."""
+        """Score with a model that is already loaded, with this teacher's `chunk_logits` and `kernels`."""
         self.scorer = scorer
-        scorer.chunk_logits = self.chunk_logits
+        scorer.chunk_logits, scorer.kernels = self.chunk_logits, self.kernels
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score all response tokens."""

@@ -19,6 +19,7 @@ from fireopd.models.adapter import Adapter
 from fireopd.models.base_model_scorer import BaseModelScorer
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.fingerprint import fingerprint
+from fireopd.models.kernels import Kernels
 from fireopd.models.loading import Dtype
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
 from fireopd.models.weight_stream import WeightStream
@@ -67,6 +68,7 @@ class FiReOPDModule(LightningModule):
         epochs: passes over a rollout batch.
         token_budget: tokens of a micro-batch of the student, padding included.
         chunk_logits: logits of the student held at once, tokens x vocabulary.
+        kernels: torch, triton (GPUs only), or auto: implementation of the student's log-probabilities.
         dtype: type of the student's parameters.
         adapter: adapter to train instead of all parameters, for example LoRA; null to train all.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
@@ -99,6 +101,7 @@ class FiReOPDModule(LightningModule):
         epochs: int = 1,
         token_budget: int = 16384,
         chunk_logits: int = CHUNK_LOGITS,
+        kernels: Kernels = "auto",
         dtype: Dtype = "float32",
         adapter: Adapter | None = None,
         gradient_checkpointing: bool = False,
@@ -124,7 +127,7 @@ class FiReOPDModule(LightningModule):
         self.adapter, self.sharing = adapter, list[Teacher]()  # teachers that are the student without its adapter
         self.strict_loading = adapter is None  # with an adapter, a state dict has no frozen tensors
         self.base_fingerprint: str | None = None  # of the student below its adapter
-        self.budgets = Budgets(mini_batches, epochs, token_budget, chunk_logits, gradient_checkpointing)
+        self.budgets = Budgets(mini_batches, epochs, token_budget, chunk_logits, kernels, gradient_checkpointing)
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
         self.extra_signals = frozenset(extra_signals)
         self.max_skipped_steps = max_skipped_steps
@@ -260,17 +263,10 @@ class FiReOPDModule(LightningModule):
 
     def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, TeacherDistributions | None]:
         """Score this rank's trajectories before the update; see `score_batch`."""
-        return score_batch(
-            rollouts,
-            self.student if self.scores_student_first else None,
-            self.teachers,
-            self.base,
-            watch,
-            signals=self.requires,
-            distributions=self.needs_distributions,
-            top_k=self.top_k,
-            token_budget=self.budgets.token_budget,
-        )
+        student = self.student if self.scores_student_first else None
+        settings: dict[str, Any] = {"signals": self.requires, "distributions": self.needs_distributions}
+        settings |= {"top_k": self.top_k, "token_budget": self.budgets.token_budget}
+        return score_batch(rollouts, student, self.teachers, self.base, watch, **settings)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics of held-out prompts."""

@@ -10,7 +10,8 @@ from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError, collect_errors, distinct, raise_together
 from fireopd.method import Method
 from fireopd.models.architecture import check_architecture
-from fireopd.teachers import Teacher
+from fireopd.models.kernels import Kernels, check_kernels
+from fireopd.teachers import HFTeacher, Teacher
 from fireopd.training.master_weights import check_master_weights
 from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.run_plan import DataPlan, RunPlan
@@ -71,6 +72,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     if plan.adapter is not None:
         yield partial(plan.adapter.check, plan.student)
     yield partial(check_optimizer, plan)
+    yield from _kernel_checks(plan)
     yield partial(check_routing, plan.teachers, prompts)
     yield partial(check_sampling, data.engine.sampling, method.importance_cap)
     yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
@@ -90,6 +92,15 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_answers, method, data)
     yield partial(check_groups, method, data.responses_per_prompt)
     yield partial(check_master_weights, plan)
+
+
+def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
+    frozen = {f"model.teachers.{name}": teacher for name, teacher in plan.teachers.items()}
+    frozen |= {} if plan.base is None else {"model.base": plan.base}
+    choices: dict[str, Kernels] = {"model.kernels": plan.budgets.kernels}
+    choices |= {f"{key}.kernels": model.kernels for key, model in frozen.items() if isinstance(model, HFTeacher)}
+    for key, kernels in choices.items():
+        yield partial(check_kernels, key, kernels, plan.processes.device)
 
 
 def check_student(plan: RunPlan) -> None:

@@ -13,6 +13,7 @@ from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.models.adapter import Adapter
+from fireopd.models.kernels import Kernels
 from fireopd.models.loading import Dtype
 from fireopd.teachers import Teacher
 from fireopd.types import Prompt
@@ -33,6 +34,8 @@ class Budgets:
     """Tokens of a micro-batch, padding included."""
     chunk_logits: int
     """Logits held at once, tokens x vocabulary."""
+    kernels: Kernels
+    """Implementation of the log-probabilities."""
     gradient_checkpointing: bool
     """True if activations are recomputed in the backward pass."""
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from fireopd.models.kernels import describe_kernels
 from fireopd.models.loading import load_config
 from fireopd.teachers import HFTeacher, Teacher
 from fireopd.training import memory_estimate
@@ -25,6 +26,7 @@ def summary_rows(plan: RunPlan) -> dict[str, str]:
         "a step": _batch(plan),
         "steps": _steps(plan),
         "processes": f"{processes.world_size} ({processes.strategy}, {processes.device.type})",
+        "kernels": describe_kernels(plan.budgets.kernels, processes.device),
     }
 
 
@@ -40,6 +42,7 @@ def summary_line(plan: RunPlan) -> str:
         *map(str, plan.method.strategies.values()),
         f"{_batch(plan)} a step",
         f"steps: {_steps(plan)}",
+        describe_kernels(plan.budgets.kernels, plan.processes.device),
         _memory(plan),
     ]
     return " · ".join(parts)

@@ -14,7 +14,7 @@ def load_student(name: str, dtype: Dtype, budgets: Budgets, adapter: Adapter | N
     Args:
         name: model folder, hub name or embedded model.
         dtype: type of the parameters.
-        budgets: size of the head's chunks, and gradient checkpointing.
+        budgets: size of the head's chunks, its kernels, and gradient checkpointing.
         adapter: added to the model, whose parameters are then frozen; None to train all parameters.
 
     Raises:
@@ -25,6 +25,6 @@ def load_student(name: str, dtype: Dtype, budgets: Budgets, adapter: Adapter | N
         adapter.attach(model)
     if budgets.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    student = CausalScorer(model, budgets.chunk_logits)
+    student = CausalScorer(model, budgets.chunk_logits, budgets.kernels)
     check_scorer("model.student", name, student)
     return student

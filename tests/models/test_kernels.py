@@ -1,0 +1,60 @@
+"""Choice of the implementation of log-probabilities."""
+
+import pytest
+import torch
+
+from fireopd.errors import UserError
+from fireopd.models import fused_logprobs, kernels
+from fireopd.models.chunked_logprobs import token_logprobs as chunked
+from fireopd.models.scorer import CausalScorer
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "installed", "fused"),
+    [
+        ("auto", CPU, True, False),
+        ("auto", GPU, True, True),
+        ("auto", GPU, False, False),
+        ("torch", GPU, True, False),
+        ("triton", GPU, True, True),
+    ],
+)
+def test_triton_is_used_on_gpus_if_it_is_installed(monkeypatch, choice, device, installed, fused):
+    monkeypatch.setattr(fused_logprobs, "has_triton", lambda: installed)
+    assert kernels.token_logprobs(choice, device) is (fused_logprobs.token_logprobs if fused else chunked)
+    assert ("Triton" in kernels.describe_kernels(choice, device)) == fused
+    kernels.check_kernels("model.kernels", choice, device)
+
+
+@pytest.mark.parametrize(("device", "problem"), [(CPU, "the run computes on cpu"), (GPU, "not installed")])
+def test_kernels_that_cannot_run_are_refused(monkeypatch, device, problem):
+    monkeypatch.setattr(fused_logprobs, "has_triton", lambda: False)
+    with pytest.raises(UserError, match=problem):
+        kernels.check_kernels("model.kernels", "triton", device)
+
+
+def test_the_scorer_takes_the_chosen_implementation(monkeypatch, scorer):
+    calls = []
+    monkeypatch.setitem(
+        kernels.LOGPROBS, "triton", lambda *given, **settings: calls.append(1) or chunked(*given, **settings)
+    )
+    tokens, mask = torch.arange(6)[None], torch.ones(1, 6, dtype=torch.bool)
+    chosen = CausalScorer(scorer.model, kernels="triton")
+    assert torch.equal(chosen(tokens, mask).logprobs, scorer(tokens, mask).logprobs)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "vocabulary", "chunk"),
+    [(1, 1, 1), (7, 3, 5), (18432, 151936, 2**25), (100, 151936, 2**25), (10**6, 64, 2**20)],
+)
+def test_tiles_hold_at_most_the_chunk_and_are_aligned(tokens, vocabulary, chunk):
+    rows, columns = fused_logprobs.forward_tile(tokens, vocabulary, chunk)
+    backward = fused_logprobs.backward_columns(tokens, chunk)
+    assert rows * columns <= chunk
+    assert tokens * backward <= max(chunk, tokens)
+    for width in (columns, backward):
+        assert width >= 1
+        assert width < 128 or width % 128 == 0
