@@ -13,12 +13,21 @@ from fireopd.cli.main import main
 from fireopd.cli.training_cli import build
 
 HARMFUL = """
+from collections.abc import Callable
 from pathlib import Path
 import torch
 def command(*args, **arguments) -> torch.optim.Optimizer:
     Path("called").touch()
 def teacher(path: str = "") -> "fireopd.teachers.Teacher":
     Path("called").touch()
+def warmup(*args) -> float:
+    Path("called").touch()
+    return 1.0
+INSTANCE = type("Callable", (), {"__call__": warmup})()
+class WithDefault(torch.optim.lr_scheduler.LRScheduler):
+    def __init__(self, optimizer, rate: Callable[[int], float] = warmup) -> None:
+        self.rate = rate
+        super().__init__(optimizer)
 class Other:
     def __init__(self, params=()):
         Path("called").touch()
@@ -64,6 +73,16 @@ NESTED = [
     ("model.scheduler", nested(LAMBDA_RATE, lr_lambda=COMMAND), "lr_lambda"),
     ("model.scheduler", nested(LAMBDA_RATE, lr_lambda=FUNCTION), "lr_lambda"),
     ("model.scheduler", nested(LAMBDA_RATE, lr_lambda="os.system"), "lr_lambda"),
+    ("model.scheduler", nested(LAMBDA_RATE, lr_lambda="harmful.warmup"), "lr_lambda: 'warmup': not a class"),
+    ("model.scheduler", nested(LAMBDA_RATE, lr_lambda=["harmful.warmup"]), "lr_lambda: 'warmup': not a class"),
+    ("model.scheduler", nested(LAMBDA_RATE, lr_lambda="harmful.INSTANCE"), "lr_lambda: 'Callable': not a class"),
+    ("model.scheduler", nested(LAMBDA_RATE, lr_lambda="math.exp"), "lr_lambda: 'exp': not a class"),
+    ("model.scheduler", nested("harmful.WithDefault", rate="math.exp"), "model.scheduler.rate: 'exp': not a class"),
+    (
+        "trainer.callbacks",
+        [nested(LAMBDA_CALLBACK, on_fit_start="harmful.warmup")],
+        "trainer.callbacks[0].on_fit_start: 'warmup': not a class: a configuration cannot name functions",
+    ),
     ("model.teachers", {"math": COMMAND}, "teachers"),
     ("model.teachers", {"math": {"class_path": "harmful.teacher"}}, "teachers"),
     ("model.token_weighter", nested("ProductOf", weighters=[COMMAND]), "weighters"),
@@ -173,6 +192,7 @@ def test_an_evaluation_runs_no_callable(refuse, folder, option, value):
         ("model.optimizer", nested("harmful.MySGD", lr=0.1)),
         ("model.scheduler", nested("torch.optim.lr_scheduler.CosineAnnealingLR", T_max=3)),
         ("model.scheduler", None),
+        ("model.scheduler", nested("harmful.WithDefault")),
         ("data.chat_template_options", {"enable_thinking": False, "x": [1, 2.5, None, {"y": "z"}]}),
     ],
 )
