@@ -1,11 +1,14 @@
 """Fixtures that several test files use. The tests are made for few cores: one thread is faster than two that wait."""
 
 import os
+from functools import cache
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
+import docstring_parser
 import pytest
 import torch
+import torch.distributed as dist
 
 from fireopd.models.loading import load_causal_lm
 from fireopd.models.scorer import CausalScorer
@@ -13,6 +16,43 @@ from fireopd.prompts import TinyPrompts
 from fireopd.training.data import RolloutDataModule
 
 torch.set_num_threads(1)
+# Tests build hundreds of parsers of the command line, each of which would parse the same docstrings.
+docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
+
+LONGEST = (
+    "test_background_rollout.py",
+    "test_fsdp.py",
+    "test_resume_sharded.py",
+    "test_configs.py",
+    "test_compare.py",
+    "test_resume.py",
+    "test_engine.py",
+    "test_bench.py",
+    "test_main.py",
+    "test_old_checkpoints.py",
+    "test_readme.py",
+    "test_module.py",
+    "test_loop_progress.py",
+    "test_code_blocks.py",
+    "test_new.py",
+    "test_server_engine.py",
+)
+"""Files that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: a process takes whole files, and none is to wait for another at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_group_is_left():
+    """Fail the test that leaves a default process group of `torch.distributed`, and destroy the group."""
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        pytest.fail("the test left the default process group of torch.distributed: destroy it")
 
 
 @pytest.fixture(scope="session")

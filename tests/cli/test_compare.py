@@ -2,17 +2,18 @@
 
 import json
 import signal
-import subprocess
-import sys
-import time
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.fakes import LENGTHS, at_student, small_batch
 from helpers.paths import ROOT
+from helpers.processes import Program
 
+from fireopd.analysis.compare import run_queue
 from fireopd.analysis.recordings import write_scored
 from fireopd.cli.main import main
 from fireopd.objectives import ReverseKL
@@ -180,19 +181,40 @@ def refused(capfd):
     return run
 
 
-def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path, capfd, refused):
-    command = [sys.executable, "-m", "fireopd", *arguments_of(tmp_path)]
-    with (tmp_path / "first.txt").open("w") as log:
-        first = subprocess.Popen(command, stdout=log, stderr=log)
-        second_run = tmp_path / "out" / "runs" / "fire" / "seed_1"
-        deadline = time.monotonic() + 200
-        while not list(second_run.glob("version_*/metrics.csv")):
-            assert first.poll() is None, (tmp_path / "first.txt").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        first.send_signal(signal.SIGINT)
-        assert first.wait(timeout=600) == 130
-    assert "Stopped. Repeat the command to resume." in (tmp_path / "first.txt").read_text()
+class Forked(Program):
+    """Stands for `subprocess.Popen` where a comparison starts its runs."""
+
+    def __init__(self, command, *, stdout, **settings):
+        super().__init__(Path(stdout.name), *command[3:])
+        self.pid, self.send_signal = self.process.pid, self.send
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self, timeout=600):
+        """Wait; where the queue would kill a run that does not stop, the test fails."""
+        return super().wait(timeout)
+
+
+def test_a_comparison_that_was_stopped_goes_on_and_begins_nothing_again(tmp_path, capfd, refused, monkeypatch):
+    second_run = tmp_path / "out" / "runs" / "fire" / "seed_1"
+
+    class Interrupting(Forked):
+        def poll(self):
+            if list(second_run.glob("version_*/metrics.csv")):
+                raise KeyboardInterrupt
+            return super().poll()
+
+    monkeypatch.setattr(run_queue, "subprocess", SimpleNamespace(Popen=Interrupting))
+    with pytest.raises(SystemExit) as stop:
+        main(arguments_of(tmp_path))
+    assert stop.value.code == 128 + signal.SIGINT
+    assert "Stopped. Repeat the command to resume." in "".join(capfd.readouterr())
+    monkeypatch.setattr(run_queue, "subprocess", SimpleNamespace(Popen=Forked))
     stopped = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert "opd seed 2 (not run)" in stopped["facts"]["missing"]
     done = tmp_path / "out" / "runs" / "opd" / "seed_1"

@@ -1,13 +1,12 @@
 """A run on two processes with sharded models that fails, is stopped, is killed, and goes on: as if nothing had been."""
 
 import json
-import os
 import signal
 
 import pytest
 import torch
 from helpers.resume import curve
-from helpers.resume_sharded import Pair, step_of
+from helpers.resume_sharded import Pair, launch, step_of
 
 from fireopd.models.loading import load_causal_lm
 from fireopd.training import checkpoint_files
@@ -21,27 +20,27 @@ def folders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharded")
     whole, broken = folder / "whole", folder / "broken"
     run = Pair(whole)
-    assert run.wait() == 0, run.log.read_text()
+    assert run.wait() == 0, run.said
 
-    failing = Pair(broken, "--data.engine=helpers.failing_engine.FailingEngine", "--data.engine.max_response_length=64")
-    assert failing.wait() not in (0, 143)
-    assert "the engine of the second process broke" in failing.log.read_text()
-    assert "stopped at different places" not in failing.log.read_text()
+    engine = ["--data.engine=helpers.failing_engine.FailingEngine", "--data.engine.max_response_length=32"]
+    code, said = launch(broken, *engine)
+    assert code not in (0, 143)
+    assert "the engine of the second process broke" in said
+    assert "stopped at different places" not in said
     assert step_of(broken) == 3
 
     stopped = Pair(broken, "--ckpt_path=last", "--resume_with_changes=true")  # another engine
     stopped.until_step(5)
-    os.kill(stopped.process.pid, signal.SIGTERM)
-    assert stopped.wait() == 128 + signal.SIGTERM, stopped.log.read_text()
-    assert "Resume with --ckpt_path" in stopped.log.read_text()
+    stopped.send(signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM, stopped.said
+    assert "Resume with --ckpt_path" in stopped.said
 
     killed = Pair(broken, "--ckpt_path=last")
     killed.until_step(8)
-    os.killpg(killed.process.pid, signal.SIGKILL)
-    killed.process.wait()
+    killed.kill()
 
     rest = Pair(broken, "--ckpt_path=last")
-    assert rest.wait() == 0, rest.log.read_text()
+    assert rest.wait() == 0, rest.said
     return whole, broken
 
 

@@ -1,49 +1,48 @@
 """Runs on two processes with sharded models, to be stopped and resumed."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import torch
 from helpers.paths import TESTS
+from helpers.processes import Program
 
 from fireopd.training import checkpoint_files
 
-COMMAND = [sys.executable, "-m", "fireopd", "fit", "--config=configs/multi_teacher.yaml"]
-COMMAND += ["--config=configs/hardware/fsdp.yaml", "--trainer.devices=2", "--trainer.limit_val_batches=0"]
+FIT = ["fit", "--config=configs/multi_teacher.yaml"]
+FIT += ["--config=configs/hardware/fsdp.yaml", "--trainer.devices=2", "--trainer.limit_val_batches=0"]
 EVERY_STEP = "{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}"
-COMMAND += [f"--trainer.callbacks=[{EVERY_STEP}, helpers.memory_recorder.Holdings]"]
-COMMAND += ["--data.prompts.num_training=70", "--data.prompts.num_validation=2", "--data.batch_size=7"]
+FIT += [f"--trainer.callbacks=[{EVERY_STEP}, helpers.memory_recorder.Holdings]"]
+FIT += ["--data.prompts.num_training=70", "--data.prompts.num_validation=2", "--data.batch_size=7"]
+FIT += ["--data.engine.max_response_length=32"]
 
 
-class Pair:
+class Pair(Program):
     """A run on two processes."""
 
     def __init__(self, folder, *arguments):
         folder.mkdir(exist_ok=True)
-        self.folder, self.log = folder, folder / f"{len(list(folder.glob('*.log')))}.log"
-        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-        self.process = subprocess.Popen(
-            [*COMMAND, f"--trainer.default_root_dir={folder}", *arguments],
-            stdout=self.log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        )  # fmt: skip
+        self.folder = folder
+        own = [*FIT, f"--trainer.default_root_dir={folder}", *arguments]
+        super().__init__(folder / f"{len(list(folder.glob('*.log')))}.log", *own, devices=2)
 
     def until_step(self, step):
-        end = time.monotonic() + 600
-        while step_of(self.folder) < step:
-            assert time.monotonic() < end, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.01)
+        assert self.until(lambda: step_of(self.folder) >= step, seconds=600), self.said
 
-    def wait(self):
-        try:
-            return self.process.wait(600)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            raise
+
+def launch(folder, *arguments):
+    """Run on two processes, of which the first starts the second; return the exit code and the output."""
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "fireopd", *FIT, f"--trainer.default_root_dir={folder}", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
 
 
 def step_of(folder):

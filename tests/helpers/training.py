@@ -27,7 +27,7 @@ def make_module(**settings):
 
 def make_data(num_training=16, **settings):
     prompts = TinyPrompts(num_training=num_training, num_validation=settings.pop("num_validation", 0))
-    engine = settings.pop("engine", HFEngine(max_response_length=40))
+    engine = settings.pop("engine", HFEngine(max_response_length=24))
     return RolloutDataModule(prompts=prompts, engine=engine, **({"batch_size": 8, "seed": 3} | settings))
 
 
@@ -42,10 +42,14 @@ class Notes(Callback):
         self.weights.append([p.detach().clone() for p in pl_module.parameters()])
 
 
+def make_trainer(tmp_path, **settings):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "max_epochs": 1}
+    return Trainer(default_root_dir=tmp_path, **(quiet | settings))
+
+
 def fit(module, data, tmp_path, **settings):
     notes = Notes()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    quiet |= {"enable_checkpointing": False, "callbacks": [notes], "accelerator": "cpu", "max_epochs": 1}
-    trainer = Trainer(default_root_dir=tmp_path, **(quiet | settings))
+    trainer = make_trainer(tmp_path, **({"callbacks": [notes]} | settings))
     trainer.fit(module, data)
     return notes, trainer

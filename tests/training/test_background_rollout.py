@@ -13,7 +13,7 @@ from helpers.processes import Run
 from helpers.resume import EVERY_STEP, assert_same, step_of
 from helpers.resume_sharded import Pair
 from helpers.resume_sharded import step_of as step_of_pair
-from helpers.training import TEACHERS, Notes, fit, make_data, make_module, sgd
+from helpers.training import TEACHERS, Notes, fit, make_data, make_module, make_trainer, sgd
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -135,10 +135,7 @@ def resumed(tmp_path, **settings):
     notes = Notes()
     (last,) = tmp_path.rglob("last.ckpt")
     module, data = make_module(), make_data(40, overlap=True, **settings)
-    _, trainer = fit(
-        module, data, tmp_path, callbacks=[notes, RunCheckpoint()], max_epochs=0, enable_checkpointing=True
-    )
-    trainer.fit_loop.max_epochs = 1
+    trainer = make_trainer(tmp_path, callbacks=[notes, RunCheckpoint()], enable_checkpointing=True)
     trainer.fit(module, data, ckpt_path=last, weights_only=True)
     return module, notes
 
@@ -194,7 +191,7 @@ def test_an_error_of_the_engine_is_raised_when_its_batch_is_asked_for(tmp_path):
                 raise ConnectionError("gone")
             return super().generate(prompts, seeds)
 
-    module, data = make_module(), make_data(40, engine=Failing(max_response_length=40), overlap=True)
+    module, data = make_module(), make_data(40, engine=Failing(max_response_length=24), overlap=True)
     with pytest.raises(ConnectionError, match="gone"):
         fit(module, data, tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
     assert module.policy_version == 3, "the step during which it failed is complete"
@@ -241,14 +238,14 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
 def test_two_processes_resume_to_the_same_student(tmp_path):
     four_steps = [OVERLAP, "--data.prompts.num_training=28"]
     reference = Pair(tmp_path / "whole", *four_steps)
-    assert reference.wait() == 0, reference.log.read_text()
+    assert reference.wait() == 0, reference.said
     stopped = Pair(tmp_path / "broken", *four_steps)
     stopped.until_step(1)
-    os.kill(stopped.process.pid, signal.SIGTERM)
-    assert stopped.wait() == 128 + signal.SIGTERM, stopped.log.read_text()
+    stopped.send(signal.SIGTERM)
+    assert stopped.wait() == 128 + signal.SIGTERM, stopped.said
     assert 1 <= step_of_pair(tmp_path / "broken") < 4
     rest = Pair(tmp_path / "broken", *four_steps, "--ckpt_path=last")
-    assert rest.wait() == 0, rest.log.read_text()
+    assert rest.wait() == 0, rest.said
     one, other = (
         checkpoint_files.read_student(checkpoint_files.last_checkpoint(tmp_path / name))[1]
         for name in ("whole", "broken")

@@ -6,7 +6,7 @@ from collections import defaultdict
 from contextlib import nullcontext
 
 import pytest
-from helpers.training import fit, make_data, make_module
+from helpers.training import fit, make_data, make_module, make_trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -47,7 +47,7 @@ class Interrupting(HFEngine):
 
 
 def data(engine=None):
-    return make_data(8 * EPOCH, engine=engine or HFEngine(max_response_length=24), num_validation=4)
+    return make_data(4 * EPOCH, batch_size=4, engine=engine or HFEngine(max_response_length=8), num_validation=4)
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,8 @@ def merged(first, second):
 def resume(folder, module, earlier):
     """Resume from the last checkpoint in a folder; return the rows of the run so far."""
     (last,) = folder.rglob("last.ckpt")
-    logger, settings = Rows(), SETTINGS | {"max_epochs": 0}
-    _, trainer = fit(make_module(), data(), folder, logger=logger, callbacks=[RunCheckpoint()], **settings)
-    trainer.fit_loop.max_epochs = 2
+    logger = Rows()
+    trainer = make_trainer(folder, logger=logger, callbacks=[RunCheckpoint()], **SETTINGS)
     with pytest.raises(SIGTERMException) if isinstance(module, Stopped) else nullcontext():
         trainer.fit(module, data(), ckpt_path=last, weights_only=True)
     return merged(earlier, logger.rows)
@@ -104,7 +103,7 @@ def resume_to_the_end(folder, whole, earlier):
 
 def interrupted(folder, call):
     """Return the rows of a run that gets SIGTERM in a call of its engine."""
-    logger, engine = Rows(), Interrupting(max_response_length=24)
+    logger, engine = Rows(), Interrupting(max_response_length=8)
     engine.at = call
     with pytest.raises(SIGTERMException):
         fit(make_module(), data(engine), folder, logger=logger, callbacks=[RunCheckpoint()], **SETTINGS)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers.fakes import ScriptedEngine
-from helpers.training import TEACHERS, Notes, fit, make_data, make_module, sgd
-from lightning import Trainer
+from helpers.training import TEACHERS, Notes, fit, make_data, make_module, make_trainer, sgd
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -273,10 +272,7 @@ def test_an_interrupt_inside_a_step_loses_no_batch(tmp_path):
         fit(module, make_data(32), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
     (last,) = tmp_path.rglob("last.ckpt")
     notes, again = Notes(), make_module()
-    trainer = Trainer(
-        default_root_dir=tmp_path, logger=False, enable_progress_bar=False, max_epochs=1, accelerator="cpu",
-        enable_model_summary=False, callbacks=[notes, RunCheckpoint()], num_sanity_val_steps=0,
-    )  # fmt: skip
+    trainer = make_trainer(tmp_path, callbacks=[notes, RunCheckpoint()], enable_checkpointing=True)
     trainer.fit(again, make_data(32), ckpt_path=last, weights_only=True)
     assert again.policy_version == 4
     for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
@@ -317,10 +313,7 @@ def test_resuming_gives_the_same_numbers(tmp_path):
     half = ModelCheckpoint(tmp_path, "half", every_n_train_steps=2, save_top_k=1)
     fit(make_module(), make_data(32), tmp_path, callbacks=[half], max_steps=2, max_epochs=-1, enable_checkpointing=True)
     again, data, notes = make_module(), make_data(32), Notes()
-    trainer = Trainer(
-        default_root_dir=tmp_path, logger=False, enable_progress_bar=False, enable_checkpointing=False, max_epochs=1,
-        enable_model_summary=False, callbacks=[notes], accelerator="cpu", num_sanity_val_steps=0,
-    )  # fmt: skip
+    trainer = make_trainer(tmp_path, callbacks=[notes])
     trainer.fit(again, data, ckpt_path=tmp_path / "half.ckpt", weights_only=True)
     assert again.policy_version == 4
     for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
