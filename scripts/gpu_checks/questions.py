@@ -38,17 +38,18 @@ class Question:
 
 QUESTIONS = (
     Question("machine", "Machine", 25),
-    Question("cpu_parity", "Parity with the CPU, float32", 35),
+    Question("cpu_parity", "Parity with the CPU, float32", 30),
     Question("embedded_run", "Embedded run against the CPU's curves", 80),
     Question("attention", "Kernels of grouped-query attention, forward and backward", 25),
-    Question("output_layer", "Log-probabilities and entropies at a large vocabulary", 40),
-    Question("updates", "Forward and backward pass, scoring, and step", 90),
-    Question("sharding", "FSDP2 in one process", 50),
+    Question("fused_kernels", "Fused kernels of the output layer against the chunked path", 30),
+    Question("output_layer", "Log-probabilities and entropies at a large vocabulary", 30),
+    Question("updates", "Forward and backward pass, scoring, and step", 85),
+    Question("sharding", "FSDP2 in one process", 45),
     Question("experts", "Mixture of experts", 25),
     Question("decoding", "Decoding by HFEngine", 35),
     Question("diagnostics", "Targets, diagnostics and histograms of a large batch", 20),
     Question("rounding", "The same rows in different micro-batches", 20),
-    Question("trl_step", "A step of TRL and of fireopd", 35),
+    Question("trl_step", "A step of TRL and of fireopd", 30),
 )
 """All questions: correctness first, so that a short lease answers that."""
 

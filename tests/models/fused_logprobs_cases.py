@@ -167,3 +167,38 @@ def test_memory_stays_within_the_chunk_size(monkeypatch, chunk):
         scores = fused_logprobs.token_logprobs(*leaves, target_ids, **SETTINGS | {"chunk_logits": chunk})
         loss(*scores).backward()
     assert largest.size <= max(chunk, 17 * D) < 13 * 17
+
+
+def test_kernels_read_each_logit_once_and_write_each_gradient_once(monkeypatch):
+    """Count loads and stores in the interpreter; a GPU does not give them."""
+    if DEVICE == "cuda":
+        pytest.skip("needs the interpreter")
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    moved = {"load": 0, "store": 0}
+
+    def counting(kind, method):
+        def count(builder, pointers, *given):
+            mask = given[1] if kind == "store" else given[0]
+            moved[kind] += int(mask.data.sum()) * pointers.get_element_ty().primitive_bitwidth // 8
+            return method(builder, pointers, *given)
+
+        return count
+
+    for kind in moved:
+        name = f"create_masked_{kind}"
+        monkeypatch.setattr(InterpreterBuilder, name, counting(kind, getattr(InterpreterBuilder, name)))
+    monkeypatch.setattr(fused_kernels, "BLOCK", 16)
+    rows, width = 2, 37  # three blocks, the last one in part
+    values, targets = torch.randn(rows, width), torch.tensor([3, 40])  # one target in the tile
+    statistics = tuple(torch.full((rows,), value) for value in (-torch.inf, 0.0, 0.0, 0.0))
+    fused_kernels.fold(values, targets, statistics, 0, LogitTransform(), 1.0)
+    per_row = 3 * 4  # statistics
+    assert moved == {"load": rows * (4 * width + per_row + 8) + 4, "store": rows * per_row + 4}
+    moved.update(load=0, store=0)
+    per_row, blocks = 4 * 4 + 8, 3  # normalizer, entropy, two gradients, target
+    ones = torch.ones(rows)
+    given = (targets, ones, ones, ones, ones, 0, LogitTransform(), 1.0, torch.bfloat16)
+    gradient = fused_kernels.to_gradient(values, *given)
+    assert gradient.dtype == torch.bfloat16
+    assert moved == {"load": rows * (4 * width + blocks * per_row), "store": rows * 2 * width}
