@@ -1,14 +1,12 @@
 """Two gloo processes with different numbers of rows against one process."""
 
-import os
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from helpers.fakes import free_port, rollouts_of, scored_batch
+from helpers.fakes import rollouts_of, scored_batch
 from helpers.models import make_model
+from helpers.processes import in_two_processes
 from torch.distributed.device_mesh import init_device_mesh
 
 from fireopd.algorithm import fire_loss, loss_fractions
@@ -76,21 +74,17 @@ def sharded_scores(rank, rows=None):
     return {"logprobs": scores.logprobs, "entropy": scores.entropy}
 
 
-def worker(rank, port, keep_only, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def worker(rank, keep_only, folder):
     batch, loss, gradient, passes = loss_and_gradient(rows_of_rank(rank, global_batch(keep_only)))
     saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
     saved |= {"loss": loss, "gradient": gradient, "passes": passes}
     saved |= {"scores": sharded_scores(rank), "of_no_rows": sharded_scores(rank, rows=0)["logprobs"]}
     torch.save(saved, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("keep_only", [None, slice(2, ROWS)], ids=["both ranks keep rows", "rank 0 keeps none"])
 def test_two_processes_equal_one(tmp_path, keep_only):
-    port = free_port()
-    mp.spawn(worker, (port, keep_only, str(tmp_path)), nprocs=2)
+    in_two_processes(worker, keep_only, tmp_path)
     full = global_batch(keep_only)
     if keep_only is not None:
         assert not METHOD.targets(full).keep[:2].any()
@@ -126,20 +120,16 @@ def test_collectives_of_one_process_return_their_input():
     assert collectives.all_reduce_max(3, torch.device("cpu")) == 3
 
 
-def raising(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def raising(rank, folder):
     collectives.raise_on_all_ranks(None)
     try:
         collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "fix it") if rank == 1 else None)
     except UserError as error:
         (folder / str(rank)).write_text(str(error))
-    dist.destroy_process_group()
 
 
 def test_an_error_is_raised_on_all_ranks(tmp_path):
-    port = free_port()
-    mp.spawn(raising, (port, tmp_path), nprocs=2)
+    in_two_processes(raising, tmp_path)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["key: 3: it broke. Fix it."] * 2
     with pytest.raises(UserError, match="it broke"):
         collectives.raise_on_all_ranks(UserError("key", 3, "it broke", "fix it"))

@@ -1,12 +1,9 @@
 """Student weights by name: the tensors of a checkpoint, tied tensors once."""
 
 import math
-import os
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from helpers.fakes import free_port
+from helpers.processes import in_two_processes
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -41,9 +38,7 @@ def test_the_stream_reflects_the_current_parameters():
     assert dict(weights)["weight"].item() == 5.0
 
 
-def gather(rank, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def gather(rank, folder):
     mesh = init_device_mesh("cpu", (2,))
     model = torch.nn.Linear(3, 5)
     for name, shape in (("weight", (5, 3)), ("bias", (5,))):
@@ -52,12 +47,10 @@ def gather(rank, port, folder):
     weights = WeightStream(model)
     assert weights.metadata() == [("weight", torch.float32, (5, 3)), ("bias", torch.float32, (5,))]
     torch.save(dict(weights), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_sharded_tensors_are_gathered_on_all_processes(tmp_path):
-    port = free_port()
-    mp.spawn(gather, (port, str(tmp_path)), nprocs=2)
+    in_two_processes(gather, tmp_path)
     for rank in range(2):
         full = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.equal(full["weight"], torch.arange(15.0).reshape(5, 3))

@@ -1,6 +1,5 @@
 """Prompts from Parquet files."""
 
-import subprocess
 import sys
 from contextlib import suppress
 
@@ -92,13 +91,6 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"needs pyarrow, which is not installed.*pip install 'fireopd\[data\]'"):
         ParquetPrompts(tmp_path / "train.parquet", teacher="x").training(0)
-
-
-def test_no_reader_is_imported_before_a_source_needs_it():
-    code = "import sys, fireopd.cli.entry_points; fireopd.cli.entry_points.load_plugins()"
-    code += "; print([n for n in ('datasets', 'pyarrow.parquet', 'reasoning_gym') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
