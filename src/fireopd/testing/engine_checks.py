@@ -27,6 +27,8 @@ LONGEST = 12
 """Largest length of the responses, tokens, whatever the setting of the engine."""
 LIMIT = 6.0
 """Largest deviation of the mean log-probability from its expectation, standard deviations."""
+TEMPERATURE = 1.25
+"""Temperature of the responses of an engine whose setting is 1, if it accepts another one."""
 
 
 @dataclass(eq=False)
@@ -85,9 +87,10 @@ class EngineCase:
 
 
 def check_engine(engine: RolloutEngine, student: str = "tiny/student") -> None:
-    """Check the contract of a rollout engine on the CPU, with at most `LONGEST` tokens per response.
+    """Check the contract of a rollout engine on the CPU.
 
-    Log-probabilities may differ from those of the student by the engine's `max_probe_gap`.
+    Responses have at most `LONGEST` tokens, and the temperature `TEMPERATURE` in the place of 1. Log-probabilities may
+    differ from those of the student by the engine's `max_probe_gap`.
 
     Args:
         engine: an instance, with any settings.
@@ -102,10 +105,22 @@ def check_engine(engine: RolloutEngine, student: str = "tiny/student") -> None:
         engine.check("data.engine", student)
     except UserError as error:
         report([*found, f"{name}.check refuses {student}: {error} Pass a student that it can run."], engine)
-    fresh = dataclasses.replace(engine, max_response_length=min(engine.max_response_length, LONGEST))
     model = load_causal_lm(student, "student", "float32").eval()
-    case = EngineCase(fresh, student, model, example_prompts(student))
-    report(found + violations_of(name, case, CHECKS), engine)
+    case = EngineCase(_with_kit_settings(engine, student), student, model, example_prompts(student))
+    report(found + violations_of(name, case, CHECKS, decisive=2), engine)
+
+
+def _with_kit_settings(engine: RolloutEngine, student: str) -> RolloutEngine:
+    """Return a fresh engine with short responses, and with a temperature other than 1 if it accepts one."""
+    fresh = dataclasses.replace(engine, max_response_length=min(engine.max_response_length, LONGEST))
+    if fresh.temperature != 1:
+        return fresh
+    try:
+        other = dataclasses.replace(fresh, temperature=TEMPERATURE)
+        other.check("data.engine", student)
+    except ValueError:
+        return fresh
+    return other
 
 
 def takes_weights(case: EngineCase) -> str:
@@ -129,6 +144,8 @@ def returns_valid_responses(case: EngineCase) -> str:
         return "returns responses to no prompts. Return an empty list."
     stops = stop_tokens(case.student, "student", load_tokenizer(case.student, "student"))
     for response in case.responses:
+        if not torch.tensor(response.logprobs).isfinite().all():
+            return "returns log-probabilities that are not finite for ordinary prompts. Compute them in float32."
         stopped = response.tokens[-1] in stops
         if stopped != response.finished or stops & set(response.tokens[:-1]):
             return (
@@ -228,6 +245,23 @@ def replaces_all_weights(case: EngineCase) -> str:
     return ""
 
 
+@torch.no_grad()
+def ends_at_stop_tokens(case: EngineCase) -> str:
+    """Check responses of weights with which the student often ends its response."""
+    head = case.model.get_output_embeddings()
+    if head is None:
+        return ""
+    stops = stop_tokens(case.student, "student", load_tokenizer(case.student, "student"))
+    tokens = torch.tensor([[*case.prompts[0].tokens, *case.responses[0].tokens]])
+    answer = case.model(input_ids=tokens, output_hidden_states=True)
+    states, logits = answer.hidden_states[-1][0], answer.logits[0]
+    missing = (logits.logsumexp(-1) - logits[:, min(stops)]).mean()
+    head.weight[min(stops)] += missing * states.mean(0) / states.mean(0).square().sum()
+    case.load(5)
+    del case.responses
+    return returns_valid_responses(case)
+
+
 def closes(case: EngineCase) -> str:
     """Check `close` and `for_another_model`: neither keeps weights, and settings are equal."""
     other = case.engine.for_another_model()
@@ -246,5 +280,6 @@ CHECKS = (
     returns_logprobs_of_the_sampled_distribution,
     scores_probes,
     replaces_all_weights,
+    ends_at_stop_tokens,
     closes,
 )

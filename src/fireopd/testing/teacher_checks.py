@@ -112,6 +112,8 @@ def returns_valid_scores(case: TeacherCase) -> str:
     scores, alone = case.score(rollouts), case.score(rollouts, entropy=False)
     if not (scores.logprobs.isfinite().all() and scores.entropy is not None and scores.entropy.isfinite().all()):
         return "returns values that are not finite for ordinary responses. Compute the log-softmax in float32."
+    if case.far(scores.logprobs, case.score(rollouts).logprobs):
+        return "returns other scores for the same rollouts in a second call. A teacher is frozen: keep no state."
     if case.far(scores.logprobs, alone.logprobs):
         return "returns other log-probabilities with entropy=False than with True. Compute both from one distribution."
     if raw.logprobs.requires_grad:
