@@ -102,6 +102,7 @@ RULES = {
         (r"1\,000", "1000", True), ("1 000", "1,000", True), ("1000", r"1{,}000", True), (r"1\,000", "0", False),
         ("1e3", "1000", True), ("1.5e-3", "0.0015", True), ("0.0015", "1.5e-3", True), ("1e3", "3e", False),
         (r"0.\overline{3}", "1/3", True), ("1/3", r"0.\overline{3}", True), (r"0.1\overline{6}", r"\frac16", True),
+        ("12 30", "12, 30", True), ("12 30", "42", False), ("12 30", "1230", False), ("42", "12 30", False),
         (r"0.\dot{3}", "0.(3)", True), (r"0.\overline{3}", "0.3", False), ("1,234.5", "2469/2", True),
     ],
     "units agree if both have one": [
@@ -112,6 +113,7 @@ RULES = {
         ("5 m/s", r"5 \mathrm{~m}\mathrm{~s}^{-1}", True), ("5 km/h", r"5\text{ km per hour}", True),
         ("36 degrees", r"36^\circ", True), ("36 radians", r"36^\circ", False), ("25 square units", "25", True),
         ("2t", "2", False), (r"\pi r^2 h", r"\pi r^2", False), ("x = 3 m", "3", True),
+        ("6 m", "6m", True), ("6m", "$6m$", True), ("6", "$6m$", False),
     ],
     "percentages": [
         ("10%", "10", True), ("62.5", "62.5%", True), ("0.1", r"10\%", True), ("0.625", "62.5%", True),
@@ -142,7 +144,9 @@ def test_answers_without_a_box_follow_the_same_rules():
         ("The answer is 1 1/2", "3/2", True), ("The answer is 1e3", "1000", True), ("So 2^10", "1024", True),
         ("It is 10%", "0.1", True), ("It is 62.5%", "62.5", True), ("it is $x<1$", r"(-\infty,1)", True),
         (r"it is $5\text{ m}$", r"5\text{ cm}", False), ("it is $2t$", "2", False), ("it is 0.3333", "1/3", False),
-        ("it is $6=5$", "5", False),
+        ("it is $6=5$", "5", False), ("Final answer: 6m", "$6m$", True), ("Final answer: 6m", "6", True),
+        ("it is 6 m", "$6m$", True), ("it is 2t", "3t", False), ("it is 2t", "t", False), ("at 12:30", "12:30", True),
+        ("at 12:30", "1:30", False), ("the 5 men", "$5m$", False),
     ]  # fmt: skip
     grades = MathVerify().grade([prompt(reference) for _, reference, _ in rows], [answer for answer, _, _ in rows])
     assert [row for row, result in zip(rows, grades, strict=True) if (result.reward == 1.0) is not row[2]] == []

@@ -3,7 +3,18 @@ r"""Normalization of mathematical answers before they are parsed: boxes, number 
 import re
 from fractions import Fraction
 
-__all__ = ["boxed", "clean", "closing", "half_unit", "plain_numbers", "split_unit", "units_agree", "with_fractions"]
+__all__ = [
+    "boxed",
+    "clean",
+    "closed_up",
+    "closing",
+    "half_unit",
+    "plain_numbers",
+    "split_unit",
+    "units_agree",
+    "with_fractions",
+    "with_suffix",
+]
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BETWEEN = re.compile(r"(?:[\s$,;.]|\\[()\[\],;! ]|\\q?quad|\\text\{\s*(?:and|or)\s*\}|and|or)*")
@@ -13,6 +24,8 @@ SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\\[,!; ]|~| )\d{3})+(?![\d,])")
 SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+\.?\d*|\.\d+)[eE]([+-]?\d{1,3})(?![\w.])")
 REPEATING = re.compile(r"(?<![\d.,])(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))|\((\d+)\))(?!\d)")
 MIXED = re.compile(r"(?<![\w.,/^)}\]+*-])(-?)(\d+) (\d+)/(\d+)(?![\w/.^])")
+ADJACENT = re.compile(r"\d+(?:\.\d+)?(?: \d+(?:\.\d+)?)+")
+"""Numbers with only blanks between them, of which math-verify would return the sum."""
 DECIMAL = re.compile(r"(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d*)\.\d+(?![\w.])")
 ROUNDED = re.compile(r"[+-]?(\d*)\.(\d+)(?:[eE]([+-]?\d{1,3})|\s*\\(?:times|cdot)\s*10\^\{?([+-]?\d{1,3})\}?)?")
 SYMBOLS = "mm|cm|dm|km|m|in|ft|yd|mi|mg|kg|g|lb|oz|ms|min|h|s|ml|mL|l|L|kW|W|kJ|J|N|kPa|Pa|Hz|kV|V|mA|A|K|mph|per|sq|cu"
@@ -23,6 +36,8 @@ TOKEN = (
 UNIT = re.compile(rf"(.*?[^\s/~])((?:(?:[\s/~]|\\[ ,;]|\\cdot)*{TOKEN})+)")
 CONSTANT = re.compile(r"(?:\\(?:[dt]?frac|sqrt|pi|times|cdot)|[^A-Za-z\\])*")
 """Value that unit words without `\text` may follow; otherwise they may be variables."""
+SUFFIX = re.compile(rf"[A-Za-z]{{1,3}}(?![A-Za-z])| (?:{SYMBOLS})(?![A-Za-z])|(?::\d+)+")
+"""Text after a number that can be a part of the answer: a variable, a unit, or the rest of a ratio."""
 CURRENCIES = {"\\$": "dollar", "\u20ac": "euro", "\u00a3": "pound"}
 NAMES = {
     "metre": "m", "meter": "m", "centimetre": "cm", "centimeter": "cm", "millimetre": "mm", "millimeter": "mm",
@@ -67,11 +82,27 @@ def clean(answer: str) -> str:
 
 
 def plain_numbers(text: str) -> str:
-    """Return a text with spaced thousands, scientific notation, repeating decimals and mixed numbers rewritten."""
+    """Return a text with spaced thousands, scientific notation, repeating decimals and mixed numbers rewritten.
+
+    Numbers with only blanks between them become a list, if there is nothing else.
+    """
     text = SPACED.sub(lambda match: re.sub(r"\D", "", match[0]), text)
     text = SCIENTIFIC.sub(lambda match: _quotient(Fraction(match[0])), text)
     text = REPEATING.sub(_repeating, text)
-    return MIXED.sub(lambda m: f"{m[1]}{int(m[2]) * int(m[4]) + int(m[3])}/{m[4]}", text)
+    text = MIXED.sub(lambda m: f"{m[1]}{int(m[2]) * int(m[4]) + int(m[3])}/{m[4]}", text)
+    return ", ".join(text.split()) if ADJACENT.fullmatch(text) else text
+
+
+def with_suffix(text: str, number: str) -> str:
+    """Return the last occurrence of a number in a text with what may belong to it, as in `6m`; "" if nothing does."""
+    _, found, after = text.rpartition(number) if number else ("", "", "")
+    suffix = SUFFIX.match(after) if found else None
+    return f"{number}{suffix[0]}" if suffix else ""
+
+
+def closed_up(answer: str) -> str:
+    """Return an answer without blanks between a number and a letter: `6m` for `6 m`."""
+    return re.sub(r"(?<=\d) (?=[A-Za-z])", "", answer)
 
 
 def with_fractions(text: str) -> str:

@@ -24,7 +24,7 @@ __all__ = [
     "equal",
     "grade",
     "is_right",
-    "last_expression",
+    "last_expressions",
     "parsed_answer",
     "read",
     "same_value",
@@ -60,14 +60,13 @@ def work(channel: socket.socket, settings: Sequence[str]) -> None:
 def grade(reference: str | None, response: str) -> tuple[float, str | None]:
     """Return the reward, 1 or 0, and the final answer in the form that is counted in a majority vote."""
     box = math_answers.boxed(response)
-    answer = last_expression(response[-TAIL:]) if box is None else read(box)
+    answer, *others = last_expressions(response[-TAIL:]) if box is None else [read(box)]
     vote = str(answer.forms[0]) if answer.forms else answer.value or None
     if reference is None:
         return 0.0, vote
     gold = math_answers.boxed(reference)
     expected = read(reference if gold is None else gold)
-    same = answer.text != "" and answer.text == expected.text
-    return float(same or is_right(expected, answer)), vote
+    return float(any(is_right(expected, reading) for reading in (answer, *others))), vote
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,16 @@ def read(answer: str) -> Answer:
     return Answer(text, value, unit, parsed_answer(value))
 
 
-def last_expression(text: str) -> Answer:
-    """Return the last expression of a text."""
-    forms = parse(math_answers.plain_numbers(text), CONFIGURATION, parsing_timeout=None)
+def last_expressions(text: str) -> list[Answer]:
+    """Return the last expression of a text, and the one with the letters after it, as in `6m`, if there are any."""
+    plain = math_answers.plain_numbers(text)
+    answer = _last(plain)
+    suffixed = math_answers.with_suffix(plain, answer.value)
+    return [answer, read(suffixed)] if suffixed else [answer]
+
+
+def _last(plain: str) -> Answer:
+    forms = parse(plain, CONFIGURATION, parsing_timeout=None)
     found = next((form for form in forms if isinstance(form, str)), "")
     if re.search(r"[A-Za-z\\]", found):
         return replace(read(found), text="")
@@ -105,7 +111,9 @@ def last_expression(text: str) -> Answer:
 
 
 def is_right(expected: Answer, answer: Answer) -> bool:
-    """Return True if an answer has the value of the reference, and no other unit."""
+    """Return True if an answer has the text of the reference, or its value and no other unit."""
+    if answer.text != "" and math_answers.closed_up(answer.text) == math_answers.closed_up(expected.text):
+        return True
     if not math_answers.units_agree(answer.unit, expected.unit) or not sides_agree(answer.value):
         return False
     if same_value(expected.value, answer.forms, DIGITS):
