@@ -46,13 +46,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
-@pytest.fixture(autouse=True)
-def _no_process_group_is_left():
-    """Fail the test that leaves a default process group of `torch.distributed`, and destroy the group."""
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_group_is_left(request):
+    """Fail a file that leaves a default process group of `torch.distributed`, and destroy the group."""
     yield
     if dist.is_initialized():
         dist.destroy_process_group()
-        pytest.fail("the test left the default process group of torch.distributed: destroy it")
+        pytest.fail(f"{request.path.name} left the default process group of torch.distributed: destroy it")
 
 
 @pytest.fixture(scope="session")
