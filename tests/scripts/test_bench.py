@@ -186,6 +186,18 @@ def test_a_loop_that_fails_or_ends_early_says_so():
             loop.step()
 
 
+def test_parts_of_steps_and_their_remainder_are_shares_of_the_steps():
+    steps = [
+        interleaving.Step(8.0, {"time/rollout": 4.0, "time/teacher/math": 1.0, "time/teacher/code": 1.0, "loss": 9.0}),
+        interleaving.Step(4.0, {"time/rollout": 2.0, "time/update": 1.0}),
+    ]
+    found = {name: (part["share"], part["median"]) for name, part in training_steps.parts(steps).items()}
+    nothing = {"student": (0.0, 0.0), "sync": (0.0, 0.0)}
+    assert found == nothing | {
+        "rollout": (0.5, 3.0), "teacher": (0.125, 1.0), "update": (0.125, 0.5), "other": (0.25, 1.5)
+    }  # fmt: skip
+
+
 def test_peak_memory_is_what_was_held_at_once():
     size = 64 * 2**20
     before = peak_memory.reset_peak()
@@ -264,8 +276,8 @@ def test_the_benchmarks_run_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert results["ratios"]["padded_over_real_tokens_update"]["min"] >= 1
     assert "prepare_smollm2" in results["left_out"]["generate_over_hfengine_smollm2"]
     split = results["ratios"]["naive_over_fireopd"]["details"]["parts_of_ours"]
+    assert split.keys() == {*training_steps.PARTS, "other"}
     assert results["ratios"]["naive_over_fireopd"]["details"]["of_processor_seconds"]["min"] > 0
-    assert sum(part["share"] for part in split.values()) == pytest.approx(1, abs=0.15)
     assert results["machine"]["versions"]["torch"] == torch.__version__
     law = scaling_laws.law(
         "tokens", [(1, {"teacher": 1.0, "student": 1.0, "update": 2.0}), (2, dict.fromkeys(scaling_laws.COSTS, 3.0))]

@@ -78,7 +78,7 @@ def test_the_engine_takes_no_weights_while_it_samples(tmp_path):
         def generate(self, prompts, seeds):
             answers = super().generate(prompts, seeds)
             if threading.current_thread() is not threading.main_thread():
-                assert stepped.wait(30), "the concurrent step is complete"
+                assert stepped.wait(600), "the concurrent step is complete"
                 stepped.clear()
                 time.sleep(0.1)
             self.events.append("done")
