@@ -1,15 +1,16 @@
 """`fireopd evaluate` from the command line."""
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
 import torch
+from helpers.processes import Program
 
+from fireopd.analysis.evaluate import sampling
 from fireopd.analysis.evaluate.records import read_records
 from fireopd.atomic_files import lock
 from fireopd.cli.main import main
@@ -20,21 +21,19 @@ from fireopd.prompts.tiny_tasks import problems
 
 FILES = ("responses/tiny--student/arithmetic.jsonl", "summary.json", "table.md")
 
-KILLED = """
-import os, signal, sys
-from fireopd.analysis.evaluate import sampling
-append = sampling.append_records
-def torn(path, records):
-    if path.exists() and path.read_bytes().count(b"\\n") >= 4:
-        with path.open("ab") as file:
-            file.write(records[0].line.encode()[:200])
-        os.kill(os.getpid(), signal.SIGKILL)
-    append(path, records)
-sampling.append_records = torn
-from fireopd.cli.main import main
-main(sys.argv[1:])
-"""
-"""Program that is killed while it writes a line."""
+
+def tear():
+    """Kill the program while it writes a line."""
+    append = sampling.append_records
+
+    def torn(path, records):
+        if path.exists() and path.read_bytes().count(b"\n") >= 4:
+            with path.open("ab") as file:
+                file.write(records[0].line.encode()[:200])
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(path, records)
+
+    sampling.append_records = torn
 
 
 @pytest.fixture
@@ -74,8 +73,8 @@ def evaluate(arguments, capsys):
 
 def test_a_run_that_is_killed_goes_on_to_the_same_numbers(evaluate, arguments, tmp_path):
     evaluate(out="whole")
-    done = subprocess.run([sys.executable, "-c", KILLED, *arguments()], capture_output=True, timeout=600, check=False)
-    assert done.returncode == -signal.SIGKILL
+    killed = Program(tmp_path / "log", *arguments(), before=tear)
+    assert killed.wait() == -signal.SIGKILL, killed.said
     torn = (tmp_path / "out" / FILES[0]).read_bytes()
     assert torn.count(b"\n") == 4
     assert not torn.endswith(b"\n")

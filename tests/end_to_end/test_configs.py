@@ -1,5 +1,7 @@
 """Every configuration parses and builds, and says what it is meant to."""
 
+from copy import deepcopy
+from functools import cache
 from inspect import isabstract
 
 import pytest
@@ -21,12 +23,18 @@ EXPERIMENTS = sorted(
 OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
 OVERLAID = [CONFIGS / name for name in ("multi_teacher.yaml", "smollm2.yaml", "paper/strong_to_weak.yaml")]
 """Experiments that the hardware overlays are tried on."""
-ENGINES = {"fsdp": None, "vllm_servers": "VLLMServerEngine"}
+ENGINES = {"fsdp": None, "lora": None, "vllm_servers": "VLLMServerEngine"}
 """Engine of the hardware overlays that do not sample with vLLM in process; None for that of the experiment."""
 SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes")
 """Hardware overlays that shard the models."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
+
+
+@cache
+def built(*paths):
+    """Return the program of these files, which no test changes."""
+    return build([f"--config={path}" for path in paths], train=False)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -50,9 +58,9 @@ def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path
 
 @pytest.mark.parametrize("path", OVERLAID, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_an_overlay_changes_the_hardware_and_nothing_else(path):
-    plain = build([f"--config={path}"], train=False)
+    plain = built(path)
     for overlay in OVERLAYS:
-        cli = build([f"--config={path}", f"--config={overlay}"], train=False)
+        cli = built(path, overlay)
         engine, kept = cli.datamodule.engine, type(plain.datamodule.engine).__name__
         assert type(engine).__name__ == (ENGINES.get(overlay.stem, "VLLMEngine") or kept)
         sharded = overlay.stem in SHARDED or path.parent.name == "paper"
@@ -68,17 +76,18 @@ def test_an_overlay_changes_the_hardware_and_nothing_else(path):
 @pytest.mark.parametrize("overlay", DATA, ids=lambda path: path.stem)
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_an_overlay_changes_the_prompts_and_nothing_else(path, overlay):
-    cli, plain = (build([f"--config={p}" for p in paths], train=False) for paths in ((path, overlay), (path,)))
+    cli, plain = built(path, overlay), built(path)
     assert type(cli.datamodule.source).__name__ == {"verl": "VerlPrompts"}[overlay.stem]
-    for config in (cli.config, plain.config):
+    configs = [deepcopy(each.config) for each in (cli, plain)]
+    for config in configs:
         config["data"].pop("prompts")
         config.pop("config")
-    assert cli.config == plain.config
+    assert configs[0] == configs[1]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*.yaml")), ids=lambda path: path.stem)
 def test_the_paper_s_values(path):
-    cli = build(["--config", str(path)], train=False)
+    cli = built(path)
     assert cli.model.student_name == "Qwen/Qwen3-4B"
     assert set(cli.model.teachers) == ({"math", "code"} if path.stem == "multi_teacher" else {"math"})
     assert cli.datamodule.batch_size == 1024
@@ -164,7 +173,7 @@ def test_every_method_builds_and_trains(path, tmp_path):
 @pytest.mark.parametrize("name", ["tip", "exopd"])
 def test_a_method_goes_over_any_config(name, base):
     path = CONFIGS / "methods" / f"{name}.yaml"
-    check_method(build([f"--config={CONFIGS / base}", f"--config={path}"], train=False), path)
+    check_method(built(CONFIGS / base, path), path)
 
 
 def test_every_strategy_has_a_config():

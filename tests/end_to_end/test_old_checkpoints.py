@@ -2,14 +2,12 @@
 
 import csv
 import math
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from helpers.paths import CONFIGS, GOLDEN
+from helpers.processes import Program
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -35,12 +33,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def fireopd(folder, *arguments):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "fireopd", *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def fireopd(folder, *arguments, devices=1):
+    run = Program(folder / "log", *arguments, folder=folder, devices=devices)
+    assert run.wait() == 0, run.said
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,7 +44,7 @@ def test_a_run_resumes_where_the_checkpoint_was_written(folder, kind):
     settings += ["--data.prompts.num_training=16", "--data.prompts.num_validation=2", "--data.batch_size=4"]
     settings += ["--data.engine.max_response_length=12", "--trainer.max_steps=4", "--trainer.limit_val_batches=0"]
     settings += [f"--trainer.default_root_dir={folder}", f"--ckpt_path={OLD}/{kind}.ckpt"]
-    fireopd(folder, "fit", *settings)
+    fireopd(folder, "fit", *settings, devices=2 if kind == "sharded" else 1)
     with (folder / "version_0" / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert [int(row["step"]) for row in rows] == [2, 3]
