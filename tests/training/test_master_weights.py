@@ -53,7 +53,7 @@ def test_accepted_precisions_change_the_weights(group, settings):
 
 def test_bfloat16_parameters_hardly_change_and_are_refused():
     assert changed_by_three_steps(make_model("tied", torch.bfloat16)) < 0.1
-    small = {"student": "tiny/student", "optimizer": partial(torch.optim.AdamW, lr=RATE)}
+    small = {"student": "tiny/student", "optimizer": partial(torch.optim.AdamW, lr=RATE), "adapter": None}
     check_master_weights(SimpleNamespace(dtype="float32", **small))
     for dtype in ("bfloat16", "float16"):
         with pytest.raises(UserError, match=rf"model.dtype: '{dtype}': .*1e-06, and changes only .* Use float32"):
