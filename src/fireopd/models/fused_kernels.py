@@ -160,7 +160,7 @@ def _fold(
 @triton.jit
 def _to_gradient(
     values: Tensor,
-    gradients: Tensor,
+    gradients: Any,
     target_ids: Tensor,
     normalizers: Tensor,
     grad_logprobs: Tensor,
