@@ -59,6 +59,14 @@ def test_settings_of_the_trainer_that_the_module_does_not_support(tmp_path, sett
         raise problem
 
 
+def test_kernels_of_a_gpu_on_a_cpu(tmp_path):
+    plan = plan_of(tmp_path, kernels="triton")
+    plan = replace(plan, teachers={name: replace(teacher, kernels="triton") for name, teacher in plan.teachers.items()})
+    keys = ["model.kernels", *(f"model.teachers.{name}.kernels" for name in plan.teachers)]
+    for key, problem in zip(keys, found(plan), strict=True):
+        assert problem == f"{key}: 'triton': the run computes on cpu. Set it to auto, or use a GPU."
+
+
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.touch()
