@@ -7,19 +7,20 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.paths import ROOT
+from helpers.processes import Program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.analysis.recordings import read_scored
 from fireopd.cli.main import COMMANDS, main
 
 CONFIG = str(ROOT / "configs" / "multi_teacher.yaml")
+FEW = "--data.prompts.num_training=64"
 
 
 def refuse(capsys, *arguments):
@@ -56,7 +57,8 @@ def refuse(capsys, *arguments):
 )
 def test_bad_input_is_one_message_with_key_value_and_remedy(capsys, tmp_path, arguments, parts):
     root = f"--trainer.default_root_dir={tmp_path}/run"
-    message = refuse(capsys, "fit", f"--config={CONFIG}", root, *arguments)
+    few = [] if any("data.prompts" in argument for argument in arguments) else [FEW]
+    message = refuse(capsys, "fit", f"--config={CONFIG}", *few, root, *arguments)
     assert message.startswith("fireopd: ")
     for part in parts:
         assert part in message
@@ -75,7 +77,7 @@ def test_a_run_without_teachers(capsys):
 
 
 def test_a_server_that_is_not_there_is_refused_with_the_command_that_starts_it(capsys, tmp_path):
-    arguments = ["--data.engine=VLLMServerEngine", "--data.engine.servers=[http://127.0.0.1:9]"]
+    arguments = [FEW, "--data.engine=VLLMServerEngine", "--data.engine.servers=[http://127.0.0.1:9]"]
     message = refuse(capsys, "fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", *arguments)
     assert message.startswith("fireopd: data.engine.servers: 'http://127.0.0.1:9': ")
     assert "fireopd serve tiny/student --port 9" in message
@@ -83,7 +85,7 @@ def test_a_server_that_is_not_there_is_refused_with_the_command_that_starts_it(c
 
 def test_without_vllm_its_engine_and_server_are_refused_and_the_remedy_is_named(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    fit = ["fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", "--data.engine=VLLMEngine"]
+    fit = ["fit", f"--config={CONFIG}", FEW, f"--trainer.default_root_dir={tmp_path}", "--data.engine=VLLMEngine"]
     for arguments in (fit, ["serve", "tiny/student"]):
         message = refuse(capsys, *arguments)
         assert "needs vllm, which is not installed" in message
@@ -252,27 +254,21 @@ def test_a_finished_run_goes_on_with_more_steps_from_its_last_checkpoint(run_fol
 
 
 def test_a_terminated_run_saves_says_how_to_go_on_and_is_no_success(tmp_path):
-    command = [sys.executable, "-m", "fireopd", "fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}"]
-    command += ["--data.prompts.num_validation=0", "--data.batch_size=8", "--data.engine.max_response_length=16"]
-    command += ["--trainer.callbacks+={class_path: RolloutRecorder, init_args: {every_n_steps: 1}}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with open(tmp_path / "log", "w") as log:
-        run = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.rglob("step_000001.safetensors")):
-            assert run.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        run.terminate()
-        assert run.wait(timeout=600) == 128 + signal.SIGTERM
+    arguments = ["fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}"]
+    arguments += ["--data.prompts.num_validation=0", "--data.batch_size=8", "--data.engine.max_response_length=16"]
+    arguments += ["--trainer.callbacks+={class_path: RolloutRecorder, init_args: {every_n_steps: 1}}"]
+    run = Program(tmp_path / "log", *arguments)
+    assert run.until(lambda: list(tmp_path.rglob("step_000001.safetensors"))), run.said
+    run.send(signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGTERM
     (last,) = tmp_path.rglob("last.ckpt")
-    assert f"Resume with --ckpt_path {last}" in (tmp_path / "log").read_text()
+    assert f"Resume with --ckpt_path {last}" in run.said
     assert torch.load(last, weights_only=True)["fireopd"]["policy_version"] > 0
 
 
 def test_a_checkpoint_that_is_not_there(capsys, tmp_path):
     message = refuse(
-        capsys, "fit", f"--config={CONFIG}", f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=no.ckpt"
+        capsys, "fit", f"--config={CONFIG}", FEW, f"--trainer.default_root_dir={tmp_path}", "--ckpt_path=no.ckpt"
     )
     assert "--ckpt_path: 'no.ckpt': no such checkpoint" in message
 
