@@ -171,28 +171,25 @@ def does_not_modify_the_rollouts(case: TeacherCase) -> str:
 
 def aligns_scores_with_tokens(case: TeacherCase) -> str:
     """Check that entry t is about token t, given the tokens before it: the last token affects the last entry only."""
-    rollouts = case.rollouts([case.responses[3]])
-    scores, last = case.score(rollouts), rollouts.tokens.shape[1] - 1
-    moved = torch.zeros(last + 1, dtype=torch.bool)
-    for step in range(1, 4):
-        tokens = rollouts.tokens.clone()
-        tokens[0, last] = (tokens[0, last] + step) % case.vocabulary
-        other = case.score(replace(rollouts, tokens=tokens))
-        moved |= ((scores.logprobs - other.logprobs).abs() > case.tolerance)[0]
+    remedy = "Entry t is the log-probability of token t: take it from the model's output at position t - 1."
+    ignored, uniform = True, True
+    candidates = sorted({token for prompt in case.prompts for token in prompt.tokens} | set(case.responses[0]))[:16]
+    for before in (case.responses[3][:-1], *([token] for token in candidates)):
+        rows = [[*before, token] for token in candidates]
+        scores = case.score(case.rollouts(rows, prompts=case.prompts[:1] * len(rows)))
         assert scores.entropy is not None
-        assert other.entropy is not None
-        if case.far(scores.entropy, other.entropy):
+        if case.far(scores.entropy, scores.entropy[:1].expand_as(scores.entropy)):
             return (
                 "returns an entropy that depends on the token itself. Entry t is the entropy of the distribution "
                 "before token t: the model's output at position t - 1."
             )
-    remedy = "Entry t is the log-probability of token t: take it from the model's output at position t - 1."
-    if moved[:last].any():
-        return (
-            f"shifts its scores: a change of token t changes the entry t - {last - int(moved.nonzero()[0])}. {remedy}"
-        )
-    uniform = float(scores.logprobs[rollouts.response_mask].std()) <= case.tolerance
-    if not (moved[last] or uniform):
+        moved = (scores.logprobs - scores.logprobs[:1]).abs().amax(0) > case.tolerance
+        if moved[:-1].any():
+            distance = len(moved) - 1 - int(moved.nonzero()[0])
+            return f"shifts its scores: a change of token t changes the entry t - {distance}. {remedy}"
+        ignored &= not moved[-1]
+        uniform &= float(scores.logprobs[:, -len(before) - 1 :].std()) <= case.tolerance
+    if ignored and not uniform:
         return f"ignores the last token, so its scores are shifted or constant. {remedy}"
     return ""
 
