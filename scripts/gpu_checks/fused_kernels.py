@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Settings of the logits."""
 
 
-INTERPRETED = {"head_tokens": 4, "reference_tokens": 4, "vocabulary": 30, "chunk_logits": (40,)}
+INTERPRETED = {"head_tokens": 2, "reference_tokens": 2, "vocabulary": 24, "chunk_logits": (36,)}
 """Sizes without a GPU: the interpreter takes some milliseconds per token and chunk."""
 PROGRAM = """
 import json

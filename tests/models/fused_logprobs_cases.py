@@ -41,14 +41,14 @@ def gradients(of, leaves):
     return torch.autograd.grad(of, [leaf for leaf in leaves if leaf is not None])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("bias", "temperature", "chunk", "transform"),
+    ("dtype", "bias", "temperature", "chunk", "transform"),
     [
-        (True, 1.0, 2 * V, ()),
-        (False, 0.7, 10**6, (0.3, None)),
-        (True, 1.6, 7 * T, (1.0, 1.5)),
-        (False, 0.8, 10**6, (0.7, 2.0)),
+        (torch.float32, True, 1.0, 2 * V, ()),
+        (torch.float32, False, 0.7, 10**6, (0.3, None)),
+        (torch.float32, False, 0.8, 10**6, (0.7, 2.0)),
+        (torch.bfloat16, True, 1.0, 10**6, ()),
+        (torch.bfloat16, True, 1.6, 7 * T, (1.0, 1.5)),
     ],
 )
 def test_values_and_gradients_equal_reference_and_chunked_path(dtype, bias, temperature, chunk, transform):

@@ -96,7 +96,7 @@ def _constants(values: Tensor, transform: LogitTransform, temperature: float) ->
 
 
 @triton.jit
-def _tanh(x: Tensor) -> Tensor:
+def _tanh(x: tl.tensor) -> tl.tensor:
     """Return tanh(x). Near 0 the exponential cancels, and the series is exact to float32."""
     tail = tl.exp(-2.0 * tl.abs(x))
     far = (1.0 - tail) / (1.0 + tail)
@@ -106,7 +106,7 @@ def _tanh(x: Tensor) -> Tensor:
 
 
 @triton.jit
-def _transformed(values: Tensor, SCALE: tl.constexpr, CAP: tl.constexpr) -> Tensor:  # noqa: N803
+def _transformed(values: tl.tensor, SCALE: tl.constexpr, CAP: tl.constexpr) -> tl.tensor:  # noqa: N803
     """Return the logits before the temperature."""
     if SCALE != 1.0:
         values = values * SCALE
@@ -117,14 +117,14 @@ def _transformed(values: Tensor, SCALE: tl.constexpr, CAP: tl.constexpr) -> Tens
 
 @triton.jit
 def _fold(
-    values: Tensor,
-    target_ids: Tensor,
-    tops: Tensor,
-    masses: Tensor,
-    moments: Tensor,
-    target_logits: Tensor,
-    first: Any,
-    width: Any,
+    values: tl.tensor,
+    target_ids: tl.tensor,
+    tops: tl.tensor,
+    masses: tl.tensor,
+    moments: tl.tensor,
+    target_logits: tl.tensor,
+    first: tl.tensor,
+    width: tl.tensor,
     SCALE: tl.constexpr,  # noqa: N803
     CAP: tl.constexpr,  # noqa: N803
     TEMPERATURE: tl.constexpr,  # noqa: N803
@@ -159,15 +159,15 @@ def _fold(
 
 @triton.jit
 def _to_gradient(
-    values: Tensor,
-    gradients: Any,
-    target_ids: Tensor,
-    normalizers: Tensor,
-    grad_logprobs: Tensor,
-    entropies: Tensor,
-    grad_entropies: Tensor,
-    first: Any,
-    width: Any,
+    values: tl.tensor,
+    gradients: tl.tensor,
+    target_ids: tl.tensor,
+    normalizers: tl.tensor,
+    grad_logprobs: tl.tensor,
+    entropies: tl.tensor,
+    grad_entropies: tl.tensor,
+    first: tl.tensor,
+    width: tl.tensor,
     SCALE: tl.constexpr,  # noqa: N803
     CAP: tl.constexpr,  # noqa: N803
     TEMPERATURE: tl.constexpr,  # noqa: N803
