@@ -78,3 +78,13 @@ def test_settings_are_plain_values_without_those_of_the_command():
     assert plain(settings) == {"data": {"x": [1], "y": [1, 2]}, "trainer": {"precision": "32-true"}}
     assert flatten(SAVED)["model.teachers.math"] == "fireopd.teachers.HFTeacher"
     assert flatten(SAVED)["model.optimizer.lr"] == 1e-3
+
+
+def test_functions_and_objects_are_compared_without_their_address():
+    def rate():
+        return 1
+
+    one, other = ({"model": {"schedule": value}} for value in (rate, lambda: 2))
+    assert "0x" not in str(plain(one))
+    assert differences(plain(one), plain({"model": {"schedule": rate}})) == []
+    assert [found.key for found in differences(plain(one), plain(other))] == ["model.schedule"]

@@ -176,7 +176,7 @@ def aligns_scores_with_tokens(case: TeacherCase) -> str:
     candidates = sorted({token for prompt in case.prompts for token in prompt.tokens} | set(case.responses[0]))[:16]
     for before in (case.responses[3][:-1], *([token] for token in candidates)):
         rows = [[*before, token] for token in candidates]
-        scores = case.score(case.rollouts(rows, prompts=case.prompts[:1] * len(rows)))
+        scores = case.score(case.rollouts(rows, prompts=[case.prompts[0]] * len(rows)))
         assert scores.entropy is not None
         if case.far(scores.entropy, scores.entropy[:1].expand_as(scores.entropy)):
             return (

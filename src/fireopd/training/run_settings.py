@@ -5,6 +5,7 @@ Settings are nested dictionaries of plain values, as in a configuration: a confi
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -39,6 +40,8 @@ FREE = (
 """Patterns of the settings of model and data that may change freely: memory, speed, curves and validation."""
 APPLIED = ("model.optimizer.*", "model.scheduler.*")
 """Patterns of the settings that a resumed run applies to the optimizer and the schedule of the checkpoint."""
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Part of the text of a function or an object that differs from run to run."""
 MISSING = object()
 
 
@@ -158,7 +161,7 @@ def _plain(value: Any) -> Any:
         return [_plain(own) for own in value]
     if isinstance(value, type):
         return {"class_path": f"{value.__module__}.{value.__qualname__}", "init_args": {}}
-    return str(value)
+    return ADDRESS.sub("", str(value))
 
 
 def _text(value: Any) -> str:
