@@ -165,7 +165,7 @@ def test_prompts_that_do_not_fit_are_dropped_by_choice_and_counted(tmp_path, mon
 def test_two_rows_with_one_id_are_refused(tmp_path):
     rows = [{"problem": f"1;+{n}", "uid": n % 3} for n in range(4)]
     source = JSONLPrompts(jsonl(tmp_path, rows).train, teacher="math", columns=Columns(id="uid"))
-    with pytest.raises(UserError, match=r"prompts.jsonl:0.*2 training prompts have this id, .*columns.id\. Give each"):
+    with pytest.raises(UserError, match=r"prompts.jsonl:0.*2 training prompts of JSONLPrompts have this id\. Give"):
         make(prompts=source, batch_size=2)
 
 

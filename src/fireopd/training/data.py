@@ -124,8 +124,9 @@ class RolloutDataModule(LightningDataModule):
         """Return the prompts, without tokens if they cannot be tokenized, and add problems; `kind` names them."""
         for place, number in Counter(text.id for text in texts).most_common(1):
             if number > 1:
-                problem = f"{number} {kind} prompts have this id, that of the table and the value of columns.id"
-                problems.append(UserError("data.prompts", place, problem, "give each a unique id"))
+                problem = f"{number} {kind} prompts of {type(self.source).__name__} have this id"
+                remedy = "give each a unique id, in a table with columns.id"
+                problems.append(UserError("data.prompts", place, problem, remedy))
         if self.tokenizer is None:
             return untokenized(texts)
         with collect_errors(problems):
