@@ -1,10 +1,14 @@
 """Choice of the implementation of log-probabilities."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fireopd.errors import UserError
 from fireopd.models import fused_logprobs, kernels
+from fireopd.models.base_model_scorer import BaseModelScorer
 from fireopd.models.chunked_logprobs import token_logprobs as chunked
 from fireopd.models.scorer import CausalScorer
 
@@ -35,15 +39,34 @@ def test_kernels_that_cannot_run_are_refused(monkeypatch, device, problem):
         kernels.check_kernels("model.kernels", "triton", device)
 
 
-def test_the_scorer_takes_the_chosen_implementation(monkeypatch, scorer):
-    calls = []
-    monkeypatch.setitem(
-        kernels.LOGPROBS, "triton", lambda *given, **settings: calls.append(1) or chunked(*given, **settings)
-    )
+@pytest.fixture
+def calls(monkeypatch):
+    """Number of calls of the fused kernels, which the chunked path replaces."""
+    made = []
+
+    def fused(*given, **settings):
+        made.append(1)
+        return chunked(*given, **settings)
+
+    monkeypatch.setitem(kernels.LOGPROBS, "triton", fused)
+    return made
+
+
+def test_the_scorer_takes_the_chosen_implementation(calls, scorer):
     tokens, mask = torch.arange(6)[None], torch.ones(1, 6, dtype=torch.bool)
     chosen = CausalScorer(scorer.model, kernels="triton")
     assert torch.equal(chosen(tokens, mask).logprobs, scorer(tokens, mask).logprobs)
     assert calls == [1]
+
+
+def test_a_teacher_that_shares_the_students_weights_has_a_choice_of_its_own(calls, scorer):
+    student = CausalScorer(scorer.model)
+    teacher = BaseModelScorer(student, SimpleNamespace(without=lambda model: nullcontext()))
+    assert teacher.kernels == "auto"
+    teacher.kernels = "triton"
+    teacher(torch.arange(6)[None], torch.ones(1, 6, dtype=torch.bool))
+    assert calls == [1]
+    assert student.kernels == "auto"
 
 
 @pytest.mark.parametrize(
