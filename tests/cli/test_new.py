@@ -1,14 +1,13 @@
 """`fireopd new`: the package works outside the checkout; invalid names are rejected."""
 
-import os
 import re
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from helpers.paths import CONFIGS
+from helpers.processes import in_a_process
 
 from fireopd.cli import package_files
 from fireopd.cli.commands import new
@@ -38,16 +37,17 @@ def test_the_package_says_what_it_is_and_what_to_do_next(kind, tmp_path, capsys,
     assert new.KINDS[kind].option.replace("$name", f"Novel{kind.capitalize()}") in said
 
 
+def run_tests(folders):
+    sys.exit(pytest.main(["-p", "no:cacheprovider", *map(str, folders)]))
+
+
 def test_the_tests_of_the_packages_pass(tmp_path):
     folders = [tmp_path / kind for kind in new.KINDS]
     for kind, folder in zip(new.KINDS, folders, strict=True):
         main(["new", kind, f"own_{kind}.Own{kind.capitalize()}", "--into", str(folder)])
-    path = os.pathsep.join(str(folder / "src") for folder in folders)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, folders)]
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout
-    assert "29 passed" in done.stdout
+    code, said = in_a_process(tmp_path, [folder / "src" for folder in folders], run_tests, folders)
+    assert code == 0, said
+    assert "29 passed" in said
 
 
 def test_an_undeclared_read_ends_a_run_with_one_sentence(tmp_path, capfd, monkeypatch):

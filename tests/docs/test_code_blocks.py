@@ -5,17 +5,15 @@ documentation.
 """
 
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from functools import cache
 
 import pytest
 import yaml
 from helpers.documentation import Shell, blocks, pages
-from helpers.paths import CONFIGS, ROOT, TESTS
-from helpers.run_documentation import few_prompts, parse_command, prints, run_command
+from helpers.paths import CONFIGS, ROOT
+from helpers.processes import in_a_process
+from helpers.run_documentation import few_prompts, parse_command, prints, run, run_command
 
 from fireopd.cli.main import COMMANDS
 
@@ -139,17 +137,8 @@ def results(tmp_path_factory):
     package = folder / "package"
     write_package(package)
     (folder / "pages.json").write_text(json.dumps(PYTHON))
-    places = f"{package / 'src'}:{TESTS}:{os.environ.get('PYTHONPATH', '')}"
-    done = subprocess.run(
-        [sys.executable, "-m", "helpers.run_documentation"],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    code, said = in_a_process(folder, [package / "src"], run, folder)
+    assert code == 0, said
     return json.loads((folder / "results.json").read_text())
 
 

@@ -1,4 +1,4 @@
-"""Examples of the documentation, run in a process of their own: `python -m helpers.run_documentation`.
+"""Examples of the documentation, run in a process of their own.
 
 `tests/docs/test_code_blocks.py` prepares the working folder. The results are written to results.json: the error of each
 example by its name, empty if there is none.
@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import patch
 
 import jsonargparse
@@ -124,6 +123,7 @@ def jobs_of(folder) -> dict[str, Callable[[], None]]:
 
 def run(folder):
     """Run all examples, and write the results."""
+    torch.set_num_threads(1)
     results = {}
     for name, job in jobs_of(folder).items():
         output = io.StringIO()
@@ -134,8 +134,3 @@ def run(folder):
         except BaseException:
             results[name] = f"{output.getvalue()}\n{traceback.format_exc()}"
     (folder / "results.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    run(Path.cwd())
