@@ -38,7 +38,6 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["triton"]  # on machines with GPUs, and for tests
 autodoc_typehints = "description"
 
 html_theme = "furo"
