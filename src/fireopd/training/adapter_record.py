@@ -1,4 +1,4 @@
-"""What a checkpoint holds about an adapter: its settings, and the base model that its tensors belong to."""
+"""Record of an adapter in a checkpoint: its settings, and the base model of its tensors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

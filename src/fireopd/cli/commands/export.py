@@ -8,6 +8,7 @@ base model; with `--adapter`, it is written by itself, as a folder that PEFT and
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
@@ -78,7 +79,7 @@ def export(name: str, tensors: dict[str, Tensor], out: Path, adapter: AdapterRec
 
 
 def _whole(name: str, tensors: dict[str, Tensor]) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(load_config(name, "student"))
+    model: Any = AutoModelForCausalLM.from_config(load_config(name, "student"))
     model.to(next(iter(tensors.values())).dtype)
     model.load_state_dict(tensors)
     return model
