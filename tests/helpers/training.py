@@ -10,6 +10,7 @@ from fireopd.prompts import TinyPrompts
 from fireopd.teachers import HFTeacher
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule
+from fireopd.training.optimizer_step import take_step
 from fireopd.weighters import EntropyWeighter
 
 TEACHERS = {"math": HFTeacher("tiny/math"), "code": HFTeacher("tiny/code")}
@@ -29,6 +30,16 @@ def make_data(num_training=16, **settings):
     prompts = TinyPrompts(num_training=num_training, num_validation=settings.pop("num_validation", 0))
     engine = settings.pop("engine", HFEngine(max_response_length=24))
     return RolloutDataModule(prompts=prompts, engine=engine, **({"batch_size": 8, "seed": 3} | settings))
+
+
+def before_each_step(monkeypatch, act):
+    """Call a function with the module before each optimizer step."""
+
+    def step(module, *arguments):
+        act(module)
+        return take_step(module, *arguments)
+
+    monkeypatch.setattr("fireopd.training.module.take_step", step)
 
 
 class Notes(Callback):

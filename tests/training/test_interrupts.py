@@ -5,23 +5,13 @@ import signal
 
 import pytest
 import torch
-from helpers.training import TEACHERS, fit, make_data, make_module, sgd
+from helpers.training import before_each_step, fit, make_data, make_module
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd.callbacks import RunCheckpoint
 from fireopd.engines import HFEngine
-from fireopd.training.module import FiReOPDModule
 
 STOPS = {signal.SIGINT: SystemExit, signal.SIGTERM: SIGTERMException}
-
-
-class InUpdate(FiReOPDModule):
-    """Gets a signal between the gradient and the step of the second update."""
-
-    def _update(self, *arguments):
-        if self.policy_version == 1:
-            os.kill(os.getpid(), self.signal)
-        return super()._update(*arguments)
 
 
 class InRollout(HFEngine):
@@ -44,10 +34,13 @@ def stopped(module, data, tmp_path, stop):
 
 
 @pytest.mark.parametrize(("number", "stop"), STOPS.items())
-def test_in_the_update_the_step_is_finished_first(tmp_path, number, stop):
-    module = InUpdate(TEACHERS, optimizer=sgd)
-    module.signal = number
-    assert stopped(module, make_data(32), tmp_path, stop) == (2, 2, 2)
+def test_in_the_update_the_step_is_finished_first(tmp_path, monkeypatch, number, stop):
+    def interrupt(module):
+        if module.policy_version == 1:
+            os.kill(os.getpid(), number)
+
+    before_each_step(monkeypatch, interrupt)
+    assert stopped(make_module(), make_data(32), tmp_path, stop) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(("number", "stop"), STOPS.items())
