@@ -13,7 +13,7 @@ from helpers.processes import Run
 from helpers.resume import EVERY_STEP, assert_same, step_of
 from helpers.resume_sharded import Pair
 from helpers.resume_sharded import step_of as step_of_pair
-from helpers.training import TEACHERS, Notes, fit, make_data, make_module, make_trainer, sgd
+from helpers.training import TEACHERS, Notes, before_each_step, fit, make_data, make_module, make_trainer, sgd
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -86,7 +86,7 @@ def test_the_engine_takes_no_weights_while_it_samples(tmp_path):
 
     data = make_data(24, engine=Slow(), overlap=True)
     fit(make_module(trajectory_filter=KeepAll()), data, tmp_path, callbacks=[Learnt()])
-    expected = ["setup tiny/student", "load 0", "generate 0", "done", "generate 0", "done", "load 1"]
+    expected = ["setup tiny/student", "load -2", "load 0", "generate 0", "done", "generate 0", "done", "load 1"]
     assert data.engine.events == [*expected, "generate 1", "done", "load 2", "load 3"]
 
 
@@ -155,27 +155,29 @@ def whole(tmp_path_factory):
 
 
 class Stopped(FiReOPDModule):
-    """Gets a signal in its third step: while models read, or while the student learns."""
+    """Gets a signal in its third step, while models read."""
 
     def score(self, *arguments):
-        if self.policy_version == 2 and self.place == "score":
-            os.kill(os.getpid(), self.number)
+        if self.place == "score":
+            self.stop()
         return super().score(*arguments)
 
-    def _update(self, *arguments):
-        if self.policy_version == 2 and self.place == "update":
+    def stop(self):
+        if self.policy_version == 2:
             os.kill(os.getpid(), self.number)
-        return super()._update(*arguments)
 
 
 @pytest.mark.parametrize("place", ["score", "update"])
 @pytest.mark.parametrize(("number", "stop"), [(signal.SIGINT, SystemExit), (signal.SIGTERM, SIGTERMException)])
-def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, whole, place, number, stop):
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch, whole, place, number, stop):
     settings = {"trajectory_filter": make_module().method.trajectory_filter}
     module = Stopped(TEACHERS, optimizer=sgd, token_weighter=make_module().method.token_weighter, **settings)
     module.place, module.number = place, number
-    with pytest.raises(stop):
-        fit(module, make_data(40, overlap=True), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
+    with monkeypatch.context() as patch:
+        if place == "update":
+            before_each_step(patch, Stopped.stop)
+        with pytest.raises(stop):
+            fit(module, make_data(40, overlap=True), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
     (last,) = tmp_path.rglob("last.ckpt")
     loader = torch.load(last, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]
     assert loader["position"] == {"score": 2, "update": 3}[place]

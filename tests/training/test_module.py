@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers.fakes import ScriptedEngine
-from helpers.training import TEACHERS, Notes, fit, make_data, make_module, make_trainer, sgd
+from helpers.training import TEACHERS, Notes, before_each_step, fit, make_data, make_module, make_trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -50,18 +50,18 @@ def test_neutral_fire_is_plain_opd(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_dropped_rows_are_not_computed(tmp_path):
+def test_dropped_rows_are_not_computed(tmp_path, monkeypatch):
     seen = []
 
-    class Counting(FiReOPDModule):
-        def _update(self, *arguments):
-            hook = self.student.register_forward_pre_hook(lambda m, a: seen.append(len(a[0])))
-            result = super()._update(*arguments)
-            hook.remove()
-            return result
+    def count(module):
+        def note(student, arguments):
+            if torch.is_grad_enabled():
+                seen.append(len(arguments[0]))
 
-    module = Counting(TEACHERS, trajectory_filter=TeacherLikelihoodFilter(0.5), optimizer=sgd)
-    fit(module, make_data(8), tmp_path)
+        module.student.register_forward_pre_hook(note)
+
+    before_each_step(monkeypatch, count)
+    fit(make_module(trajectory_filter=TeacherLikelihoodFilter(0.5)), make_data(8), tmp_path)
     assert sum(seen) == 4
 
 
@@ -85,8 +85,8 @@ def test_stale_rollouts_are_refused(tmp_path):
 def test_the_engine_gets_every_tensor_after_each_step_and_before_the_next_rollout(tmp_path):
     module, data = make_module(trajectory_filter=KeepAll()), make_data(24, engine=ScriptedEngine())
     fit(module, data, tmp_path)
-    expected = ["setup tiny/student", "load 0", "generate 0", "load 1", "generate 1", "load 2", "generate 2", "load 3"]
-    assert data.engine.events == expected
+    expected = ["setup tiny/student", "load -2", "load 0", "generate 0", "load 1", "generate 1", "load 2", "generate 2"]
+    assert data.engine.events == [*expected, "load 3"]
     assert module.student.model.state_dict().keys() - data.engine.loaded.keys() == {"lm_head.weight"}, (
         "tied: comes once"
     )
@@ -257,19 +257,17 @@ def test_a_student_learns_from_its_teacher(tmp_path):
     assert sum(divergence[-5:]) < sum(divergence[:5]) / 3
 
 
-def test_an_interrupt_inside_a_step_loses_no_batch(tmp_path):
+def test_an_interrupt_inside_a_step_loses_no_batch(tmp_path, monkeypatch):
     whole, _ = fit(make_module(), make_data(32), tmp_path / "whole")
 
-    class Interrupted(FiReOPDModule):
-        def _update(self, *arguments):
-            if self.policy_version == 2:
-                raise KeyboardInterrupt
-            return super()._update(*arguments)
+    def interrupt(module):
+        if module.policy_version == 2:
+            raise KeyboardInterrupt
 
-    settings = {"trajectory_filter": TeacherLikelihoodFilter(0.25), "token_weighter": EntropyWeighter()}
-    module = Interrupted(TEACHERS, optimizer=sgd, **settings)
-    with pytest.raises(SystemExit):
-        fit(module, make_data(32), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
+    with monkeypatch.context() as patch:
+        before_each_step(patch, interrupt)
+        with pytest.raises(SystemExit):
+            fit(make_module(), make_data(32), tmp_path, callbacks=[RunCheckpoint()], enable_checkpointing=True)
     (last,) = tmp_path.rglob("last.ckpt")
     notes, again = Notes(), make_module()
     trainer = make_trainer(tmp_path, callbacks=[notes, RunCheckpoint()], enable_checkpointing=True)

@@ -3,7 +3,8 @@
 Two computations of the same weights in bfloat16 differ by some hundredths of a nat in the mean, and by half a nat at
 single tokens, so the mean decides and the maximum has a wide bound. A sync that was skipped is smaller than this noise
 at low learning rates. It is found exactly: the engine repeats its log-probabilities of the previous probe bit by bit,
-and those of the student have changed.
+and those of the student have changed. Tensors that never arrive are found before the run, see
+`fireopd.training.weight_trial`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,15 @@ from fireopd.engines.contract import checked_probe
 from fireopd.errors import UserError
 from fireopd.models.scorer import CausalScorer
 
-__all__ = ["HALF_PRECISION_GAP", "PROBE_LENGTH", "Probe", "ProbedModule", "allowed_gap", "student_logprobs"]
+__all__ = [
+    "HALF_PRECISION_GAP",
+    "PROBE_LENGTH",
+    "Probe",
+    "ProbedModule",
+    "allowed_gap",
+    "computing_dtypes",
+    "student_logprobs",
+]
 
 PROBE_LENGTH = 256
 """Largest number of tokens of a probe."""
@@ -101,12 +110,15 @@ class Probe:
         return None
 
 
+def computing_dtypes(pl_module: ProbedModule, engine: RolloutEngine) -> set[str]:
+    """Return the known dtypes and precisions in which student and engine compute, for example `bf16-mixed`."""
+    computed = {pl_module.dtype_name, str(pl_module.trainer.precision), str(getattr(engine, "dtype", ""))}
+    return computed | {str(pl_module.sharding.param_dtype)} if pl_module.student.sharded else computed
+
+
 def allowed_gap(pl_module: ProbedModule, engine: RolloutEngine) -> float:
     """Return the bound of the mean difference: `max_probe_gap`, and at least `HALF_PRECISION_GAP` in half precision."""
-    computed = {pl_module.dtype_name, str(pl_module.trainer.precision), str(getattr(engine, "dtype", ""))}
-    if pl_module.student.sharded:
-        computed.add(str(pl_module.sharding.param_dtype))
-    half = any("16" in name for name in computed)
+    half = any("16" in name for name in computing_dtypes(pl_module, engine))
     return max(engine.max_probe_gap, HALF_PRECISION_GAP) if half else engine.max_probe_gap
 
 

@@ -1,6 +1,7 @@
 """Synchronisation of the rollout engine's weights with the student."""
 
 import time
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from fireopd.errors import UserError
 from fireopd.models.weight_stream import WeightStream
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.weight_probe import PROBE_LENGTH, Probe, ProbedModule, allowed_gap
+from fireopd.training.weight_trial import SyncTrial
 
 __all__ = ["StudentModule", "WeightSync"]
 
@@ -36,8 +38,9 @@ class StudentModule(ProbedModule, Protocol):
 class WeightSync(Callback):
     """Callback that starts the engine, and sends it the student's weights before the next rollout.
 
-    A probe verifies each sync: engine and student score a trajectory of the last update, where new and old weights
-    differ most. The module adds this callback to every run.
+    A trial with changed weights shows at the start that all tensors arrive. A probe verifies each sync: engine and
+    student score a trajectory of the last update, where new and old weights differ most. The module adds this callback
+    to every run.
     """
 
     def __init__(self) -> None:
@@ -52,6 +55,10 @@ class WeightSync(Callback):
         prompts = [*data.training_prompts, *data.validation_prompts]
         data.engine.expect_prompts(max(len(prompt.tokens) for prompt in prompts))
         data.engine.setup(pl_module.student_name, pl_module.device)
+        longest = max(len(prompt.tokens) for prompt in data.training_prompts) + data.engine.max_response_length
+        tokens = chain.from_iterable(prompt.tokens for prompt in data.training_prompts)
+        # An engine generates a token after a probe.
+        SyncTrial(pl_module, data.engine, list(islice(tokens, min(PROBE_LENGTH, longest - 1)))).run()
         self.sync(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
