@@ -5,7 +5,15 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-__all__ = ["CombinedUserError", "UserError", "collect_errors", "distinct", "import_extra", "raise_together"]
+__all__ = [
+    "CombinedUserError",
+    "MissingResourceError",
+    "UserError",
+    "collect_errors",
+    "distinct",
+    "import_extra",
+    "raise_together",
+]
 
 
 class UserError(ValueError):
@@ -27,6 +35,10 @@ class UserError(ValueError):
     def each(self) -> "tuple[UserError, ...]":
         """The single errors that are reported."""
         return (self,)
+
+
+class MissingResourceError(UserError):
+    """Error of a package or a file that this machine lacks; `fireopd check --gpus` plans without it."""
 
 
 class CombinedUserError(UserError):
@@ -93,4 +105,5 @@ def import_extra(module: str, extra: str, key: str, value: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         problem = f"needs {module.partition('.')[0]}, which is not installed ({error.name} is missing)"
-        raise UserError(key, value, problem, f"install it: pip install 'fireopd[{extra}]'") from error
+        remedy = f"install it: pip install 'fireopd[{extra}]'"
+        raise MissingResourceError(key, value, problem, remedy) from error

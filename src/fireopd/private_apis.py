@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
     from lightning.pytorch.strategies import ModelParallelStrategy
     from torch import nn
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner as EmptyStateDictLoadPlanner
     from torch.distributed.checkpoint.state_dict_loader import _load_state_dict as load_state_dict
     from torch.distributed.distributed_c10d import _get_default_store as get_default_store
     from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
     from transformers import PreTrainedConfig
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "INHERITED",
     "PICKLED_GLOBALS",
     "EmptyStateDictLoadPlanner",
+    "FakeTensorMode",
     "Inherited",
     "TorchDispatchMode",
     "TrainingEpochLoop",
@@ -40,7 +43,10 @@ __all__ = [
     "no_split_modules",
     "raised_in_restore",
     "set_data_parallel_size",
+    "shapes_of_flash_attention",
+    "shapes_of_math_attention",
     "skip_adapter",
+    "tree_leaves",
 ]
 
 ALIASES = {
@@ -54,6 +60,10 @@ ALIASES = {
     "get_default_store": ("torch.distributed.distributed_c10d", "_get_default_store"),
     # Records the operations of a strategy; the class is public, its module is not. PyTorch 2.13.0.
     "TorchDispatchMode": ("torch.utils._python_dispatch", "TorchDispatchMode"),
+    # Tensors with shapes and without values, for measurements of memory. PyTorch 2.13.0.
+    "FakeTensorMode": ("torch._subclasses.fake_tensor", "FakeTensorMode"),
+    # Tensors in the operands and results of an operation. PyTorch 2.13.0.
+    "tree_leaves": ("torch.utils._pytree", "tree_leaves"),
 }
 """Module and private name by public alias."""
 
@@ -194,6 +204,18 @@ def no_split_modules(model: "nn.Module") -> frozenset[str]:
 def attention_implementation(config: "PreTrainedConfig") -> str | None:
     """Return the name of a model's attention implementation, for which no public getter exists. transformers 5.19.0."""
     return config._attn_implementation
+
+
+def shapes_of_flash_attention(query: Any, key: Any, value: Any, scale: float | None) -> Any:
+    """Return the output of the flash kernel of GPUs for tensors without values. PyTorch 2.13.0."""
+    kernel: Any = import_module("torch").ops.aten._scaled_dot_product_flash_attention
+    return kernel(query, key, value, 0.0, True, False, scale=scale)[0]
+
+
+def shapes_of_math_attention(query: Any, key: Any, value: Any, scale: float | None) -> Any:
+    """Return the output of the kernel that stores all attention probabilities, for fewer key heads. PyTorch 2.13.0."""
+    kernel: Any = import_module("torch").ops.aten._scaled_dot_product_attention_math
+    return kernel(query, key, value, None, 0.0, True, None, scale=scale, enable_gqa=True)[0]
 
 
 def is_stateful(model: "nn.Module") -> bool:

@@ -12,6 +12,7 @@ from fireopd.engines import MemoryPart
 from fireopd.models.loading import load_causal_lm
 from fireopd.teachers import HFTeacher, Teacher
 from fireopd.training import run_summary
+from fireopd.training.memory_phases import memory_phases
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_one_line_names_models_method_step_and_memory(run, plan):
     for strategy in run[0].method.strategies.values():
         assert str(strategy) in line
     assert f"{run[1].batch_size} trajectories of at most {run[1].engine.max_response_length} tokens" in line
+    assert " · log-probabilities by PyTorch operations on chunks of logits · " in line
     assert re.search(r"about \d+\.\d of \d+\.\d GiB \(cpu\) a process$", line)
 
 
@@ -51,9 +53,9 @@ def test_a_model_that_cannot_be_measured_stops_no_run(plan, monkeypatch):
     def fail(*_):
         raise KeyError("num_attention_heads")
 
-    monkeypatch.setattr(run_summary.memory_estimate, "estimate", fail)
+    monkeypatch.setattr(run_summary, "memory_phases", fail)
     assert run_summary.summary_line(plan).endswith("memory not known")
-    monkeypatch.setattr(run_summary.memory_estimate, "count_parameters", fail)
+    monkeypatch.setattr(run_summary, "count_parameters", fail)
     assert run_summary.summary_line(plan).startswith("Student tiny/student (size not known) · teachers ")
 
 
@@ -83,7 +85,7 @@ def test_plug_in_teachers_and_the_base_model_are_in_the_memory(plan):
     base = HFTeacher("tiny/small")
     teachers = {**plan.teachers, "oracle": Oracle(), "table": Table()}
     plan = replace(plan, teachers=teachers, base=base, signals=plan.signals | {"base_logprobs"})
-    parts = {part.name: part for part in run_summary.memory_estimate.estimate(plan)}
+    parts = {part.name: part for part in memory_phases(plan, 2**34)[0].parts}
     assert parts["teacher oracle"].size == 0
     assert parts["teacher oracle"].formula == "not included: Oracle does not give its memory"
     assert parts["teacher table: table"].size == 8 * 10**6
@@ -93,7 +95,7 @@ def test_plug_in_teachers_and_the_base_model_are_in_the_memory(plan):
         replace(plan, base=teachers["math"]),
         replace(plan, signals=plan.signals - {"base_logprobs"}),
     ):
-        assert not any("base" in part.name for part in run_summary.memory_estimate.estimate(other))
+        assert not any("base" in part.name for part in memory_phases(other, 2**34)[0].parts)
 
 
 @pytest.mark.parametrize(

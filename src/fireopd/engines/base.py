@@ -74,6 +74,11 @@ class RolloutEngine(ABC):
         """Maximum number of tokens of prompt and response together; None for the context of the model."""
         return None
 
+    @property
+    def releases_memory(self) -> bool:
+        """True if the engine releases its GPU memory between rollouts."""
+        return False
+
     def check(self, key: str, student: str) -> None:
         """Raise `UserError` if the engine cannot start with this model. Loads nothing.
 
@@ -87,7 +92,9 @@ class RolloutEngine(ABC):
         """Return the reason why the engine cannot sample while the trainer computes, or None if it can."""
         return None
 
-    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:
+    def memory(
+        self, parameters: int, cache_per_token: int, rows: int, tokens: int, gpu: int | None = None
+    ) -> dict[str, MemoryPart]:
         """Return the expected memory of the engine in this process, by name of the part.
 
         Args:
@@ -95,6 +102,7 @@ class RolloutEngine(ABC):
             cache_per_token: number of key and value elements per token.
             rows: number of concurrent responses of this process.
             tokens: length of the longest trajectory.
+            gpu: memory of the GPU, bytes; None without one.
         """
         return {}
 

@@ -1,5 +1,9 @@
 """Size of a model that is not loaded."""
 
+import json
+from functools import cache
+from typing import Any
+
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
@@ -20,7 +24,13 @@ def without_memory(config: PreTrainedConfig) -> PreTrainedModel:
 
 def count_parameters(config: PreTrainedConfig) -> int:
     """Return the number of a model's parameters, tied ones counted once; allocate nothing."""
-    return without_memory(config).num_parameters()
+    kind: Any = type(config)
+    return _count(kind, config.to_json_string(use_diff=False))
+
+
+@cache
+def _count(kind: Any, settings: str) -> int:
+    return int(without_memory(kind.from_dict(json.loads(settings))).num_parameters())
 
 
 def dtype_size(dtype: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fireopd.errors import UserError
+from fireopd.errors import MissingResourceError, UserError
 from fireopd.prompts.tabular import FilePrompts, Table
 
 __all__ = ["JSONLPrompts", "read_jsonl"]
@@ -36,7 +36,8 @@ def read_jsonl(path: Path, key: str) -> Table:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             rows = list(_rows(lines, str(path), key))
     except OSError as error:
-        raise UserError(key, str(path), f"cannot be read ({error})", "give the path of a JSONL file") from error
+        kind = MissingResourceError if isinstance(error, FileNotFoundError) else UserError
+        raise kind(key, str(path), f"cannot be read ({error})", "give the path of a JSONL file") from error
     return Table(key, str(path), list(dict.fromkeys(name for _, row in rows for name in row)), rows)
 
 

@@ -170,6 +170,8 @@ class FiReOPDModule(LightningModule):
             processes=ProcessPlan.of(self.trainer),
             data=(data or self.data).plan(),
             adapter=self.adapter,
+            sharding=self.sharding,
+            scores_student_first=self.scores_student_first,
         )
 
     def configure_model(self) -> None:
@@ -227,7 +229,7 @@ class FiReOPDModule(LightningModule):
         """Return the student's parameters, or those of its adapter."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def state_dict(self, *args: Any, **settings: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **settings: Any) -> dict[str, Any]:  # type: ignore[override] # overloads
         """Return the student's tensors, or those of its adapter."""
         state: dict[str, Any] = super().state_dict(*args, **settings)
         return state if self.adapter is None else self.adapter.trained(state)

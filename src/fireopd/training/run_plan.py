@@ -1,14 +1,15 @@
 """Description of a run: models, method, budgets, processes and data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.distributed.fsdp import FSDP2Strategy
+from fireopd.distributed.fsdp import FSDP2Strategy, Sharding
 from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.method import Method
@@ -58,6 +59,8 @@ class ProcessPlan:
 
     world_size: int
     """Number of processes."""
+    nodes: int
+    """Number of machines."""
     shards: int
     """Processes that share one copy of the models; 1 if each process holds a full copy."""
     strategy: str
@@ -79,12 +82,26 @@ class ProcessPlan:
     checkpoints: bool
     """True if a callback saves checkpoints."""
 
+    @property
+    def sharded(self) -> bool:
+        """True if the models are sharded (FSDP2), also over a single process."""
+        return self.strategy == FSDP2Strategy.__name__
+
+    def on_gpus(self, count: int, *, sharded: bool = False) -> "ProcessPlan":
+        """Return the processes of a run on a number of GPUs; with `sharded`, under FSDP2 in any case."""
+        strategy = FSDP2Strategy.__name__ if sharded or self.sharded else self.strategy
+        if count > 1 and strategy == SingleDeviceStrategy.__name__:
+            strategy = DDPStrategy.__name__  # the trainer's choice
+        shards = count if strategy == FSDP2Strategy.__name__ else 1
+        return replace(self, world_size=count, shards=shards, strategy=strategy, device=torch.device("cuda"))
+
     @classmethod
     def of(cls, trainer: Trainer) -> "ProcessPlan":
         """Return the processes that a trainer is set up for."""
         strategy = trainer.strategy
         return cls(
             world_size=trainer.world_size,
+            nodes=trainer.num_nodes,
             shards=trainer.world_size if isinstance(strategy, FSDP2Strategy) else 1,
             strategy=type(strategy).__name__,
             device=strategy.root_device,
@@ -137,7 +154,9 @@ class DataPlan:
 
     @property
     def longest_trajectory(self) -> int:
-        """Tokens of the longest training prompt with the longest response."""
+        """Tokens of the longest training prompt with the longest response; those of the engine without prompts."""
+        if not self.training_prompts:
+            return self.engine.longest_trajectory or self.engine.max_response_length
         return max(len(prompt.tokens) for prompt in self.training_prompts) + self.engine.max_response_length
 
 
@@ -174,6 +193,10 @@ class RunPlan:
     """Prompts and rollouts."""
     adapter: Adapter | None = None
     """Adapter that is trained instead of all parameters, if one is set."""
+    sharding: Sharding = field(default_factory=Sharding)
+    """Precision and offloading of sharded models."""
+    scores_student_first: bool = False
+    """True if the student scores the whole batch before the update."""
 
     @property
     def frozen_models(self) -> dict[str, Teacher]:

@@ -4,14 +4,13 @@ import torch
 
 from fireopd.models.kernels import describe_kernels
 from fireopd.models.loading import load_config
+from fireopd.models.model_size import count_parameters
 from fireopd.teachers import HFTeacher, Teacher
-from fireopd.training import memory_estimate
+from fireopd.training.memory_estimate import available
+from fireopd.training.memory_phases import GIB, largest, memory_phases
 from fireopd.training.run_plan import RunPlan
 
-__all__ = ["GIB", "summary_line", "summary_rows"]
-
-GIB = 2**30
-"""Bytes of a GiB."""
+__all__ = ["summary_line", "summary_rows"]
 
 
 def summary_rows(plan: RunPlan) -> dict[str, str]:
@@ -67,7 +66,7 @@ def _size(name: str, key: str) -> str:
     config = load_config(name, key)
     try:
         with torch.random.fork_rng(devices=[]):
-            count = memory_estimate.count_parameters(config)
+            count = count_parameters(config)
     except Exception:  # as below
         return "size not known"
     return f"{count / 1e9:.1f} B parameters" if count >= 1e9 else f"{count / 1e6:.1f} M parameters"
@@ -77,8 +76,8 @@ def _memory(plan: RunPlan) -> str:
     device = plan.processes.device
     try:
         with torch.random.fork_rng(devices=[]):
-            need = sum(part.size for part in memory_estimate.estimate(plan)) / GIB
-        limit = memory_estimate.available(device) / GIB
+            need = largest(memory_phases(plan, available(device))).total / GIB
+        limit = available(device) / GIB
         return f"about {need:.1f} of {limit:.1f} GiB ({device.type}) a process"
     except Exception:  # of an architecture that cannot be measured: a run does not stop for a line of information
         return "memory not known"

@@ -2,73 +2,133 @@
 
 The arguments are those of `fireopd fit`. No model is loaded and no file is written; the exit code is 2 if a problem is
 found. Set the number of GPUs of the run with --trainer.devices and --trainer.num_nodes.
+
+With --gpus, the run is planned for GPUs that this machine need not have. Models may be folders with a config.json only.
+
+  --gpus N               number of GPUs on all machines, in place of trainer.devices and trainer.accelerator
+  --gpu_memory GIB       memory of a GPU, GiB; that of the card by default
+  --gpu CARD             H100, H200, B200, A100-80, A100-40, L40S or RTX4090: also estimate the seconds of a step
+  --mean_response N      mean tokens of a response, for the seconds; a quarter of the maximum by default
+
+The exit code is 2 if the run does not fit. Then the cheapest change with which it fits is printed.
 """
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from fireopd.cli.gpu_options import GPUOptions, take_gpu_options
+from fireopd.cli.memory_tables import host_lines, memory_table, peak_lines, seconds_table
 from fireopd.cli.training_cli import build
-from fireopd.errors import distinct
+from fireopd.errors import MissingResourceError, UserError, distinct
 from fireopd.training.first_prompts import first_prompts
-from fireopd.training.memory_estimate import Part, available, estimate
+from fireopd.training.memory_estimate import available
+from fireopd.training.memory_phases import largest, memory_phases
+from fireopd.training.remedies import cheapest_remedy, shortages
 from fireopd.training.run_checks import problems
 from fireopd.training.run_plan import RunPlan
-from fireopd.training.run_summary import GIB, summary_rows
+from fireopd.training.run_summary import summary_rows
 from fireopd.training.run_warnings import run_warnings
+from fireopd.training.step_seconds import ASSUMPTIONS, step_seconds
 
 __all__ = ["run"]
+
+
+class Report:
+    """Output of the check."""
+
+    def __init__(self) -> None:
+        """Print to the terminal."""
+        self.console = Console()
+
+    def lines(self, *lines: str) -> None:
+        """Print lines as they are."""
+        for line in lines:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def table(self, table: Any) -> None:
+        """Print a table."""
+        self.console.print(table)
 
 
 def run(arguments: Sequence[str]) -> None:
     """Check a run and print the result."""
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
-    cli = build(arguments, train=False)
-    console = Console()
+    gpus, others = take_gpu_options(arguments)
+    cli = build([*others, *(gpus.arguments if gpus else [])], train=False)
+    report = Report()
     cli.prepare()
     plan = cli.model.run_plan(cli.datamodule)
     found = distinct([*problems(plan), *cli.resume_problems()])
-    for name, text in summary_rows(plan).items():
-        console.print(f"{name:<10}{text}", markup=False, highlight=False, soft_wrap=True)
-    for line in first_prompts(plan):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    lines = [f"warning: {text}" for text in run_warnings(plan)] + [f"problem: {error}" for error in found]
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    missing = [error for error in found if gpus is not None and isinstance(error, MissingResourceError)]
+    found = [error for error in found if error not in missing]
+    if gpus is not None:
+        plan = gpus.plan(cli, plan)
+    report.lines(*(f"{name:<10}{text}" for name, text in summary_rows(plan).items()), *first_prompts(plan))
+    report.lines(*(f"warning: {text}" for text in run_warnings(plan)))
+    report.lines(*(f"not checked, since this machine lacks it: {error}" for error in missing))
+    report.lines(*(f"problem: {error}" for error in found))
     if found:
-        console.print(f"{len(found)} problem{'s' if len(found) > 1 else ''} found.", highlight=False)
+        report.lines(f"{len(found)} problem{'s' if len(found) > 1 else ''} found.")
         sys.exit(2)
-    _print_memory(plan, console)
-    console.print("No problems found.")
+    if gpus is None:
+        _this_machine(plan, report)
+    else:
+        _other_gpus(plan, gpus, report)
+    report.lines("No problems found.")
 
 
-def _print_memory(plan: RunPlan, console: Console) -> None:
+def _this_machine(plan: RunPlan, report: Report) -> None:
     """Print the estimated memory of a process; some architectures cannot be estimated."""
-    try:
-        parts = estimate(plan)
-    except Exception as error:
-        console.print(
-            f"The memory of a process cannot be estimated ({error!r}).", markup=False, highlight=False, soft_wrap=True
-        )
-        return
     device = plan.processes.device
     limit = available(device)
-    total = sum(part.size for part in parts)
-    console.print(_memory_table(parts, total, limit, f"estimated memory per process ({device.type})"))
-    if total > limit:
-        remedy = "shard over more processes, lower model.token_budget, or set model.gradient_checkpointing"
-        console.print(f"This exceeds the memory of the {device.type}: {remedy}.", highlight=False, soft_wrap=True)
+    try:
+        phases = memory_phases(plan, limit)
+    except Exception as error:
+        report.lines(f"The memory of a process cannot be estimated ({error!r}).")
+        return
+    report.table(memory_table(phases, limit, f"estimated memory per process ({device.type})"))
+    report.lines(*peak_lines(largest(phases)))
+    if largest(phases).total > limit:
+        remedy = "plan for other hardware with --gpus, which also names the cheapest change"
+        report.lines(f"This exceeds the memory of the {device.type}: {remedy}.")
 
 
-def _memory_table(parts: Sequence[Part], total: int, limit: int, title: str) -> Table:
-    result = Table(title=title)
-    for column in ("part", "GiB", "computed from"):
-        result.add_column(column, justify="right" if column == "GiB" else "left")
-    for part in parts:
-        result.add_row(part.name, f"{part.size / GIB:.3f}", part.formula)
-    result.add_section()
-    result.add_row("total", f"{total / GIB:.3f}", f"of {limit / GIB:.1f} available")
-    return result
+def _other_gpus(plan: RunPlan, gpus: GPUOptions, report: Report) -> None:
+    """Print the plan for GPUs, and exit with code 2 if the run does not fit."""
+    try:
+        phases = memory_phases(plan, gpus.memory)
+    except UserError:
+        raise
+    except Exception as error:
+        problem = f"the memory of this architecture cannot be estimated ({error!r})"
+        raise UserError("--gpus", gpus.gpus, problem, "leave --gpus out") from error
+    card = f" {gpus.card.name}" if gpus.card else " GPUs"
+    report.table(memory_table(phases, gpus.memory, f"estimated memory of a GPU, {gpus.gpus}{card}"))
+    report.lines(*peak_lines(largest(phases)), *host_lines(plan))
+    if gpus.card is not None:
+        _print_seconds(plan, gpus, report)
+    short = shortages(plan, gpus.memory)
+    if not short:
+        return
+    report.lines(*(f"does not fit: {text}" for text in short))
+    remedy = cheapest_remedy(plan, gpus.memory)
+    if remedy is None:
+        report.lines(
+            "No change that is known makes it fit; use smaller models, shorter responses, or GPUs with more memory."
+        )
+    else:
+        report.lines(f"Cheapest change that fits: {' '.join(remedy.arguments)}")
+    sys.exit(2)
+
+
+def _print_seconds(plan: RunPlan, gpus: GPUOptions, report: Report) -> None:
+    assert gpus.card is not None
+    mean = gpus.mean_response or max(1, plan.data.engine.max_response_length // 4)
+    parts = step_seconds(plan, gpus.card, gpus.memory, mean)
+    title = f"estimated seconds of a step, {gpus.gpus} {gpus.card.name}, mean response {mean} tokens"
+    report.table(seconds_table(parts, title))
+    report.lines(f"Assumed: {ASSUMPTIONS}. {gpus.card.name}: {gpus.card.sheet}.")

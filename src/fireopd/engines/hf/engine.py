@@ -47,7 +47,9 @@ class HFEngine(RolloutEngine):
         if has_non_kv_state(config) or is_recurrent(config):
             raise self._cannot_decode(key, student)
 
-    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:
+    def memory(
+        self, parameters: int, cache_per_token: int, rows: int, tokens: int, gpu: int | None = None
+    ) -> dict[str, MemoryPart]:
         """Return the bytes of the engine's copy of the student and of its key-value cache."""
         itemsize, rows = torch.empty(0, dtype=getattr(torch, self.dtype)).element_size(), min(rows, self.batch_size)
         columns = tokens + spare_columns(tokens)

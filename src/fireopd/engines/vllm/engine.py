@@ -15,8 +15,9 @@ from torch import Tensor
 from fireopd import private_apis
 from fireopd.distributed import collectives
 from fireopd.engines.base import MemoryPart, RolloutEngine
+from fireopd.engines.vllm.process_group import SHARED_GROUP
 from fireopd.engines.vllm.worker import repack_head
-from fireopd.errors import UserError
+from fireopd.errors import MissingResourceError, UserError
 from fireopd.models.loading import Dtype, load_tokenizer, resolve, stop_tokens
 from fireopd.types import Prompt, Response
 
@@ -74,6 +75,11 @@ class VLLMEngine(RolloutEngine):
         """Maximum number of tokens of prompt and response together."""
         return self.max_model_length
 
+    @property
+    def releases_memory(self) -> bool:
+        """True with `sleep`."""
+        return self.sleep
+
     def check(self, key: str, student: str) -> None:
         """Import vLLM and check its version."""
         version = import_vllm(key, "VLLMEngine").__version__
@@ -93,12 +99,13 @@ class VLLMEngine(RolloutEngine):
             return UserError("data.overlap", True, problem, "set data.engine.tensor_parallel_size 1, or use servers")
         return None
 
-    def memory(self, parameters: int, cache_per_token: int, rows: int, tokens: int) -> dict[str, MemoryPart]:
+    def memory(
+        self, parameters: int, cache_per_token: int, rows: int, tokens: int, gpu: int | None = None
+    ) -> dict[str, MemoryPart]:
         """Return the bytes of vLLM: a fraction of the device, or its weights and a cache of fixed size."""
-        if self.kv_cache_gib is None and torch.cuda.is_available():
-            total = torch.cuda.get_device_properties(0).total_memory
+        if self.kv_cache_gib is None and gpu is not None:
             formula = f"{self.memory_fraction} of the GPU (memory_fraction)"
-            return {"vLLM": MemoryPart(int(self.memory_fraction * total), formula)}
+            return {"vLLM": MemoryPart(int(self.memory_fraction * gpu), formula)}
         itemsize = 4 if self.dtype == "float32" else 2
         weights = parameters * itemsize // self.tensor_parallel_size
         formula = f"{parameters / 1e6:.1f} M parameters x {itemsize} B / {self.tensor_parallel_size}"
@@ -131,7 +138,7 @@ class VLLMEngine(RolloutEngine):
         self.sleeps = self.sleep and device.type == "cuda"
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within this process
         self.stops = tuple(sorted(stop_tokens(model, "engine", load_tokenizer(model, "engine"))))
-        with _quiet(), isolate_rng():
+        with _quiet(), isolate_rng(), SHARED_GROUP.starting():
             self.llm = LLM(
                 model=resolve(model, "engine"),
                 dtype=self.dtype,
@@ -187,6 +194,7 @@ class VLLMEngine(RolloutEngine):
         if self.llm is not None:
             self.llm.llm_engine.model_executor.shutdown()
             self.llm = None
+            SHARED_GROUP.leave()
 
     def for_another_model(self) -> "VLLMEngine":
         """Return an engine that can be awake at the same time as this one, for prompts of any length."""
@@ -266,7 +274,7 @@ def import_vllm(key: str, value: str) -> Any:
         with _quiet():
             import vllm
     except ModuleNotFoundError as error:
-        raise UserError(
+        raise MissingResourceError(
             key, value, f"needs vllm, which is not installed ({error.name} is missing)", f"install it: {INSTALL}"
         ) from error
     except (ImportError, RuntimeError) as error:

@@ -1,0 +1,45 @@
+"""Host memory of a machine and disk space of checkpoints, before any model is loaded."""
+
+from fireopd.models.model_size import count_parameters, dtype_size
+from fireopd.training.memory_estimate import Part, optimizer_bytes
+from fireopd.training.memory_phases import GIB, frozen_models, student_passes, trained_parameters
+from fireopd.training.run_plan import RunPlan
+
+__all__ = ["checkpoint_bytes", "host_parts"]
+
+PROCESS = 4 * GIB
+"""Python, PyTorch, CUDA libraries, vLLM and prompts in one process; assumed."""
+
+
+def host_parts(plan: RunPlan) -> list[Part]:
+    """Return the parts of the host memory of one machine."""
+    processes = plan.processes
+    here = processes.world_size // processes.nodes
+    student = student_passes(plan)
+    count, width = count_parameters(student.config), dtype_size(plan.dtype)
+    frozen = {
+        label: teacher.memory(1) or {}
+        for label, teacher in frozen_models(plan).items()
+        if not plan.shares_weights(teacher)
+    }
+    sizes = {label: sum(size for size, _ in parts.values()) for label, parts in frozen.items()}
+    whole = max([count * width, *sizes.values()])
+    parts = [
+        Part("processes", here * PROCESS, f"{here} processes x {PROCESS / GIB:.0f} GiB, assumed"),
+        Part("loading", here * whole, f"{here} processes x the largest model, {whole / GIB:.1f} GiB"),
+    ]
+    engine = plan.data.engine
+    if engine.releases_memory and processes.device.type == "cuda":
+        own = count * dtype_size(getattr(engine, "dtype", "bfloat16")) // getattr(engine, "tensor_parallel_size", 1)
+        parts.append(Part("vLLM asleep", here * own, f"{here} processes x {own / GIB:.1f} GiB of its weights"))
+    if processes.sharded and plan.sharding.offload_teachers:
+        size = sum(sizes.values()) // processes.nodes
+        parts.append(Part("teachers", size, "shards of this machine (offload_teachers)"))
+    return parts
+
+
+def checkpoint_bytes(plan: RunPlan) -> int:
+    """Return the bytes of one checkpoint: trained parameters and optimizer states."""
+    trained = trained_parameters(plan, student_passes(plan))
+    width = dtype_size("float32" if plan.adapter is not None else plan.dtype)
+    return int(trained * (width + optimizer_bytes(plan.optimizer)))

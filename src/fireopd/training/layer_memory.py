@@ -1,0 +1,189 @@
+"""Memory of one decoder layer, measured on tensors that have shapes and no memory."""
+
+import json
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
+
+from fireopd import private_apis
+from fireopd.models.output_head import backbone
+
+__all__ = ["LayerBytes", "LiveBytes", "layer_bytes", "shapes_only_attention", "without_values"]
+
+ATTENTION = "fireopd_shapes"
+"""Name of the attention of `shapes_only_attention` in transformers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerBytes:
+    """Bytes of one decoder layer for a micro-batch, without its parameters and their gradients."""
+
+    boundary: int
+    """Input of the layer: what gradient checkpointing saves."""
+    saved: int
+    """Activations that are saved for the backward pass, the input included."""
+    norm: int
+    """Activations that the last norm saves, its input and output included."""
+    forward: int
+    """Peak of a forward pass without gradients, the input included."""
+    backward: int
+    """Peak of a forward pass that saves activations and the backward pass after it, the input included."""
+
+
+class LiveBytes(private_apis.TorchDispatchMode):
+    """Mode that counts the bytes of the tensors that are created in it and still exist."""
+
+    def __init__(self) -> None:
+        """Start with no tensors."""
+        super().__init__()
+        self.bytes = self.peak = 0
+        self.known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and count the storages of its results that no operand has."""
+        for storage in _storages((args, kwargs)):
+            self.known.setdefault(storage, 0)
+        results = func(*args, **kwargs or {})
+        for storage in _storages(results):
+            if storage not in self.known:
+                self.known[storage] = size = storage.nbytes()
+                self.bytes += size
+                weakref.finalize(storage, self._freed, size)
+        self.peak = max(self.peak, self.bytes)
+        return results
+
+    def _freed(self, size: int) -> None:
+        self.bytes -= size
+
+
+def _storages(values: Any) -> list[Any]:
+    return [leaf.untyped_storage() for leaf in private_apis.tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def shapes_only_attention(*, gpu: bool) -> str:
+    """Register the attention of measurements in transformers, and return its name.
+
+    It has the memory of flash attention. On a GPU, float32 with fewer key than query heads has no other kernel than the
+    one that stores all attention probabilities (PyTorch 2.13).
+    """
+
+    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **settings: Any) -> Any:
+        """Return the output [B, T, heads, size], and None for the probabilities."""
+        if torch.is_autocast_enabled("cpu"):
+            query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
+        stored = gpu and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
+        kernel = private_apis.shapes_of_math_attention if stored else private_apis.shapes_of_flash_attention
+        return kernel(query, key, value, settings.get("scaling")).transpose(1, 2), None
+
+    name = f"{ATTENTION}_{'gpu' if gpu else 'cpu'}"
+    AttentionInterface.register(name, attend)
+    return name
+
+
+@contextmanager
+def without_values(model: nn.Module) -> Iterator[None]:
+    """Context in which tensors have no values; the parameters and buffers of a meta model become such tensors.
+
+    They are on the CPU, since autocast does not know the meta device.
+    """
+    known: dict[int, nn.Parameter] = {}
+    with private_apis.FakeTensorMode():
+        for module in model.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                setattr(module, name, known.setdefault(id(parameter), nn.Parameter(empty)))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+        yield
+
+
+def layer_bytes(
+    config: PreTrainedConfig,
+    rows: int,
+    length: int,
+    dtype: torch.dtype,
+    *,
+    autocast: torch.dtype | None = None,
+    gpu: bool = True,
+) -> LayerBytes:
+    """Measure one decoder layer on a micro-batch; nothing is computed.
+
+    Args:
+        config: of a causal language model whose layers are alike.
+        rows: rows of the micro-batch.
+        length: tokens of a row.
+        dtype: dtype of the parameters in the forward pass.
+        autocast: dtype of autocast; None without.
+        gpu: True for the attention kernels of a GPU.
+    """
+    text: Any = config.get_text_config()  # a multimodal config would build the image encoder too
+    kind: Any = type(text)
+    return _measured(kind, text.to_json_string(use_diff=False), rows, length, dtype, autocast, gpu)
+
+
+@cache
+def _measured(
+    kind: Any, settings: str, rows: int, length: int, dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
+) -> LayerBytes:
+    fields = json.loads(settings) | {"vocab_size": 8}
+    fields |= {name: None for name in ("layer_types", "pad_token_id") if name in fields}
+    saved, passed = list[int](), _Pass(0, 0, 0, 0)
+    for layers in (2, 1):
+        config = kind.from_dict(fields | {"num_hidden_layers": layers})
+        with torch.device("meta"):
+            name = shapes_only_attention(gpu=gpu)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=name).train()
+        passed = _measure(model, rows, length, autocast)
+        saved.append(passed.saved)
+    own = saved[0] - saved[1]
+    return LayerBytes(passed.boundary, own, saved[1] - own, passed.forward, passed.backward)
+
+
+@contextmanager
+def _computing(model: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
+    """Context of a measurement: on the meta device, which is faster, or on the CPU with autocast."""
+    if autocast is None:
+        with torch.device("meta"):
+            yield
+    else:
+        with without_values(model), torch.autocast("cpu", autocast, cache_enabled=False):
+            yield
+
+
+class _Pass(NamedTuple):
+    """Bytes of a whole model in place of one layer."""
+
+    boundary: int
+    saved: int
+    forward: int
+    backward: int
+
+
+def _measure(model: Any, rows: int, length: int, autocast: torch.dtype | None) -> _Pass:
+    """Measure the layers of a model; a gradient of a parameter is released at once."""
+
+    def release(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    with _computing(model, autocast):
+        tokens = torch.empty(rows, length, dtype=torch.int64)
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(release)
+        with torch.no_grad():
+            boundary = model.get_input_embeddings()(tokens).nbytes
+            with LiveBytes() as forward:
+                backbone(model)(input_ids=tokens, use_cache=False)
+        with LiveBytes() as backward:
+            hidden = backbone(model)(input_ids=tokens, use_cache=False).last_hidden_state
+            saved = backward.bytes
+            gradient = torch.empty_like(hidden)
+            hidden.backward(gradient)
+    return _Pass(boundary, saved, forward.peak, backward.peak)

@@ -1,0 +1,242 @@
+"""Memory of one process in each phase of a run, by part, before any model is loaded."""
+
+from dataclasses import dataclass
+
+from fireopd.models.loading import load_config
+from fireopd.models.model_size import count_parameters, dtype_size
+from fireopd.teachers import HFTeacher, Teacher
+from fireopd.training.memory_estimate import Part, cache_per_token, optimizer_bytes
+from fireopd.training.run_plan import RunPlan
+from fireopd.training.update_memory import ModelPasses, scoring_parts, update_moments
+
+__all__ = [
+    "GIB",
+    "Phase",
+    "frozen_models",
+    "largest",
+    "memory_phases",
+    "student_passes",
+    "teacher_passes",
+    "trained_parameters",
+]
+
+GIB = 2**30
+"""Bytes of a GiB."""
+CUDA = int(1.5 * GIB)
+"""Context of CUDA with the kernels of PyTorch, and workspaces of its libraries; assumed."""
+NCCL = int(1.5 * GIB)
+"""Buffers of NCCL with several processes; assumed."""
+SLEEPING = 2 * GIB
+"""Memory of vLLM that sleeps: its CUDA graphs and its part of the context; assumed."""
+FRAGMENTATION = 0.05
+"""Memory that PyTorch's allocator cannot use, as a fraction of all that is allocated and freed in a phase; assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Memory of a process in one phase of a run, at its peak."""
+
+    name: str
+    """`loading`, `rollout`, `scoring`, `update` or `checkpoint`."""
+    moment: str
+    """Moment of the peak within the phase; empty if the phase has one moment."""
+    parts: tuple[Part, ...]
+    """All parts."""
+
+    @property
+    def total(self) -> int:
+        """Bytes."""
+        return sum(part.size for part in self.parts)
+
+
+def memory_phases(plan: RunPlan, memory: int) -> list[Phase]:
+    """Return the phases of a run in order: loading, rollout with weight sync, scoring, update, checkpoint.
+
+    Args:
+        plan: description of the run.
+        memory: memory of the device, bytes.
+    """
+    gpu = plan.processes.device.type == "cuda"
+    student = student_passes(plan)
+    engine, sleeping = _engine(plan, student, memory if gpu else None), _sleeping(plan, gpu=gpu)
+    kept = [*_student(plan, student), *_teachers(plan), *_runtime(plan, gpu=gpu)]
+    resting = sleeping if plan.data.engine.releases_memory and gpu else engine
+    scoring = {label: [*kept, *resting, *_passing(parts, gpu=gpu)] for label, parts in _scoring(plan, student).items()}
+    gradients = _gradients(plan, student)
+    shared = [*kept, *resting, gradients]
+    moments = update_moments(student, plan, trained_parameters(plan, student) // plan.processes.shards)
+    update = {label: [*shared, *_passing(parts, gpu=gpu)] for label, parts in moments.items()}
+    return [
+        Phase("loading", "", tuple(_loading(plan, student, gpu=gpu))),
+        Phase("rollout", "", (*kept, *engine, *_sync(plan, student))),
+        _worst("scoring", scoring),
+        _worst("update", update),
+        Phase("checkpoint", "", (*kept, *resting)),
+    ]
+
+
+def largest(phases: list[Phase]) -> Phase:
+    """Return the phase with the highest peak."""
+    return max(phases, key=lambda phase: phase.total)
+
+
+def student_passes(plan: RunPlan) -> ModelPasses:
+    """Return the student, and how it computes."""
+    processes, tokens = plan.processes, max(plan.budgets.token_budget, plan.data.longest_trajectory)
+    return ModelPasses(
+        config=load_config(plan.student, "model.student"),
+        dtype=plan.dtype,
+        autocast="bfloat16" if processes.precision == "bf16-mixed" and plan.dtype != "bfloat16" else None,
+        param_dtype=(plan.sharding.param_dtype or plan.dtype) if processes.sharded else None,
+        tokens=tokens,
+        row=plan.data.longest_trajectory,
+        gpu=processes.device.type == "cuda",
+    )
+
+
+def trained_parameters(plan: RunPlan, student: ModelPasses) -> int:
+    """Return the number of trained parameters: all of the student, or those of its adapter."""
+    return count_parameters(student.config) if plan.adapter is None else plan.adapter.size(student.config)
+
+
+def _trained_width(plan: RunPlan) -> int:
+    return dtype_size("float32" if plan.adapter is not None else plan.dtype)
+
+
+def _student(plan: RunPlan, student: ModelPasses) -> list[Part]:
+    """Return weights and optimizer states of the student."""
+    shards, over = plan.processes.shards, _over(plan)
+    count, width, slots = count_parameters(student.config), dtype_size(plan.dtype), optimizer_bytes(plan.optimizer)
+    trained = trained_parameters(plan, student)
+    parts = [Part("student: weights", count * width // shards, f"{count / 1e6:.1f} M parameters x {width} B{over}")]
+    if plan.adapter is not None:
+        parts.append(Part("student: adapter", trained * 4 // shards, f"{trained / 1e6:.1f} M parameters x 4 B{over}"))
+    states = int(trained * slots) // shards
+    return [*parts, Part("student: optimizer", states, f"{trained / 1e6:.1f} M trained x {slots:.3g} B{over}")]
+
+
+def _gradients(plan: RunPlan, student: ModelPasses) -> Part:
+    count, width = trained_parameters(plan, student), _trained_width(plan)
+    buckets = 2 if _replicated(plan) else 1
+    shown = f"{count / 1e6:.1f} M trained x {width} B{_over(plan)}" + (
+        ", and the buckets of DDP" if buckets > 1 else ""
+    )
+    return Part("student: gradients", buckets * count * width // plan.processes.shards, shown)
+
+
+def _teachers(plan: RunPlan) -> list[Part]:
+    """Return the weights of all frozen models; teachers that share an object are loaded once."""
+    parts = []
+    for label, teacher in frozen_models(plan).items():
+        own = teacher.memory(plan.processes.shards)
+        if plan.shares_weights(teacher):
+            parts.append(Part(label, 0, "shares the weights of the student"))
+        elif own is None:
+            parts.append(Part(label, 0, f"not included: {type(teacher).__name__} does not give its memory"))
+        elif plan.processes.sharded and plan.sharding.offload_teachers:
+            parts.append(Part(f"{label}: weights", 0, "in host memory (offload_teachers)"))
+        else:
+            parts += [Part(f"{label}: {name}", size, formula) for name, (size, formula) in own.items()]
+    return parts
+
+
+def frozen_models(plan: RunPlan) -> dict[str, Teacher]:
+    """Return teachers and base model by their labels; an object that has several names occurs once."""
+    labels: dict[int, tuple[Teacher, list[str]]] = {}
+    for name, teacher in plan.teachers.items():
+        labels.setdefault(id(teacher), (teacher, []))[1].append(name)
+    frozen = {f"teacher {', '.join(names)}": teacher for teacher, names in labels.values()}
+    if plan.base is not None and "base_logprobs" in plan.signals and id(plan.base) not in labels:
+        frozen["base model"] = plan.base
+    return frozen
+
+
+def _runtime(plan: RunPlan, *, gpu: bool) -> list[Part]:
+    if not gpu:
+        return []
+    parts = [Part("CUDA", CUDA, "assumed: context, kernels, workspaces")]
+    return parts + [Part("NCCL", NCCL, "assumed: buffers")] * (plan.processes.world_size > 1)
+
+
+def _passing(parts: list[Part], *, gpu: bool) -> list[Part]:
+    """Return the parts of a pass, and on a GPU the memory that the allocator loses."""
+    lost = int(FRAGMENTATION * sum(part.size for part in parts))
+    return (
+        [*parts, Part("fragmentation", lost, f"assumed: {FRAGMENTATION:.0%} of the parts of the pass")]
+        if gpu
+        else parts
+    )
+
+
+def _engine(plan: RunPlan, student: ModelPasses, gpu: int | None) -> list[Part]:
+    data, config = plan.data, student.config
+    rows = -(-data.batch_size // plan.processes.world_size) * data.responses_per_prompt
+    own = data.engine.memory(
+        count_parameters(config),
+        cache_per_token(config),
+        rows,
+        data.longest_trajectory,
+        **({"gpu": gpu} if gpu else {}),
+    )
+    return [Part(f"rollouts: {name}", size, formula) for name, (size, formula) in own.items()]
+
+
+def _sleeping(plan: RunPlan, *, gpu: bool) -> list[Part]:
+    return [Part("rollouts: vLLM asleep", SLEEPING, "assumed: CUDA graphs and context")] if gpu else []
+
+
+def _sync(plan: RunPlan, student: ModelPasses) -> list[Part]:
+    """Return the gathered tensor of the weight sync."""
+    if plan.processes.shards == 1:
+        return []
+    size = student.head * dtype_size(plan.dtype)
+    return [Part("weight sync: gathered tensor", size, f"{student.head / 1e6:.1f} M parameters of the largest")]
+
+
+def _scoring(plan: RunPlan, student: ModelPasses) -> dict[str, list[Part]]:
+    """Return the passes of each model that scores."""
+    found = {"student": scoring_parts(student, plan.budgets.chunk_logits)} if plan.scores_student_first else {}
+    for label, teacher in frozen_models(plan).items():
+        if isinstance(teacher, HFTeacher) and not plan.shares_weights(teacher):
+            found[label] = scoring_parts(teacher_passes(plan, teacher), teacher.chunk_logits)
+    return found or {"": []}
+
+
+def teacher_passes(plan: RunPlan, teacher: HFTeacher) -> ModelPasses:
+    """Return a teacher, and how it computes."""
+    return ModelPasses(
+        config=load_config(teacher.path, "model.teachers"),
+        dtype=teacher.dtype,
+        autocast="bfloat16" if plan.processes.precision == "bf16-mixed" and teacher.dtype == "float32" else None,
+        param_dtype=(plan.sharding.param_dtype or teacher.dtype) if plan.processes.sharded else None,
+        tokens=max(teacher.token_budget, plan.data.longest_trajectory),
+        row=plan.data.longest_trajectory,
+        gpu=plan.processes.device.type == "cuda",
+    )
+
+
+def _loading(plan: RunPlan, student: ModelPasses, *, gpu: bool) -> list[Part]:
+    """Return the parts while models are loaded: a teacher is whole on the device before it is sharded."""
+    whole = [
+        sum(size for size, _ in (teacher.memory(1) or {}).values())
+        for teacher in frozen_models(plan).values()
+        if not plan.shares_weights(teacher)
+    ]
+    parts = [*_student(plan, student)[:-1], *_teachers(plan), *_runtime(plan, gpu=gpu)]
+    if plan.processes.shards > 1 and whole:
+        parts.append(Part("loading: whole teacher", max(whole), "the largest, before it is sharded"))
+    return parts
+
+
+def _worst(name: str, moments: dict[str, list[Part]]) -> Phase:
+    """Return a phase at the moment with the highest peak."""
+    moment = max(moments, key=lambda label: sum(part.size for part in moments[label]))
+    return Phase(name, moment, tuple(moments[moment]))
+
+
+def _replicated(plan: RunPlan) -> bool:
+    return plan.processes.world_size > 1 and plan.processes.shards == 1
+
+
+def _over(plan: RunPlan) -> str:
+    return f" / {plan.processes.shards} processes" if plan.processes.shards > 1 else ""

@@ -1,0 +1,160 @@
+"""Seconds of a training step on named GPUs, by part: bounds of the hardware over assumed efficiencies."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from fireopd.engines.vllm.engine import VLLMEngine
+from fireopd.models.loading import load_config
+from fireopd.models.model_size import count_parameters, dtype_size
+from fireopd.teachers import HFTeacher
+from fireopd.training.gpu_cards import Card
+from fireopd.training.memory_estimate import cache_per_token
+from fireopd.training.memory_phases import frozen_models, student_passes
+from fireopd.training.rollout_capacity import cache_tokens
+from fireopd.training.run_plan import RunPlan
+
+__all__ = ["ASSUMPTIONS", "StepPart", "active_parameters", "step_seconds"]
+
+MFU = 0.35
+"""Fraction of the peak rate that passes of the trainer reach."""
+READS = 0.6
+"""Fraction of the memory bandwidth that decoding reaches."""
+TRANSFERS = 0.6
+"""Fraction of a link's bandwidth that transfers reach."""
+OVERHEAD = 0.003
+"""Seconds of a decoding step besides its reads: launches, sampling, sums over tensor-parallel GPUs."""
+FIXED_SYNC = 2.0
+"""Seconds of a weight sync besides its transfers: calls, probe."""
+SLEEP_CYCLES = 3
+"""Transfers of vLLM's weights from host memory in a step with `sleep`: rollout, weight sync, probe."""
+ASSUMPTIONS = (
+    f"{MFU:.0%} of the peak rate, {READS:.0%} of the memory bandwidth in decoding, {TRANSFERS:.0%} of the links, "
+    f"{1000 * OVERHEAD:.0f} ms a decoding step besides, {FIXED_SYNC:.0f} s a weight sync besides"
+)
+"""Assumed efficiencies, for the output."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPart:
+    """A part of a step."""
+
+    name: str
+    """Name."""
+    seconds: float
+    """Estimated seconds."""
+    formula: str
+    """Formula."""
+
+
+def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> list[StepPart]:
+    """Return the parts of a step.
+
+    Args:
+        plan: description of the run.
+        card: the GPUs.
+        memory: memory of a GPU, bytes.
+        mean_response: mean tokens of a response.
+    """
+    prompts = [len(prompt.tokens) for prompt in plan.data.training_prompts]
+    tokens = mean_response + (sum(prompts) // len(prompts) if prompts else 0)
+    total = plan.data.trajectories * tokens
+    student = load_config(plan.student, "model.student")
+    parts = [_rollout(plan, card, memory, mean_response, tokens)]
+    for label, teacher in frozen_models(plan).items():
+        if isinstance(teacher, HFTeacher):
+            own = int(total * _share(plan, teacher))
+            config, budget = load_config(teacher.path, "model.teachers"), teacher.token_budget
+            parts.append(_passes(label, plan, card, config, own, tokens, budget=budget, factor=2))
+    budget = plan.budgets.token_budget
+    if plan.scores_student_first:
+        parts.append(_passes("student, scores", plan, card, student, total, tokens, budget=budget, factor=2))
+    factor = 8 if plan.budgets.gradient_checkpointing else 6
+    work = total * plan.budgets.epochs
+    parts.append(_passes("update", plan, card, student, work, tokens, budget=budget, factor=factor))
+    return [*parts, _sync(plan, card)]
+
+
+def active_parameters(config: PreTrainedConfig) -> int:
+    """Return the parameters that one token is multiplied with: of experts, those that it is sent to."""
+    text: Any = config.get_text_config()
+    fields, count = text.to_dict(), count_parameters(config)
+    if not text.tie_word_embeddings:
+        count -= text.vocab_size * text.hidden_size  # the embeddings are looked up
+    experts, used = fields.get("num_experts") or fields.get("num_local_experts"), fields.get("num_experts_per_tok")
+    if not experts or not used:
+        return count
+    own = 3 * text.hidden_size * (fields.get("moe_intermediate_size") or text.intermediate_size)
+    return int(count - text.num_hidden_layers * (experts - used) * own)
+
+
+def _share(plan: RunPlan, teacher: HFTeacher) -> float:
+    """Return the fraction of the trajectories that a teacher scores; equal fractions without prompts."""
+    names = {name for name, other in plan.teachers.items() if other is teacher}
+    if plan.base is teacher and not names:
+        return 1.0
+    prompts = plan.data.training_prompts
+    if not prompts:
+        return len(names) / len(plan.teachers)
+    return sum(prompt.teacher in names for prompt in prompts) / len(prompts)
+
+
+def _passes(
+    name: str,
+    plan: RunPlan,
+    card: Card,
+    config: PreTrainedConfig,
+    tokens: int,
+    length: int,
+    *,
+    budget: int,
+    factor: int,
+) -> StepPart:
+    """Return the passes of a model: the larger of products and, if it is sharded, gathers of its parameters."""
+    text: Any = config.get_text_config()
+    gpus, active, count = plan.processes.world_size, active_parameters(config), count_parameters(config)
+    heads = text.num_attention_heads * (text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads)
+    each = factor * (active + text.num_hidden_layers * heads * length)  # causal attention: half of 2 x 2 x length
+    products = each * tokens / gpus / (card.tflops * 1e12 * MFU)
+    formula = f"{factor} x {active / 1e9:.2f} B active parameters, and attention, x {tokens / 1e6:.2f} M tokens"
+    if not plan.processes.sharded:
+        return StepPart(name, products, formula)
+    rounds = -(-tokens // (gpus * budget))
+    transfers = {2: 1, 6: 4, 8: 4}[factor]  # gathers in both passes, and a sum in float32
+    link = card.link if plan.processes.nodes == 1 else min(card.link, card.host)
+    seconds = rounds * transfers * count * 2 / (link * 1e9 * TRANSFERS)
+    formula += f"; {rounds} rounds of {transfers} x {count * 2 / 1e9:.1f} GB on the link take {seconds:.1f} s"
+    return StepPart(name, max(products, seconds), formula)
+
+
+def _rollout(plan: RunPlan, card: Card, memory: int, mean_response: int, tokens: int) -> StepPart:
+    """Return decoding: steps of full batches, then those of the longest response alone."""
+    engine, data = plan.data.engine, plan.data
+    config = load_config(plan.student, "model.student")
+    size = getattr(engine, "tensor_parallel_size", 1)
+    engines, width = max(1, plan.processes.world_size // size), dtype_size(getattr(engine, "dtype", "bfloat16"))
+    weights, cache = active_parameters(config) * width, cache_per_token(config) * width
+    rows = -(-data.trajectories // engines)
+    room = cache_tokens(plan, memory) if isinstance(engine, VLLMEngine) else rows * data.longest_trajectory
+    at_once = max(1, min(rows, room // max(1, tokens)))
+    read = card.bandwidth * 1e9 * READS * size
+    compute = 2 * active_parameters(config) * at_once / (card.tflops * 1e12 * MFU * size)
+    one = max((weights + at_once * (tokens - mean_response / 2) * cache) / read, compute) + OVERHEAD
+    bulk = rows / at_once * mean_response * one
+    rest = max(0, engine.max_response_length - mean_response) * (weights / read + OVERHEAD)
+    formula = f"{engines} engines, {at_once} of {rows} rows at once, {1000 * one:.1f} ms a token: {bulk:.0f} s; "
+    return StepPart(
+        "rollout", bulk + rest, f"{formula}the longest response, {engine.max_response_length} tokens: {rest:.0f} s"
+    )
+
+
+def _sync(plan: RunPlan, card: Card) -> StepPart:
+    """Return the weight sync: gathered parameters, and the weights that vLLM takes from host memory with `sleep`."""
+    student = student_passes(plan)
+    count = count_parameters(student.config)
+    gathered = count * dtype_size(plan.dtype) / (card.link * 1e9 * TRANSFERS) if plan.processes.shards > 1 else 0.0
+    own = count * 2 / getattr(plan.data.engine, "tensor_parallel_size", 1)
+    woken = 2 * SLEEP_CYCLES * own / (card.host * 1e9 * TRANSFERS) if plan.data.engine.releases_memory else 0.0
+    formula = f"gather {gathered:.1f} s, {SLEEP_CYCLES} times {own / 1e9:.1f} GB to and from the host {woken:.1f} s"
+    return StepPart("weight sync", FIXED_SYNC + gathered + woken, f"{formula}, {FIXED_SYNC:.0f} s")
