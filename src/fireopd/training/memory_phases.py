@@ -67,7 +67,7 @@ def memory_phases(plan: RunPlan, memory: int) -> list[Phase]:
     moments = update_moments(student, plan, trained_parameters(plan, student) // plan.processes.shards)
     update = {label: [*shared, *_passing(parts, gpu=gpu)] for label, parts in moments.items()}
     return [
-        Phase("loading", "", tuple(_loading(plan, student, gpu=gpu))),
+        _worst("loading", _loading(plan, student, gpu=gpu)),
         Phase("rollout", "", (*kept, *engine, *_sync(plan, student))),
         _worst("scoring", scoring),
         _worst("update", update),
@@ -215,17 +215,18 @@ def teacher_passes(plan: RunPlan, teacher: HFTeacher) -> ModelPasses:
     )
 
 
-def _loading(plan: RunPlan, student: ModelPasses, *, gpu: bool) -> list[Part]:
-    """Return the parts while models are loaded: a teacher is whole on the device before it is sharded."""
-    whole = [
-        sum(size for size, _ in (teacher.memory(1) or {}).values())
-        for teacher in frozen_models(plan).values()
-        if not plan.shares_weights(teacher)
-    ]
-    parts = [*_student(plan, student)[:-1], *_teachers(plan), *_runtime(plan, gpu=gpu)]
-    if plan.processes.shards > 1 and whole:
-        parts.append(Part("loading: whole teacher", max(whole), "the largest, before it is sharded"))
-    return parts
+def _loading(plan: RunPlan, student: ModelPasses, *, gpu: bool) -> dict[str, list[Part]]:
+    """Return the parts while models are loaded, teachers first: each is whole on the device before it is sharded."""
+    runtime = _runtime(plan, gpu=gpu)
+    moments = {"the student": [*runtime, *_teachers(plan), *_student(plan, student)[:-1]]}
+    earlier = list[Part]()
+    for label, teacher in frozen_models(plan).items():
+        whole = sum(size for size, _ in (teacher.memory(1) or {}).values())
+        if plan.processes.shards > 1 and not plan.shares_weights(teacher):
+            part = Part("loading: whole teacher", whole, f"{label}, before it is sharded")
+            moments[label] = [*runtime, *earlier, part]
+        earlier += [part for part in _teachers(plan) if part.name.startswith(label)]
+    return moments
 
 
 def _worst(name: str, moments: dict[str, list[Part]]) -> Phase:
