@@ -109,6 +109,8 @@ def test_a_right_verifier_passes():
     check_verifier(verifier("Numpy", __call__=lambda self, p, r: np.float32(p.answer == r)), "9", correct=["9"])
     check_verifier(verifier("Whole", __call__=lambda self, p, r: p.answer == r), "9", correct=["9"])
     check_verifier(ExactMatch(ignore_case=True), "Yes", correct=["yes", " YES "], incorrect=["no"])
+    by_details = verifier("ByDetails", __call__=lambda self, p, r: float(r == p.details["target"]))
+    check_verifier(by_details, None, correct=["9"], incorrect=["19"], details={"target": "9"})
     with pytest.raises(TypeError, match=r"is not a Verifier: pass an instance, Right\(...\)"):
         check_verifier(Right)
 
