@@ -8,7 +8,7 @@ from helpers.fuzzing import FUZZED, VALUES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fireopd.engines.vllm.answers import Expected, read_logprobs, read_response
+from fireopd.engines.vllm.answers import Expected, read_count, read_logprobs, read_response
 from fireopd.engines.vllm.bounded_http import ServerError
 from fireopd.types import Response
 
@@ -137,6 +137,13 @@ def replaced(value, path, new):
     if isinstance(value, dict):
         return value | {first: replaced(value[first], rest, new)}
     return [*value[:first], replaced(value[first], rest, new), *value[first + 1 :]]
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, "2", 2.0, None])
+def test_a_count_is_an_integer_greater_than_0(value):
+    assert read_count({"world_size": 2}, "world_size") == 2
+    with pytest.raises(ServerError, match="as 'world_size'"):
+        read_count({"world_size": value}, "world_size")
 
 
 @FUZZED
