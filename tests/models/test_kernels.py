@@ -15,21 +15,12 @@ from fireopd.models.scorer import CausalScorer
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize(
-    ("choice", "device", "installed", "fused"),
-    [
-        ("auto", CPU, True, False),
-        ("auto", GPU, True, True),
-        ("auto", GPU, False, False),
-        ("torch", GPU, True, False),
-        ("triton", GPU, True, True),
-    ],
-)
-def test_triton_is_used_on_gpus_if_it_is_installed(monkeypatch, choice, device, installed, fused):
-    monkeypatch.setattr(fused_logprobs, "has_triton", lambda: installed)
-    assert kernels.token_logprobs(choice, device) is (fused_logprobs.token_logprobs if fused else chunked)
-    assert ("Triton" in kernels.describe_kernels(choice, device)) == fused
+@pytest.mark.parametrize(("choice", "device"), [("torch", CPU), ("torch", GPU), ("triton", GPU)])
+def test_the_summary_names_the_implementation(monkeypatch, choice, device):
+    monkeypatch.setattr(fused_logprobs, "has_triton", lambda: choice == "triton")
     kernels.check_kernels("model.kernels", choice, device)
+    assert kernels.token_logprobs(choice) is (chunked if choice == "torch" else fused_logprobs.token_logprobs)
+    assert ("Triton" in kernels.describe_kernels(choice)) == (choice == "triton")
 
 
 @pytest.mark.parametrize(("device", "problem"), [(CPU, "the run computes on cpu"), (GPU, "not installed")])
@@ -62,11 +53,11 @@ def test_the_scorer_takes_the_chosen_implementation(calls, scorer):
 def test_a_teacher_that_shares_the_students_weights_has_a_choice_of_its_own(calls, scorer):
     student = CausalScorer(scorer.model)
     teacher = BaseModelScorer(student, SimpleNamespace(without=lambda model: nullcontext()))
-    assert teacher.kernels == "auto"
+    assert teacher.kernels == "torch"
     teacher.kernels = "triton"
     teacher(torch.arange(6)[None], torch.ones(1, 6, dtype=torch.bool))
     assert calls == [1]
-    assert student.kernels == "auto"
+    assert student.kernels == "torch"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_kernels_of_a_gpu_on_a_cpu(tmp_path):
     plan = replace(plan, teachers={name: replace(teacher, kernels="triton") for name, teacher in plan.teachers.items()})
     keys = ["model.kernels", *(f"model.teachers.{name}.kernels" for name in plan.teachers)]
     for key, problem in zip(keys, found(plan), strict=True):
-        assert problem == f"{key}: 'triton': the run computes on cpu. Set it to auto, or use a GPU."
+        assert problem == f"{key}: 'triton': the run computes on cpu. Set it to torch, or use a GPU."
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ from fireopd.models import chunked_logprobs, fused_logprobs
 
 __all__ = ["Kernels", "check_kernels", "describe_kernels", "token_logprobs"]
 
-Kernels = Literal["auto", "torch", "triton"]
+Kernels = Literal["torch", "triton"]
 """`torch`: operations of PyTorch on chunks of logits (`chunked_logprobs`). `triton`: one kernel for all operations
-between two matrix products (`fused_logprobs`), for GPUs. `auto`: `triton` on a GPU with Triton, else `torch`."""
+between two matrix products (`fused_logprobs`), for GPUs."""
 
 LOGPROBS: dict[Kernels, Callable[..., tuple[Tensor, Tensor | None]]] = {
     "torch": chunked_logprobs.token_logprobs,
@@ -21,34 +21,28 @@ LOGPROBS: dict[Kernels, Callable[..., tuple[Tensor, Tensor | None]]] = {
 }
 
 
-def token_logprobs(kernels: Kernels, device: torch.device) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Return the function with the signature of `chunked_logprobs.token_logprobs` that a choice gives on a device."""
-    return LOGPROBS[_resolve(kernels, device)]
+def token_logprobs(kernels: Kernels) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """Return the function of an implementation, with the signature of `chunked_logprobs.token_logprobs`."""
+    return LOGPROBS[kernels]
 
 
-def _resolve(kernels: Kernels, device: torch.device) -> Kernels:
-    if kernels != "auto":
-        return kernels
-    return "triton" if device.type == "cuda" and fused_logprobs.has_triton() else "torch"
-
-
-def describe_kernels(kernels: Kernels, device: torch.device) -> str:
-    """Return a few words on the implementation that a choice gives on a device."""
+def describe_kernels(kernels: Kernels) -> str:
+    """Return a few words on an implementation."""
     texts = {"torch": "PyTorch operations on chunks of logits", "triton": "fused Triton kernels"}
-    return f"log-probabilities by {texts[_resolve(kernels, device)]}"
+    return f"log-probabilities by {texts[kernels]}"
 
 
 def check_kernels(key: str, kernels: Kernels, device: torch.device) -> None:
-    """Raise `UserError` if the device cannot run the kernels of a choice.
+    """Raise `UserError` if a device cannot run an implementation.
 
     Args:
-        key: setting of the choice.
-        kernels: choice.
+        key: setting of the implementation.
+        kernels: implementation.
         device: device of the model.
     """
     if kernels != "triton":
         return
     if device.type != "cuda":
-        raise UserError(key, kernels, f"the run computes on {device.type}", "set it to auto, or use a GPU")
+        raise UserError(key, kernels, f"the run computes on {device.type}", "set it to torch, or use a GPU")
     if not fused_logprobs.has_triton():
         raise UserError(key, kernels, "Triton is not installed", "install triton, or set it to torch")

@@ -39,7 +39,7 @@ class CausalScorer(nn.Module):
     vocabulary size. The output head runs inside this module's forward, where a sharded model has its weights gathered.
     """
 
-    def __init__(self, model: PreTrainedModel, chunk_logits: int = CHUNK_LOGITS, kernels: Kernels = "auto") -> None:
+    def __init__(self, model: PreTrainedModel, chunk_logits: int = CHUNK_LOGITS, kernels: Kernels = "torch") -> None:
         """Wrap a model.
 
         Args:
@@ -123,7 +123,7 @@ class CausalScorer(nn.Module):
         self, hidden_states: Tensor, target_ids: Tensor, temperature: float, entropy: bool
     ) -> dict[str, Tensor]:
         head = self.head
-        logprobs, entropies = token_logprobs(self.kernels, hidden_states.device)(
+        logprobs, entropies = token_logprobs(self.kernels)(
             hidden_states,
             head.weight,
             head.bias,

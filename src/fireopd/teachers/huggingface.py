@@ -58,8 +58,8 @@ class HFTeacher(Teacher):
     context: list[dict[str, str]] = field(default_factory=list)
     """Chat messages that only the teacher sees, before the messages of the prompt: worked examples, a rubric (on-policy
     context distillation). They are inserted after the prompt's own system message."""
-    kernels: Kernels = "auto"
-    """Implementation of the log-probabilities: `torch`, `triton` (GPUs only), or `auto`."""
+    kernels: Kernels = "torch"
+    """Implementation of the log-probabilities: `torch`, or `triton` (GPUs only)."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)

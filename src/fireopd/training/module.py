@@ -68,7 +68,7 @@ class FiReOPDModule(LightningModule):
         epochs: passes over a rollout batch.
         token_budget: tokens of a micro-batch of the student, padding included.
         chunk_logits: logits of the student held at once, tokens x vocabulary.
-        kernels: torch, triton (GPUs only), or auto: implementation of the student's log-probabilities.
+        kernels: torch, or triton (GPUs only): implementation of the student's log-probabilities.
         dtype: type of the student's parameters.
         adapter: adapter to train instead of all parameters, for example LoRA; null to train all.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
@@ -101,7 +101,7 @@ class FiReOPDModule(LightningModule):
         epochs: int = 1,
         token_budget: int = 16384,
         chunk_logits: int = CHUNK_LOGITS,
-        kernels: Kernels = "auto",
+        kernels: Kernels = "torch",
         dtype: Dtype = "float32",
         adapter: Adapter | None = None,
         gradient_checkpointing: bool = False,

@@ -25,7 +25,7 @@ def summary_rows(plan: RunPlan) -> dict[str, str]:
         "a step": _batch(plan),
         "steps": _steps(plan),
         "processes": f"{processes.world_size} ({processes.strategy}, {processes.device.type})",
-        "kernels": describe_kernels(plan.budgets.kernels, processes.device),
+        "kernels": describe_kernels(plan.budgets.kernels),
     }
 
 
@@ -41,7 +41,7 @@ def summary_line(plan: RunPlan) -> str:
         *map(str, plan.method.strategies.values()),
         f"{_batch(plan)} a step",
         f"steps: {_steps(plan)}",
-        describe_kernels(plan.budgets.kernels, plan.processes.device),
+        describe_kernels(plan.budgets.kernels),
         _memory(plan),
     ]
     return " · ".join(parts)
