@@ -54,6 +54,15 @@ def test_memory_that_cannot_be_estimated_stops_no_check(capsys, monkeypatch, tmp
     assert "The memory of a process cannot be estimated (KeyError('num_attention_heads')). No problems found." in said
 
 
+def test_gpus_that_are_not_there_take_their_kernels(capsys, monkeypatch):
+    monkeypatch.setattr("fireopd.models.fused_logprobs.has_triton", lambda: False)
+    said = check(capsys, FEW, "--gpus=1", "--gpu_memory=24", "--model.kernels=triton")
+    assert "log-probabilities by fused Triton kernels" in said
+    assert "this machine lacks it: model.kernels: 'triton': Triton is not installed" in said
+    said = check(capsys, FEW, "--gpus=1", "--gpu_memory=1", code=2)
+    assert "does not fit: " in said
+
+
 def test_all_that_is_wrong_is_said_at_once(capsys):
     wrong = ["--model.teachers.math.path=tiny/nope", "--data.engine.top_p=0.9"]
     said = check(capsys, FEW, *wrong, "--model.objective=ExtrapolatedReverseKL", code=2)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fireopd.cli.training_cli import FitCLI
 from fireopd.errors import UserError
 from fireopd.training.gpu_cards import Card, find_card
 from fireopd.training.memory_phases import GIB
@@ -35,7 +34,7 @@ class GPUOptions:
         """Settings of a trainer that needs no GPU."""
         return ["--trainer.accelerator=cpu", "--trainer.devices=1"]
 
-    def plan(self, cli: FitCLI, plan: RunPlan) -> RunPlan:
+    def plan(self, plan: RunPlan) -> RunPlan:
         """Return the plan of a run on these GPUs.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fireopd.errors import UserError
+from fireopd.errors import MissingResourceError, UserError
 from fireopd.models import chunked_logprobs, fused_logprobs
 
 __all__ = ["Kernels", "check_kernels", "describe_kernels", "token_logprobs"]
@@ -45,4 +45,4 @@ def check_kernels(key: str, kernels: Kernels, device: torch.device) -> None:
     if device.type != "cuda":
         raise UserError(key, kernels, f"the run computes on {device.type}", "set it to torch, or use a GPU")
     if not fused_logprobs.has_triton():
-        raise UserError(key, kernels, "Triton is not installed", "install triton, or set it to torch")
+        raise MissingResourceError(key, kernels, "Triton is not installed", "install triton, or set it to torch")

@@ -23,7 +23,9 @@ def check_optimizer(plan: RunPlan) -> None:
     Raises:
         UserError: if this raises an error, or if a learning rate or weight decay is not finite.
     """
-    optimizer = _construct("model.optimizer", plan.optimizer, plan.processes.device)
+    planned = plan.processes.device
+    device = planned if planned.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")
+    optimizer = _construct("model.optimizer", plan.optimizer, device)
     if plan.scheduler is None:
         return
     key, name = "model.scheduler", _name(plan.scheduler)

@@ -28,7 +28,7 @@ from fireopd.errors import UserError
 from fireopd.models.weight_stream import WeightStream
 from fireopd.training.weight_probe import ProbedModule, allowed_gap, computing_dtypes, student_logprobs
 
-__all__ = ["TRIAL_VERSION", "Alarm", "Changes", "SyncTrial", "changed", "planned_changes"]
+__all__ = ["TRIAL_VERSION", "Alarm", "Changes", "SyncTrial", "SyncedModule", "changed", "planned_changes"]
 
 TRIAL_VERSION = -2
 """Policy version of an engine with changed weights."""

@@ -62,11 +62,10 @@ def run(arguments: Sequence[str]) -> None:
     report = Report()
     cli.prepare()
     plan = cli.model.run_plan(cli.datamodule)
+    plan = gpus.plan(plan) if gpus else plan
     found = distinct([*problems(plan), *cli.resume_problems()])
     missing = [error for error in found if gpus is not None and isinstance(error, MissingResourceError)]
     found = [error for error in found if error not in missing]
-    if gpus is not None:
-        plan = gpus.plan(cli, plan)
     report.lines(*(f"{name:<10}{text}" for name, text in summary_rows(plan).items()), *first_prompts(plan))
     report.lines(*(f"warning: {text}" for text in run_warnings(plan)))
     report.lines(*(f"not checked, since this machine lacks it: {error}" for error in missing))
