@@ -75,7 +75,7 @@ def test_several_updates_on_one_batch(tmp_path):
 def test_stale_rollouts_are_refused(tmp_path):
     class Forgetful(HFEngine):
         def load_weights(self, weights, policy_version):
-            self.policy_version = 0
+            self.policy_version = min(policy_version, 0)
 
     data = make_data(engine=Forgetful(max_response_length=16, max_probe_gap=10.0))
     with pytest.raises(UserError, match=r"data.engine: .*: has policy_version 0 after load_weights\(..., 1\)"):
