@@ -14,7 +14,7 @@ from helpers.resume import EVERY_STEP, assert_same, curve, step_of
 
 from fireopd.training import checkpoint_files
 
-KILLS = 4
+KILLS = 6
 
 
 @pytest.fixture(scope="module")
