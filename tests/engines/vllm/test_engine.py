@@ -21,6 +21,7 @@ from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.engines.hf.sampling import truncate
 from fireopd.engines.rollout import collate
 from fireopd.engines.vllm.engine import import_vllm
+from fireopd.engines.vllm.process_group import SharedGroup
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer
 from fireopd.models.scorer import CausalScorer, score_rollouts
@@ -246,6 +247,7 @@ def stand_in(monkeypatch):
     vllm.LLM = lambda **settings: started.update(settings)
     monkeypatch.setitem(sys.modules, "vllm", vllm)
     monkeypatch.setattr(private_apis, "detach_vllm_finalizer", lambda llm: None)
+    monkeypatch.setattr("fireopd.engines.vllm.engine.SHARED_GROUP", SharedGroup())  # these engines are not closed
     for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "VLLM_ENABLE_V1_MULTIPROCESSING"):
         monkeypatch.setenv(name, "-1")  # so that monkeypatch restores what setup writes
         monkeypatch.delenv(name)
