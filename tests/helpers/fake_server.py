@@ -75,6 +75,8 @@ class Listener(ThreadingHTTPServer):
     """Server that joins its threads, and is silent about clients that disconnect."""
 
     daemon_threads = False
+    request_queue_size = 128
+    """Connections that wait to be accepted: more than an engine opens at once, or some are reset under load."""
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exception(), ConnectionError):
