@@ -252,7 +252,7 @@ def start_fit(folder, servers, *options):
     command = [sys.executable, "-m", "fireopd", "fit", "--config", "configs/multi_teacher.yaml"]
     command += ["--config", "configs/hardware/vllm_servers.yaml", "--trainer.default_root_dir", str(folder)]
     command += ["--data.engine.servers", str([f"http://127.0.0.1:{server.port}" for server in servers])]
-    command += ["--data.prompts.num_training", "512", "--data.prompts.num_validation", "4", "--data.batch_size", "8"]
+    command += ["--data.prompts.num_training", "192", "--data.prompts.num_validation", "4", "--data.batch_size", "8"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "400"}
     return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             env=environment)  # fmt: skip
@@ -303,7 +303,7 @@ def test_a_run_resumes_after_real_servers_are_killed(tmp_path):
         gaps = [gap for version in (0, 1) for gap in steps(folder / f"version_{version}")["rollout/sampler_gap"]]
         assert max(gaps) < 1e-3
         # The interrupted step updated the student, but its metrics may be missing.
-        assert len(gaps) in (63, 64)
+        assert len(gaps) in (23, 24)
         assert (folder / "version_1" / "summary.json").exists()
     finally:
         for server in servers:
