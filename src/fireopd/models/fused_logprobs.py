@@ -53,21 +53,9 @@ def token_logprobs(
     chunk_logits: int,
     transform: LogitTransform = LogitTransform(),  # noqa: B008 - frozen
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the same as `chunked_logprobs.token_logprobs`, with less traffic of memory.
+    """Return the same as `chunked_logprobs.token_logprobs`, with less memory traffic.
 
-    Args:
-        hidden_states: float [T, d]. Last hidden states.
-        weight: float [V, d]. Weight of the output layer.
-        bias: float [V]. Bias of the output layer, or None.
-        target_ids: int64 [T]. Target tokens.
-        temperature: divisor of the logits.
-        entropy: whether to return the entropies.
-        chunk_logits: number of logits in memory at a time.
-        transform: scale and soft-cap of the logits, applied before the temperature.
-
-    Returns:
-        Two differentiable tensors of shape [T] in nats, in float32 or the higher precision of the inputs. The second
-        is None if `entropy` is False.
+    Arguments and results are those of that function, with dtypes and shapes. The entropies are computed in any case.
     """
     operands = cast_for_autocast(hidden_states, weight, bias)
     logprobs, entropies = _FusedLogprobs.apply(*operands, target_ids, temperature, chunk_logits, transform)
