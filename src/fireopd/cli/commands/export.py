@@ -46,7 +46,8 @@ def run(arguments: Sequence[str]) -> None:
     else:
         problem = "its run trained all parameters of the student, without an adapter"
         raise UserError("CKPT", str(options.checkpoint), problem, "omit --adapter")
-    print(f"Exported {name} from {options.checkpoint} to {options.out}")
+    content = f"adapter of {name}" if options.adapter else name
+    print(f"Exported {content} from {options.checkpoint} to {options.out}")
 
 
 def export(name: str, tensors: dict[str, Tensor], out: Path, adapter: AdapterRecord | None = None) -> None:
