@@ -83,6 +83,29 @@ def test_sigterm_saves_and_exits(tmp_path, whole):
     assert_same(again, whole)
 
 
+class TermAt:
+    """Sends SIGTERM from a method of the module, called before the training."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def __call__(self):
+        from fireopd.training.module import FiReOPDModule
+
+        def terminated(module, *arguments):
+            signal.raise_signal(signal.SIGTERM)
+            raise AssertionError("the process goes on after SIGTERM")
+
+        setattr(FiReOPDModule, self.method, terminated)
+
+
+@pytest.mark.parametrize("method", ["run_plan", "configure_model"])
+def test_sigterm_before_the_training_ends_the_process(tmp_path, method):
+    run = Run(tmp_path, *EVERY_STEP, "--trainer.max_steps=1", before=TermAt(method))
+    assert run.wait() == 128 + signal.SIGTERM, run.said
+    assert "Traceback" not in run.said
+
+
 class FullDisk:
     """From the first checkpoint on no file can grow beyond 1 MiB: too little for another."""
 

@@ -32,8 +32,8 @@ COMMANDS = {
     "plugins": "list the installed plug-ins",
 }
 """Help text by command."""
-HANDLES_SIGTERM = ("fit", "serve")
-"""Commands with a handler of SIGTERM."""
+HANDLES_SIGTERM = ("serve",)
+"""Commands with a handler of SIGTERM from their start. That of `fit` replaces the general one while it trains."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
