@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fireopd.models.output_head import OutputHead
+from fireopd.models.output_head import OutputHead, log_distribution
 from fireopd.reductions import kl
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Measure",
     "OutputHead",
     "TeacherDistributions",
+    "TeacherHead",
     "joint_signals",
     "log_distribution",
 ]
@@ -36,14 +38,36 @@ SMALLEST_PROBABILITY = 1e-12
 """Probability of tokens outside a model's top k in `truncated_forward_kl`."""
 
 
+class TeacherHead(Protocol):
+    """Output head of a teacher: that of a model, or of a mixture of models."""
+
+    @property
+    def size(self) -> int:
+        """Number V of tokens of its vocabulary."""
+
+    @property
+    def width(self) -> int:
+        """Size d of the hidden states."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the hidden states."""
+
+    def first(self, size: int) -> TeacherHead:
+        """Return the head of the first `size` tokens of the vocabulary, whose probabilities are normalised."""
+
+    def log_distribution(self, hidden_states: Tensor, temperature: float) -> Tensor:
+        """Return log-probabilities [T, V] of hidden states [T, d], in float32 or the higher precision of the logits."""
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherDistributions:
     """Teacher distributions at the response tokens of B rows, stored as hidden states and output heads."""
 
     hidden_states: tuple[Tensor, ...]
     """[B]. Last hidden states that predict the response tokens of each row, [response tokens, d of the teacher]."""
-    heads: tuple[OutputHead, ...]
-    """[B]. Output head of each row's teacher."""
+    heads: tuple[TeacherHead, ...]
+    """[B]. Output head of each row's teacher; rows with the same object are compared together."""
 
     def select(self, rows: Tensor) -> TeacherDistributions:
         """Return the rows of an int64 index."""
@@ -56,7 +80,7 @@ class TeacherDistributions:
 class HeadComparison:
     """Comparison of the student with one teacher at T tokens."""
 
-    head: OutputHead
+    head: TeacherHead
     """Output head of the teacher."""
     hidden_states: Tensor
     """[T, d]. Last hidden states of the teacher that predict each token."""
@@ -69,9 +93,9 @@ class HeadComparison:
 
     def compare(self, student: Tensor, temperature: float) -> Mapping[str, Tensor]:
         """Return the measure, float [T] by name, of the student's log-distributions [T, V] and the teacher's."""
-        size = min(student.shape[-1], len(self.head.weight))
+        size = min(student.shape[-1], self.head.size)
         with torch.no_grad():
-            teacher = log_distribution(self.head.first(size)(self.hidden_states), temperature)
+            teacher = self.head.first(size).log_distribution(self.hidden_states, temperature)
         if size < student.shape[-1]:
             student = student[:, :size].log_softmax(-1)
         return self.measure(student, teacher)
@@ -97,11 +121,6 @@ class DistributionComparison:
             selected = [other is head for other in heads]
             tokens = torch.cat([row for row, is_own in zip(hidden_states, selected, strict=True) if is_own])
             yield torch.tensor(selected, device=tokens.device), HeadComparison(head, tokens, self.measure)
-
-
-def log_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """Return log-probabilities [T, V] of logits [T, V], in float32 or the higher precision of the logits."""
-    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
 
 
 def truncated_forward_kl(student_top: Tensor, teacher: Tensor, matches: Tensor) -> Tensor:

@@ -14,7 +14,16 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd.distributed import collectives
 
-__all__ = ["LogitTransform", "OutputHead", "add_product", "backbone", "cast_for_autocast", "logit_dtype", "product"]
+__all__ = [
+    "LogitTransform",
+    "OutputHead",
+    "add_product",
+    "backbone",
+    "cast_for_autocast",
+    "log_distribution",
+    "logit_dtype",
+    "product",
+]
 
 FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 """Settings that multiply the logits: Cohere, Falcon-H1, MuseGlimmer."""
@@ -99,6 +108,21 @@ class OutputHead:
         assert weight is not None
         return replace(own, weight=weight, bias=bias)
 
+    @property
+    def size(self) -> int:
+        """Number of tokens of its vocabulary."""
+        return len(self.weight)
+
+    @property
+    def width(self) -> int:
+        """Size d of the hidden states."""
+        return self.weight.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the hidden states."""
+        return self.weight.dtype
+
     def first(self, size: int) -> OutputHead:
         """Return the head of the first `size` tokens of the vocabulary."""
         if size >= len(self.weight):
@@ -112,6 +136,15 @@ class OutputHead:
             return self.transform(linear(hidden_states, weight, bias))
         values = _Product.apply(hidden_states.flatten(0, -2), weight, bias)
         return self.transform(values.unflatten(0, hidden_states.shape[:-1]))
+
+    def log_distribution(self, hidden_states: Tensor, temperature: float) -> Tensor:
+        """Return log-probabilities [T, V] of hidden states [T, d]."""
+        return log_distribution(self(hidden_states), temperature)
+
+
+def log_distribution(logits: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities [T, V] of logits [T, V], in float32 or the higher precision of the logits."""
+    return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:

@@ -1,7 +1,7 @@
 """Teacher interface. Entry-point group: `fireopd.teachers`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -49,6 +49,10 @@ class Teacher(ABC):
         Every process calls with its own rows, possibly none, since the model may be sharded.
         """
 
+    def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
+        """Return the token ids of a prompt as the teacher sees it: those of the student, unless overridden."""
+        return prompt.tokens
+
     def memory(self, shards: int) -> dict[str, MemoryPart] | None:
         """Return the expected memory of the teacher in this process, by name of the part; None if it is not known.
 
@@ -56,6 +60,26 @@ class Teacher(ABC):
             shards: number of processes that share one copy of a model.
         """
         return None
+
+    @property
+    def parts(self) -> Mapping[str, "Teacher"]:
+        """Teachers that this one consists of, by their settings below its own; empty for a single model."""
+        return {}
+
+    def replace_parts(self, parts: Mapping[str, "Teacher"]) -> None:
+        """Use other objects of equal settings as parts. A teacher that overrides `parts` also overrides this method."""
+        raise NotImplementedError(f"{type(self).__name__} has no parts")
+
+    def models(self, key: str) -> Iterator[tuple[str, "Teacher"]]:
+        """Yield the single models of the teacher: itself, or those of its parts, by their settings.
+
+        Args:
+            key: setting that holds the teacher.
+        """
+        if not self.parts:
+            yield key, self
+        for name, part in self.parts.items():
+            yield from part.models(f"{key}.{name}")
 
     def is_model(self, name: str, dtype: str) -> bool:
         """Return whether the teacher scores with a certain model, whose frozen weights it can share.
@@ -71,6 +95,14 @@ class Teacher(ABC):
     def share(self, scorer: CausalScorer) -> None:
         """Score with a model that is already loaded. Called instead of `setup` if `is_model` is true."""
         raise NotImplementedError(f"{type(self).__name__} does not share a model")
+
+    def check_entropy(self, key: str, student: str) -> None:  # noqa: B027 - most teachers return entropies
+        """Raise `UserError` if the teacher cannot return entropies. Loads no weights.
+
+        Args:
+            key: setting that holds the teacher.
+            student: name of the student model.
+        """
 
     def check_distributions(self, key: str, student: str) -> None:
         """Raise `UserError` if the teacher cannot return distributions comparable to the student's. Loads no weights.

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
-from fireopd.models.distributions import TeacherDistributions
-from fireopd.models.output_head import OutputHead
+from fireopd.models.distributions import TeacherDistributions, TeacherHead
 from fireopd.teachers.base import Teacher
 from fireopd.teachers.contract import checked_distributions, checked_scores
 from fireopd.types import RolloutBatch, TokenScores
@@ -18,14 +17,18 @@ __all__ = ["deduplicate", "score_by_base", "score_by_teachers"]
 
 
 def deduplicate(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
-    """Return the teachers with one object for equal settings, so that each model is loaded once."""
+    """Return the teachers with one object for equal settings, so that each model is loaded once; parts of them, too."""
     unique: list[Teacher] = []
-    deduplicated: dict[str, Teacher] = {}
-    for name, teacher in teachers.items():
+
+    def shared(teacher: Teacher) -> Teacher:
+        """Return the first teacher with equal settings."""
+        if teacher.parts:
+            teacher.replace_parts({name: shared(part) for name, part in teacher.parts.items()})
         if teacher not in unique:
             unique.append(teacher)
-        deduplicated[name] = unique[unique.index(teacher)]
-    return deduplicated
+        return unique[unique.index(teacher)]
+
+    return {name: shared(teacher) for name, teacher in teachers.items()}
 
 
 def score_by_teachers(
@@ -53,7 +56,7 @@ def score_by_teachers(
     """
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     entropies = torch.zeros_like(logprobs) if entropy else None
-    by_row: dict[int, tuple[Tensor, OutputHead]] = {}
+    by_row: dict[int, tuple[Tensor, TeacherHead]] = {}
     problem: UserError | None = None
     for name, teacher in teachers.items():
         rows = [row for row, row_teacher in enumerate(rollouts.teachers) if row_teacher == name]

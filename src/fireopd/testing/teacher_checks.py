@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fireopd.engines.rollout import collate
 from fireopd.errors import UserError
-from fireopd.models.distributions import TeacherDistributions, log_distribution
+from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.loading import load_config, load_tokenizer
 from fireopd.teachers import Teacher
 from fireopd.teachers.base import leave_unsharded
@@ -234,8 +234,8 @@ def returns_comparable_distributions(case: TeacherCase) -> str:
     if not case.far(scores.logprobs, _logprobs(rollouts, distributions)):
         return ""
     return (
-        "returns log-probabilities that are not those of its distributions: heads[row](hidden_states[row]) are the "
-        "logits before each response token of the row."
+        "returns log-probabilities that are not those of its distributions: "
+        "heads[row].log_distribution(hidden_states[row], temperature) belongs to the response tokens of the row."
     )
 
 
@@ -243,7 +243,7 @@ def _logprobs(rollouts: RolloutBatch, distributions: TeacherDistributions) -> Te
     logprobs = torch.zeros_like(rollouts.sampling_logprobs)
     for row, (states, head) in enumerate(zip(distributions.hidden_states, distributions.heads, strict=True)):
         mask = rollouts.response_mask[row]
-        values = log_distribution(head(states), rollouts.sampling.temperature)
+        values = head.log_distribution(states, rollouts.sampling.temperature)
         logprobs[row, mask] = values.gather(-1, rollouts.tokens[row, mask][:, None]).squeeze(-1)
     return logprobs
 

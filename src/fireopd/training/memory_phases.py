@@ -1,6 +1,7 @@
 """Memory of one process in each phase of a run, by part, before any model is loaded."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters, dtype_size
@@ -141,10 +142,10 @@ def _teachers(plan: RunPlan) -> list[Part]:
 
 
 def frozen_models(plan: RunPlan) -> dict[str, Teacher]:
-    """Return teachers and base model by their labels; an object that has several names occurs once."""
+    """Return the models of teachers, and base model, by their labels; an object that has several names occurs once."""
     labels: dict[int, tuple[Teacher, list[str]]] = {}
-    for name, teacher in plan.teachers.items():
-        labels.setdefault(id(teacher), (teacher, []))[1].append(name)
+    for name, model in chain.from_iterable(teacher.models(name) for name, teacher in plan.teachers.items()):
+        labels.setdefault(id(model), (model, []))[1].append(name)
     frozen = {f"teacher {', '.join(names)}": teacher for teacher, names in labels.values()}
     if plan.base is not None and "base_logprobs" in plan.signals and id(plan.base) not in labels:
         frozen["base model"] = plan.base

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from lightning import Trainer
@@ -200,8 +201,9 @@ class RunPlan:
 
     @property
     def frozen_models(self) -> dict[str, Teacher]:
-        """Teachers, and the base model if a strategy reads it, by their settings."""
-        frozen = {f"model.teachers.{name}": teacher for name, teacher in self.teachers.items()}
+        """Models of the teachers, and the base model if a strategy reads it, by their settings."""
+        models = [teacher.models(f"model.teachers.{name}") for name, teacher in self.teachers.items()]
+        frozen = dict(chain.from_iterable(models))
         if self.base is not None and "base_logprobs" in self.signals:
             frozen["model.base"] = self.base
         return frozen

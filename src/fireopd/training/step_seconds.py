@@ -91,7 +91,7 @@ def active_parameters(config: PreTrainedConfig) -> int:
 
 def _share(plan: RunPlan, teacher: HFTeacher) -> float:
     """Return the fraction of the trajectories that a teacher scores; equal fractions without prompts."""
-    names = {name for name, other in plan.teachers.items() if other is teacher}
+    names = {name for name, other in plan.teachers.items() if any(model is teacher for _, model in other.models(name))}
     if plan.base is teacher and not names:
         return 1.0
     prompts = plan.data.training_prompts
