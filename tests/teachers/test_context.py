@@ -58,9 +58,7 @@ def test_the_context_follows_the_system_message_of_the_prompt():
 
 def test_the_chat_template_receives_the_options_of_the_prompt(tiny_prompts, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        "fireopd.teachers.huggingface.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)]
-    )
+    monkeypatch.setattr("fireopd.teachers.context.encode_chats", lambda *arguments: seen.append(arguments[2]) or [(1,)])
     prompt = replace(tiny_prompts[0], template_options={"enable_thinking": False})
     HFTeacher("tiny/math", context=EXAMPLES).prompt_tokens(prompt)
     assert seen == [{"enable_thinking": False}]

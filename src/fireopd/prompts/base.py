@@ -28,7 +28,9 @@ class PromptText:
     id: str
     """Identifier, for example `train.jsonl:12`: unique in its source, shown in messages, seeds the rollouts."""
     details: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
-    """Further data for the verifier."""
+    """Further data for the verifier and the contexts of teachers."""
+    solution: str | None = field(default=None, kw_only=True)
+    """Reference solution, if there is one."""
     source: str = field(default="", kw_only=True)
     """Name of the source in a mixture; empty if there is only one source."""
 

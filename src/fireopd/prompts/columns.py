@@ -27,7 +27,11 @@ class Columns:
     id: str = ""
     """Unique id of the row, part of the rollout seed; empty for the row number."""
     details: str = ""
-    """Nested columns for the verifier, available as `prompt.details`; empty for none."""
+    """Nested columns for verifier and contexts of teachers, available as `prompt.details`; empty for none."""
+    solution: str = ""
+    """Reference solution, for contexts of teachers; empty for none."""
+    extra: tuple[str, ...] = ()
+    """Further columns, which become details of the prompt under their names."""
 
     def __post_init__(self) -> None:
         """Check that a question or a prompt has a column."""
@@ -37,7 +41,8 @@ class Columns:
     @property
     def paths(self) -> dict[str, str]:
         """Paths of the configured columns by part of the prompt."""
-        return {name: path for name, path in vars(self).items() if path}
+        named = {name: path for name, path in vars(self).items() if path and name != "extra"}
+        return named | {f"extra.{path}": path for path in self.extra}
 
     @property
     def content_paths(self) -> list[str]:
@@ -48,7 +53,7 @@ class Columns:
     def required_paths(self) -> dict[str, str]:
         """Paths that differ from the defaults; a table must have these columns."""
         defaults = {f.name: f.default for f in fields(self)}
-        return {name: path for name, path in self.paths.items() if path != defaults[name]}
+        return {name: path for name, path in self.paths.items() if path != defaults.get(name)}
 
     def select(self, names: list[str]) -> list[str]:
         """Return the columns of a table that have to be read."""

@@ -71,10 +71,11 @@ class Row:
         raise self.error(f"the {name} is {reprlib.repr(value)}, neither text nor an integer", "write it as text")
 
     def details(self) -> Mapping[str, Any]:
-        """Return the nested columns for the verifier."""
+        """Return the nested columns for verifier and contexts, and the extra columns by their paths."""
         value = self.values.get("details", {})
         if isinstance(value, Mapping):
-            return value
+            found = {path: self.values.get(f"extra.{path}") for path in self.columns.extra}
+            return {**value, **{path: own for path, own in found.items() if own is not None}} if found else value
         problem = f"the column {self.columns.details} has no nested columns"
         raise self.error(problem, f"set {self.key.rpartition('.')[0]}.columns.details to a column with nested ones")
 

@@ -47,7 +47,8 @@ class Table:
         for name, path in columns.required_paths.items():
             if not columns.top_level(path) & set(self.columns):
                 close = get_close_matches(path, self.columns, n=1)
-                remedy = f"set {self.settings}.columns.{name} to {close[0] if close else 'one of these'}"
+                setting = name.partition(".")[0]
+                remedy = f"set {self.settings}.columns.{setting} to {close[0] if close else 'one of these'}"
                 raise UserError(self.key, self.name, f"no column {path}; {known}", remedy)
         if not any(columns.top_level(path) & set(self.columns) for path in columns.content_paths):
             problem = f"no column {' and no column '.join(columns.content_paths)}; {known}"
@@ -125,7 +126,8 @@ class TablePrompts(PromptSource):
             found |= row.values.keys()
         for name, path in self.columns.required_paths.items():
             if texts and name not in found:
-                remedy = f"fix {table.settings}.columns.{name}, or set it to ''"
+                setting = name.partition(".")[0]
+                remedy = f"fix {table.settings}.columns.{setting}, or set it to {'[]' if setting != name else repr('')}"
                 raise UserError(table.key, table.name, f"the column {path} is empty in all rows", remedy)
         return texts
 
@@ -138,6 +140,7 @@ class TablePrompts(PromptSource):
             answer=row.text("answer"),
             id=row.place if own is None else f"{table}:{own}",
             details=row.details(),
+            solution=row.text("solution"),
         )
 
 

@@ -51,4 +51,4 @@ class TinyPrompts(PromptSource):
         messages = [{"role": "user", "content": problem.text}]
         place = f"{problem.task}:{problem.text}"
         teacher = self.teachers[problem.task]
-        return PromptText(messages, teacher, problem.task, problem.answer, place)
+        return PromptText(messages, teacher, problem.task, problem.answer, place, solution=problem.solution)

@@ -86,6 +86,7 @@ def _prompt(text: PromptText, tokens: tuple[int, ...], chat_template_options: di
         content=text.content,
         template_options=chat_template_options,
         details=text.details,
+        solution=text.solution,
         source=text.source,
     )
 

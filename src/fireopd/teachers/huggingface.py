@@ -22,7 +22,6 @@ from fireopd.models.kernels import Kernels
 from fireopd.models.loading import (
     Dtype,
     context_length,
-    encode_chats,
     load_causal_lm,
     load_config,
     load_tokenizer,
@@ -34,7 +33,7 @@ from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.models.output_head import OutputHead
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer, score_rollouts
 from fireopd.teachers.base import Teacher, leave_unsharded
-from fireopd.teachers.context import align_to, replace_prompts
+from fireopd.teachers.context import TeacherContext, align_to, replace_prompts
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 __all__ = ["MISSING_TOKEN_LOGPROB", "HFTeacher"]
@@ -56,16 +55,20 @@ class HFTeacher(Teacher):
     chunk_logits: int = CHUNK_LOGITS
     """Number of logits (tokens x vocabulary) in memory at a time; at least those of one token."""
     context: list[dict[str, str]] = field(default_factory=list)
-    """Chat messages that only the teacher sees, before the messages of the prompt: worked examples, a rubric (on-policy
-    context distillation). They are inserted after the prompt's own system message."""
+    """Chat messages that only the teacher sees, before the messages of the prompt: worked examples, a rubric, the row's
+    own `{solution}`; see `fireopd.teachers.context.TeacherContext`."""
     kernels: Kernels = "torch"
     """Implementation of the log-probabilities: `torch`, or `triton` (GPUs only)."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
     """The teacher's tokenizer, loaded on first use if there is a context."""
-    prompt_cache: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Prompt tokens with the context, by prompt id."""
+    filled: TeacherContext = field(init=False, compare=False, repr=False)
+    """The context, which is filled in for each prompt."""
+
+    def __post_init__(self) -> None:
+        """Check the messages of the context."""
+        self.filled = TeacherContext(self.context)
 
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
         """Compare vocabulary, special tokens and stop tokens with the student's; check lengths against the context."""
@@ -88,31 +91,15 @@ class HFTeacher(Teacher):
         if stops[0] != stops[1]:
             theirs, ours = (", ".join(str(tokenizer.decode([token])) for token in sorted(ids)) for ids in stops)
             rank_zero_warn(f"{key}: the teacher stops at {theirs}, the student at {ours}: responses may become longer")
-        self._check_prompts(key, prompts, response_length)
-
-    def _check_prompts(self, key: str, prompts: Sequence[Prompt], response_length: int) -> None:
         limit = context_length(self.path, f"{key}.path")
-        for prompt in prompts:
-            if self.context and isinstance(prompt.content, str):
-                problem = "chat messages cannot precede a plain-text prompt"
-                raise UserError(f"{key}.context", prompt.id, problem, "write the prompt as chat messages")
-            if limit is not None and len(self.prompt_tokens(prompt)) + response_length > limit:
-                problem = f"{len(self.prompt_tokens(prompt))} prompt tokens and a response of up to {response_length}"
-                problem += f" do not fit into the teacher's context of {limit}"
-                remedy = "shorten the prompt, the teacher's context, or data.engine.max_response_length"
-                raise UserError(f"{key}.path", prompt.id, problem, remedy)
+        self.filled.check(key, prompts, own, limit=limit, response_length=response_length)
 
     def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the token ids of a prompt as this teacher sees it, with its context."""
         if not self.context:
             return prompt.tokens
-        if prompt.id not in self.prompt_cache:
-            content: Any = prompt.content
-            first = 1 if content[0]["role"] == "system" else 0
-            messages = [*content[:first], *self.context, *content[first:]]
-            self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
-            (self.prompt_cache[prompt.id],) = encode_chats(self.tokenizer, [messages], prompt.template_options)
-        return self.prompt_cache[prompt.id]
+        self.tokenizer = self.tokenizer or load_tokenizer(self.path, "teacher")
+        return self.filled.prompt_tokens(prompt, self.tokenizer)
 
     def memory(self, shards: int) -> dict[str, MemoryPart]:
         """Return the bytes of this process's part of the weights."""

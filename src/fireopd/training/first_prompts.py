@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from fireopd.errors import UserError
 from fireopd.prompts.tokenization import readable_tokens
-from fireopd.teachers import HFTeacher
 from fireopd.training.run_plan import RunPlan
 
 __all__ = ["SEPARATOR", "SHOWN", "first_prompts"]
@@ -26,11 +25,11 @@ def first_prompts(plan: RunPlan) -> list[str]:
         if prompt is None:
             continue
         lines += [f"first prompt of {name}: {prompt.id} ({len(prompt.tokens)} tokens)", *_shown(plan, prompt.tokens)]
-        if isinstance(teacher, HFTeacher) and teacher.context:
-            try:
-                own = teacher.prompt_tokens(prompt)
-            except UserError:  # a problem of the teacher, which the checks report
-                continue
+        try:
+            own = teacher.prompt_tokens(prompt)
+        except UserError:  # a problem of the teacher, which the checks report
+            continue
+        if own != prompt.tokens:
             lines += [f"as {name} sees it ({len(own)} tokens)", *_shown(plan, own)]
     return lines
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -78,8 +79,10 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
     yield partial(check_signals, plan.signals)
     for name, teacher in plan.teachers.items():
-        key, own = f"model.teachers.{name}", [prompt for prompt in prompts if prompt.teacher == name]
+        key, own = f"model.teachers.{name}", [prompt for prompt in data.training_prompts if prompt.teacher == name]
         yield partial(teacher.check, key, plan.student, own, data.engine.max_response_length)
+        if "teacher_entropy" in plan.signals:
+            yield partial(teacher.check_entropy, key, plan.student)
         if plan.distributions:
             yield partial(teacher.check_distributions, key, plan.student)
     yield partial(check_base, plan)
@@ -95,7 +98,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
 
 
 def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
-    frozen = {f"model.teachers.{name}": teacher for name, teacher in plan.teachers.items()}
+    frozen = dict(chain.from_iterable(own.models(f"model.teachers.{name}") for name, own in plan.teachers.items()))
     frozen |= {} if plan.base is None else {"model.base": plan.base}
     choices: dict[str, Kernels] = {"model.kernels": plan.budgets.kernels}
     choices |= {f"{key}.kernels": model.kernels for key, model in frozen.items() if isinstance(model, HFTeacher)}

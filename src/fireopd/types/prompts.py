@@ -28,6 +28,8 @@ class Prompt:
     template_options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the chat template."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """Further data for verifiers."""
+    """Further data for verifiers and the contexts of teachers."""
+    solution: str | None = None
+    """Reference solution, for the contexts of teachers."""
     source: str = ""
     """Name of the prompt source, whose verifier grades the responses; empty if there is only one source."""
