@@ -1,16 +1,18 @@
 """`fireopd check`: all problems of a configuration, without training, and the memory estimate."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from helpers.training import make_data, make_module
+from rich.console import Console
 
 from fireopd.cli.main import main
 from fireopd.models.loading import load_causal_lm, load_config
 from fireopd.models.model_size import count_parameters
 from fireopd.training import memory_estimate
-from fireopd.training.layer_memory import layer_bytes
+from fireopd.training.layer_memory import layer_bytes, scoring_bytes
 from fireopd.training.memory_phases import memory_phases
 
 CONFIG = "--config=configs/multi_teacher.yaml"
@@ -59,8 +61,21 @@ def test_gpus_that_are_not_there_take_their_kernels(capsys, monkeypatch):
     said = check(capsys, FEW, "--gpus=1", "--gpu_memory=24", "--model.kernels=triton")
     assert "log-probabilities by fused Triton kernels" in said
     assert "this machine lacks it: model.kernels: 'triton': Triton is not installed" in said
-    said = check(capsys, FEW, "--gpus=1", "--gpu_memory=1", code=2)
-    assert "does not fit: " in said
+
+
+def test_a_terminal_shows_what_is_computed(capsys, monkeypatch):
+    monkeypatch.setattr("fireopd.cli.commands.check.Console", partial(Console, force_terminal=True))
+    with pytest.raises(SystemExit):
+        main(["check", CONFIG, FEW, "--gpus=1", "--gpu_memory=1"])
+    out, error = capsys.readouterr()
+    assert "does not fit: " in out
+    for stage in (
+        "reading the configuration",
+        "tokenizing the prompts",
+        "measuring the memory",
+        "looking for a change",
+    ):
+        assert stage in error
 
 
 def test_all_that_is_wrong_is_said_at_once(capsys):
@@ -166,7 +181,7 @@ def test_activations_are_what_a_forward_pass_keeps():
     estimated = layer.saved * model.config.num_hidden_layers + layer.norm
     assert estimated / 200 == pytest.approx(real, rel=0.05)
     assert layer.boundary == 4 * model.config.hidden_size * 200
-    assert layer.backward > layer.saved > layer.forward > layer.boundary
+    assert layer.backward > layer.saved > scoring_bytes(model.config, 2, 100, torch.float32, gpu=False) > layer.boundary
 
 
 def test_sharding_halves_what_two_processes_share():

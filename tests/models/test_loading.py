@@ -65,3 +65,15 @@ def test_a_checkpoint_is_exported_first(tmp_path):
     path.touch()
     with pytest.raises(UserError, match="not a model. Export its student first: fireopd export"):
         resolve(str(path), "MODEL")
+
+
+def test_a_configuration_is_read_again_after_a_change(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    settings = json.loads((EMBEDDED / "student" / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings))
+    first = load_config(str(folder), "x")
+    first.hidden_size = 0
+    assert load_config(str(folder), "x").hidden_size == settings["hidden_size"], "callers do not share it"
+    (folder / "config.json").write_text(json.dumps(settings | {"hidden_size": 4096}))
+    assert load_config(str(folder), "x").hidden_size == 4096

@@ -9,14 +9,25 @@ from fireopd.training.memory_phases import GIB, Phase, largest
 from fireopd.training.run_plan import RunPlan
 from fireopd.training.step_seconds import StepPart
 
-__all__ = ["host_lines", "memory_table", "peak_lines", "seconds_table"]
+__all__ = ["host_lines", "memory_table", "peak_lines", "seconds_table", "shown_size"]
 
 KEPT = 2
 """Checkpoints on the disk besides the one that is being written: the last and the best one."""
 
 
+MIB = 2**20
+"""Bytes of a MiB."""
+
+
+def shown_size(size: int) -> str:
+    """Return a size as text: GiB with two digits after the point, MiB below 0.1 GiB."""
+    if size >= GIB / 10:
+        return f"{size / GIB:.2f} GiB"
+    return f"{size / MIB:.1f} MiB" if size >= MIB / 10 or not size else "< 0.1 MiB"
+
+
 def memory_table(phases: Sequence[Phase], limit: int, title: str) -> Table:
-    """Return the GiB of each part in each phase, the highest total marked."""
+    """Return the memory of each part in each phase, the highest total marked."""
     top = largest(list(phases))
     result = Table(title=title, caption=f"of {limit / GIB:.1f} GiB; * highest")
     result.add_column("part, GiB")
@@ -25,17 +36,22 @@ def memory_table(phases: Sequence[Phase], limit: int, title: str) -> Table:
     names = dict.fromkeys(part.name for phase in phases for part in phase.parts)
     for name in names:
         sizes = [sum(part.size for part in phase.parts if part.name == name) for phase in phases]
-        result.add_row(name, *(f"{size / GIB:.2f}" if size else "" for size in sizes))
+        result.add_row(name, *(_cell(size) if size else "" for size in sizes))
     result.add_section()
-    result.add_row("total", *(f"{phase.total / GIB:.2f}{' *' if phase is top else ''}" for phase in phases))
+    result.add_row("total", *(f"{_cell(phase.total)}{' *' if phase is top else ''}" for phase in phases))
     return result
+
+
+def _cell(size: int) -> str:
+    """Return a size without its unit, GiB, in a table of GiB."""
+    return shown_size(size).removesuffix(" GiB")
 
 
 def peak_lines(phase: Phase) -> list[str]:
     """Return where the peak is, and how its parts are computed."""
     moment = f", {phase.moment}" if phase.moment else ""
-    lines = [f"Highest: {phase.name}{moment}, {phase.total / GIB:.1f} GiB."]
-    return lines + [f"  {part.name}: {part.size / GIB:.2f} GiB = {part.formula}" for part in phase.parts if part.size]
+    lines = [f"Highest: {phase.name}{moment}, {shown_size(phase.total)}."]
+    return lines + [f"  {part.name}: {shown_size(part.size)} = {part.formula}" for part in phase.parts if part.size]
 
 
 def host_lines(plan: RunPlan) -> list[str]:
@@ -45,7 +61,7 @@ def host_lines(plan: RunPlan) -> list[str]:
     total = sum(part.size for part in parts)
     return [
         f"Host memory of a machine: {total / GIB:.0f} GiB: {shown}",
-        f"Disk: {size / GIB:.1f} GiB a checkpoint; {(KEPT + 1) * size / GIB:.1f} GiB with last, best and a new one",
+        f"Disk: {shown_size(size)} a checkpoint; {shown_size((KEPT + 1) * size)} with last, best and a new one",
     ]
 
 

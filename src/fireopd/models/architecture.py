@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from fireopd import private_apis
 from fireopd.errors import UserError
 from fireopd.models.loading import load_config
-from fireopd.models.model_size import without_memory
+from fireopd.models.model_size import shapes_of
 from fireopd.models.output_head import backbone
 
 __all__ = ["check_architecture", "is_recurrent"]
@@ -37,7 +37,7 @@ def check_architecture(name: str, key: str) -> None:
     if config.model_type == "mpt" and getattr(config, "logit_scale", None) is not None:
         problem = "transformers ignores its logit_scale"
     try:
-        model = None if problem else without_memory(config)
+        model = None if problem else shapes_of(config)
     except ImportError as error:
         problem = f"{config.model_type} cannot be constructed ({' '.join(str(error).split())[:200]})"
         raise UserError(key, name, problem, "install the package") from error
@@ -56,7 +56,7 @@ def check_architecture(name: str, key: str) -> None:
 def is_recurrent(config: PreTrainedConfig) -> bool:
     """Return whether models of a configuration keep a recurrent state; False for those that cannot be constructed."""
     try:
-        return private_apis.is_stateful(without_memory(config))
+        return private_apis.is_stateful(shapes_of(config))
     except (AssertionError, AttributeError, ImportError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return False
 

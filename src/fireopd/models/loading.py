@@ -1,6 +1,8 @@
 """Loading of causal language models by name: a local folder, a hub name, or an embedded model (`tiny/student`)."""
 
 import os
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -85,12 +87,23 @@ def same_model(name: str, other: str, key: str) -> bool:
 
 
 def load_config(name: str, key: str) -> PreTrainedConfig:
-    """Load the configuration of a model without its weights.
+    """Load the configuration of a model without its weights; the file is read again only if it has changed.
 
     Raises:
         UserError: if it cannot be loaded.
     """
+    place = Path(resolve(name, key)) / "config.json"
+    return deepcopy(_config(name, key, _version(place) if place.is_file() else None))
+
+
+@lru_cache(maxsize=64)
+def _config(name: str, key: str, version: tuple[int, ...] | None) -> PreTrainedConfig:
     return _from_pretrained(AutoConfig, name, key)
+
+
+def _version(file: Path) -> tuple[int, ...]:
+    state = file.stat()
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:

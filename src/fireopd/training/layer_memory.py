@@ -14,9 +14,10 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 
 from fireopd import private_apis
+from fireopd.models.model_size import architecture_of
 from fireopd.models.output_head import backbone
 
-__all__ = ["LayerBytes", "LiveBytes", "layer_bytes", "shapes_only_attention", "without_values"]
+__all__ = ["LayerBytes", "LiveBytes", "layer_bytes", "scoring_bytes", "shapes_only_attention", "without_values"]
 
 ATTENTION = "fireopd_shapes"
 """Name of the attention of `shapes_only_attention` in transformers."""
@@ -24,7 +25,7 @@ ATTENTION = "fireopd_shapes"
 
 @dataclass(frozen=True, slots=True)
 class LayerBytes:
-    """Bytes of one decoder layer for a micro-batch, without its parameters and their gradients."""
+    """Bytes of one decoder layer in an update of a micro-batch, without its parameters and their gradients."""
 
     boundary: int
     """Input of the layer: what gradient checkpointing saves."""
@@ -32,8 +33,6 @@ class LayerBytes:
     """Activations that are saved for the backward pass, the input included."""
     norm: int
     """Activations that the last norm saves, its input and output included."""
-    forward: int
-    """Peak of a forward pass without gradients, the input included."""
     backward: int
     """Peak of a forward pass that saves activations and the backward pass after it, the input included."""
 
@@ -114,7 +113,7 @@ def layer_bytes(
     autocast: torch.dtype | None = None,
     gpu: bool = True,
 ) -> LayerBytes:
-    """Measure one decoder layer on a micro-batch; nothing is computed.
+    """Measure one decoder layer in an update of a micro-batch; nothing is computed.
 
     Args:
         config: of a causal language model whose layers are alike.
@@ -124,27 +123,93 @@ def layer_bytes(
         autocast: dtype of autocast; None without.
         gpu: True for the attention kernels of a GPU.
     """
-    text: Any = config.get_text_config()  # a multimodal config would build the image encoder too
-    kind: Any = type(text)
-    return _measured(kind, text.to_json_string(use_diff=False), rows, length, dtype, autocast, gpu)
+    return _update(_Layers.of(config, dtype, gpu=gpu), rows, length, autocast)
+
+
+def scoring_bytes(
+    config: PreTrainedConfig,
+    rows: int,
+    length: int,
+    dtype: torch.dtype,
+    *,
+    autocast: torch.dtype | None = None,
+    gpu: bool = True,
+) -> int:
+    """Return the peak of one decoder layer in a forward pass without gradients, its input included, bytes.
+
+    Args:
+        config: of a causal language model whose layers are alike.
+        rows: rows of the micro-batch.
+        length: tokens of a row.
+        dtype: dtype of the parameters in the forward pass.
+        autocast: dtype of autocast; None without.
+        gpu: True for the attention kernels of a GPU.
+    """
+    return _scoring(_Layers.of(config, dtype, gpu=gpu), rows, length, autocast)
+
+
+class _Layers(NamedTuple):
+    """Decoder layers of a model, as the key of their measurements."""
+
+    kind: Any
+    settings: str
+    dtype: torch.dtype
+    gpu: bool
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, dtype: torch.dtype, *, gpu: bool) -> "_Layers":
+        """Return the layers of a model."""
+        text: Any = config.get_text_config()  # a multimodal config would build the image encoder too
+        return cls(type(text), architecture_of(text), dtype, gpu)
+
+    def model(self, layers: int) -> Any:
+        """Return a model of some layers, with shapes and without memory."""
+        fields = json.loads(self.settings) | {"vocab_size": 8, "num_hidden_layers": layers}
+        fields |= {name: None for name in ("layer_types", "pad_token_id") if name in fields}
+        with torch.device("meta"):
+            name = shapes_only_attention(gpu=self.gpu)
+            config = self.kind.from_dict(fields)
+            return AutoModelForCausalLM.from_config(config, dtype=self.dtype, attn_implementation=name).train()
 
 
 @cache
-def _measured(
-    kind: Any, settings: str, rows: int, length: int, dtype: torch.dtype, autocast: torch.dtype | None, gpu: bool
-) -> LayerBytes:
-    fields = json.loads(settings) | {"vocab_size": 8}
-    fields |= {name: None for name in ("layer_types", "pad_token_id") if name in fields}
-    saved, passed = list[int](), _Pass(0, 0, 0, 0)
-    for layers in (2, 1):
-        config = kind.from_dict(fields | {"num_hidden_layers": layers})
-        with torch.device("meta"):
-            name = shapes_only_attention(gpu=gpu)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=name).train()
-        passed = _measure(model, rows, length, autocast)
-        saved.append(passed.saved)
-    own = saved[0] - saved[1]
-    return LayerBytes(passed.boundary, own, saved[1] - own, passed.forward, passed.backward)
+def _scoring(layers: _Layers, rows: int, length: int, autocast: torch.dtype | None) -> int:
+    model = layers.model(1)
+    with _computing(model, autocast), torch.no_grad(), LiveBytes() as live:
+        backbone(model)(input_ids=torch.empty(rows, length, dtype=torch.int64), use_cache=False)
+    return live.peak
+
+
+@cache
+def _update(layers: _Layers, rows: int, length: int, autocast: torch.dtype | None) -> LayerBytes:
+    one, two = layers.model(1), layers.model(2)
+    both = _saved(two, rows, length, autocast)
+
+    def release(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    with _computing(one, autocast):
+        tokens = torch.empty(rows, length, dtype=torch.int64)
+        for parameter in one.parameters():
+            parameter.register_post_accumulate_grad_hook(release)
+        with torch.no_grad():
+            boundary = one.get_input_embeddings()(tokens).nbytes
+        with LiveBytes() as live:
+            hidden = backbone(one)(input_ids=tokens, use_cache=False).last_hidden_state
+            saved = live.bytes
+            gradient = torch.empty_like(hidden)
+            hidden.backward(gradient)
+    own = both - saved
+    return LayerBytes(boundary, own, saved - own, live.peak)
+
+
+def _saved(model: Any, rows: int, length: int, autocast: torch.dtype | None) -> int:
+    """Return the bytes of the activations that a forward pass saves, its result included."""
+    with _computing(model, autocast), LiveBytes() as live:
+        hidden = backbone(model)(input_ids=torch.empty(rows, length, dtype=torch.int64), use_cache=False)
+        saved = live.bytes
+        del hidden
+    return saved
 
 
 @contextmanager
@@ -156,34 +221,3 @@ def _computing(model: nn.Module, autocast: torch.dtype | None) -> Iterator[None]
     else:
         with without_values(model), torch.autocast("cpu", autocast, cache_enabled=False):
             yield
-
-
-class _Pass(NamedTuple):
-    """Bytes of a whole model in place of one layer."""
-
-    boundary: int
-    saved: int
-    forward: int
-    backward: int
-
-
-def _measure(model: Any, rows: int, length: int, autocast: torch.dtype | None) -> _Pass:
-    """Measure the layers of a model; a gradient of a parameter is released at once."""
-
-    def release(parameter: Tensor) -> None:
-        parameter.grad = None
-
-    with _computing(model, autocast):
-        tokens = torch.empty(rows, length, dtype=torch.int64)
-        for parameter in model.parameters():
-            parameter.register_post_accumulate_grad_hook(release)
-        with torch.no_grad():
-            boundary = model.get_input_embeddings()(tokens).nbytes
-            with LiveBytes() as forward:
-                backbone(model)(input_ids=tokens, use_cache=False)
-        with LiveBytes() as backward:
-            hidden = backbone(model)(input_ids=tokens, use_cache=False).last_hidden_state
-            saved = backward.bytes
-            gradient = torch.empty_like(hidden)
-            hidden.backward(gradient)
-    return _Pass(boundary, saved, forward.peak, backward.peak)

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from fireopd import private_apis
-from fireopd.models.model_size import dtype_size, without_memory
-from fireopd.training.layer_memory import LayerBytes, layer_bytes
+from fireopd.models.model_size import dtype_size, layer_sizes
+from fireopd.training.layer_memory import LayerBytes, layer_bytes, scoring_bytes
 from fireopd.training.memory_estimate import Part, optimizer_step_bytes
 from fireopd.training.run_plan import RunPlan
 
@@ -58,10 +57,7 @@ class ModelPasses:
     @cached_property
     def counts(self) -> tuple[int, int]:
         """Parameters of the largest decoder layer, and of all that is not in a decoder layer."""
-        model = without_memory(self.config)
-        names = private_apis.no_split_modules(model)
-        sizes = [sum(p.numel() for p in m.parameters()) for m in model.modules() if type(m).__name__ in names]
-        return max(sizes, default=0), model.num_parameters() - sum(sizes)
+        return layer_sizes(self.config)
 
     @property
     def computed(self) -> int:
@@ -80,11 +76,23 @@ class ModelPasses:
 
     @cached_property
     def layer(self) -> LayerBytes:
-        """Measured bytes of a decoder layer for the largest micro-batch."""
-        dtype = getattr(torch, self.param_dtype or self.dtype)
-        autocast = None if self.autocast is None else getattr(torch, self.autocast)
+        """Measured bytes of a decoder layer in an update of the largest micro-batch."""
+        return layer_bytes(self.config, *self._measured, gpu=self.gpu, autocast=self._autocast)
+
+    @cached_property
+    def scoring(self) -> int:
+        """Measured bytes of a decoder layer in a forward pass without gradients of the largest micro-batch."""
+        return scoring_bytes(self.config, *self._measured, gpu=self.gpu, autocast=self._autocast)
+
+    @property
+    def _measured(self) -> tuple[int, int, torch.dtype]:
+        """Rows and length of the largest micro-batch, and the dtype of the parameters."""
         rows = max(1, self.tokens // self.row)
-        return layer_bytes(self.config, rows, self.tokens // rows, dtype, autocast=autocast, gpu=self.gpu)
+        return rows, self.tokens // rows, getattr(torch, self.param_dtype or self.dtype)
+
+    @property
+    def _autocast(self) -> torch.dtype | None:
+        return None if self.autocast is None else getattr(torch, self.autocast)
 
     def chunk(self, chunk_logits: int) -> int:
         """Return the number of logits held at once."""
@@ -104,7 +112,7 @@ class ModelPasses:
 
 def scoring_parts(model: ModelPasses, chunk_logits: int) -> list[Part]:
     """Return the parts of a forward pass without gradients."""
-    held, passed = model.chunk(chunk_logits), model.layer.forward + model.hidden * model.computed
+    held, passed = model.chunk(chunk_logits), model.scoring + model.hidden * model.computed
     return [
         Part("activations", passed, f"{model.tokens} tokens x {passed // model.tokens} B of one layer and its output"),
         Part("logits", held * 4 * LOGITS_COPIES, f"{held} logits x 4 B x {LOGITS_COPIES} copies"),

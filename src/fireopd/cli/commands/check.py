@@ -14,7 +14,8 @@ The exit code is 2 if the run does not fit. Then the cheapest change with which 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -37,11 +38,19 @@ __all__ = ["run"]
 
 
 class Report:
-    """Output of the check."""
+    """Output of the check; on a terminal, a last line shows what is computed."""
 
     def __init__(self) -> None:
         """Print to the terminal."""
         self.console = Console()
+        self.status = Console(stderr=True).status("")
+
+    @contextmanager
+    def stage(self, text: str) -> Iterator[None]:
+        """Show what is computed until the context ends; nothing if the output is not a terminal."""
+        self.status.update(f"{text} ...")
+        with self.status:
+            yield
 
     def lines(self, *lines: str) -> None:
         """Print lines as they are."""
@@ -58,12 +67,15 @@ def run(arguments: Sequence[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
     gpus, others = take_gpu_options(arguments)
-    cli = build([*others, *(gpus.arguments if gpus else [])], train=False)
     report = Report()
-    cli.prepare()
+    with report.stage("reading the configuration"):
+        cli = build([*others, *(gpus.arguments if gpus else [])], train=False)
+    with report.stage("tokenizing the prompts"):
+        cli.prepare()
     plan = cli.model.run_plan(cli.datamodule)
     plan = gpus.plan(plan) if gpus else plan
-    found = distinct([*problems(plan), *cli.resume_problems()])
+    with report.stage("checking models, prompts and optimizer"):
+        found = distinct([*problems(plan), *cli.resume_problems()])
     missing = [error for error in found if gpus is not None and isinstance(error, MissingResourceError)]
     found = [error for error in found if error not in missing]
     report.lines(*(f"{name:<10}{text}" for name, text in summary_rows(plan).items()), *first_prompts(plan))
@@ -85,7 +97,8 @@ def _this_machine(plan: RunPlan, report: Report) -> None:
     device = plan.processes.device
     limit = available(device)
     try:
-        phases = memory_phases(plan, limit)
+        with report.stage("measuring the memory of a layer"):
+            phases = memory_phases(plan, limit)
     except Exception as error:
         report.lines(f"The memory of a process cannot be estimated ({error!r}).")
         return
@@ -99,7 +112,8 @@ def _this_machine(plan: RunPlan, report: Report) -> None:
 def _other_gpus(plan: RunPlan, gpus: GPUOptions, report: Report) -> None:
     """Print the plan for GPUs, and exit with code 2 if the run does not fit."""
     try:
-        phases = memory_phases(plan, gpus.memory)
+        with report.stage("measuring the memory of a layer"):
+            phases = memory_phases(plan, gpus.memory)
     except UserError:
         raise
     except Exception as error:
@@ -114,7 +128,8 @@ def _other_gpus(plan: RunPlan, gpus: GPUOptions, report: Report) -> None:
     if not short:
         return
     report.lines(*(f"does not fit: {text}" for text in short))
-    remedy = cheapest_remedy(plan, gpus.memory)
+    with report.stage("looking for a change with which the run fits"):
+        remedy = cheapest_remedy(plan, gpus.memory)
     if remedy is None:
         report.lines(
             "No change that is known makes it fit; use smaller models, shorter responses, or GPUs with more memory."

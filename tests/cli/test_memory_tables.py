@@ -1,0 +1,28 @@
+"""Tables of a plan: units of sizes."""
+
+import pytest
+
+from fireopd.cli.memory_tables import memory_table, shown_size
+from fireopd.training.memory_estimate import Part
+from fireopd.training.memory_phases import Phase
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0.0 MiB"),
+        (1000, "< 0.1 MiB"),
+        (2_400_000, "2.3 MiB"),
+        (107_000_000, "102.0 MiB"),
+        (107_400_000, "0.10 GiB"),
+        (80 * 2**30, "80.00 GiB"),
+    ],
+)
+def test_small_sizes_are_in_mib(size, text):
+    assert shown_size(size) == text
+
+
+def test_a_table_of_gib_names_other_units():
+    phases = [Phase("update", "", (Part("weights", 2_400_000, ""), Part("cache", 2**30, "")))]
+    shown = list(memory_table(phases, 2**31, "title").columns[1].cells)
+    assert shown == ["2.3 MiB", "1.00", "1.00 *"]
