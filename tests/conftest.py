@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
 LONGEST = (
+    "test_server_engine.py",
     "test_background_rollout.py",
     "test_fsdp.py",
     "test_resume_sharded.py",
@@ -35,9 +36,13 @@ LONGEST = (
     "test_loop_progress.py",
     "test_code_blocks.py",
     "test_new.py",
-    "test_server_engine.py",
 )
 """Files that take longest."""
+
+
+def pytest_xdist_auto_num_workers():
+    """Return one more than the cores: tests that wait for servers or stopped runs leave a core idle."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items):
