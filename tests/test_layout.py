@@ -91,7 +91,7 @@ def binds_all(node):
 
 def bound_by(node):
     """Return the names that a statement at the top of a module binds."""
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     targets = getattr(node, "targets", [getattr(node, "target", None)])
     names = [name for target in targets if target is not None for name in ast.walk(target)]

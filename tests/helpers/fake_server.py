@@ -1,7 +1,9 @@
 """Fake vLLM servers with configurable faults."""
 
 import json
+import math
 import socket
+import struct
 import sys
 import threading
 from contextlib import suppress
@@ -71,6 +73,44 @@ class FakeServer:
         return answer
 
 
+class FakeTeacherServer(FakeServer):
+    """Scores the token t with the log-probability -t / 64 and the entropy t / 64."""
+
+    def __init__(self, card, fault=None, after=0, port=0):
+        super().__init__(fault, after, port=port)
+        self.answers["/fireopd/teacher"] = card | {"context": 256}
+        self.scoring = threading.Event()  # set by a test that lets the requests wait
+        self.scoring.set()
+
+    @property
+    def asked(self):
+        return [body["token_ids"] for path, body in self.requests if path == "/fireopd/score"]
+
+    def score(self, body):
+        self.scoring.wait(60)
+        values = [(-token / 64, token / 64) for token in body["token_ids"][body["first"] :]]
+        match self.fault if len(self.asked) > self.after else None:
+            case "die":
+                raise ConnectionAbortedError
+            case "hang":
+                self.stopping.wait(60)
+            case "few":
+                values.pop()
+            case "none":
+                values = []
+            case "nan":
+                values[-1] = (math.nan, 0.5)
+            case "positive":
+                values[-1] = (0.25, 0.5)
+            case "entropy":
+                values[0] = (-0.5, 9.0)
+            case "negative entropy":
+                values[0] = (-0.5, -0.5)
+            case str() as status:
+                return int(status)
+        return b"".join(struct.pack("<2f", *pair) for pair in values)
+
+
 class Listener(ThreadingHTTPServer):
     """Server that joins its threads, and is silent about clients that disconnect."""
 
@@ -108,9 +148,9 @@ class Handler(BaseHTTPRequestHandler):
         match self.path:
             case path if path in self.fake.answers:
                 self.answer(self.fake.answers[path])
-            case "/inference/v1/generate":
+            case "/inference/v1/generate" | "/fireopd/score":
                 try:
-                    self.answer(self.fake.generate(body))
+                    self.answer(self.fake.generate(body) if "generate" in self.path else self.fake.score(body))
                 except ConnectionAbortedError:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
@@ -127,11 +167,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, body):
         status = body if isinstance(body, int) else 200
-        text = body if isinstance(body, str) else json.dumps({"error": {"message": "no"}} if status != 200 else body)
+        body = {"error": {"message": "no"}} if status != 200 else body
+        text = body if isinstance(body, str | bytes) else json.dumps(body)
+        content = text if isinstance(text, bytes) else text.encode()
         self.send_response(status)
-        self.send_header("content-length", str(len(text)))
+        self.send_header("content-length", str(len(content)))
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(content)
 
     def log_message(self, *arguments):
         pass

@@ -6,7 +6,7 @@ engine score a probe sequence and compare: some engines report success but keep 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,10 +17,14 @@ from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 from fireopd.types import Prompt, Response, Sampling
 
-__all__ = ["NO_WEIGHTS", "MemoryPart", "RolloutEngine"]
+__all__ = ["NO_WEIGHTS", "MemoryPart", "RolloutEngine", "ignore_response"]
 
 NO_WEIGHTS = -1
 """Policy version of an engine that has not received weights from a trainer."""
+
+
+def ignore_response(row: int, response: Response) -> None:
+    """Do nothing. Default of `RolloutEngine.finished`."""
 
 
 class MemoryPart(NamedTuple):
@@ -50,6 +54,11 @@ class RolloutEngine(ABC):
     precision."""
     policy_version: int = field(default=NO_WEIGHTS, init=False, compare=False, repr=False)
     """Number of optimizer steps behind the engine's weights."""
+    finished: Callable[[int, Response], None] = field(
+        default_factory=lambda: ignore_response, init=False, compare=False, repr=False
+    )
+    """Called with the index of a row and its response. An engine that completes rows one by one may call it for each
+    row during `generate`, from any thread, so that a response is scored before the last one is complete."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""

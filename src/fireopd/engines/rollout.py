@@ -2,11 +2,11 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from fireopd.engines.base import RolloutEngine
+from fireopd.engines.base import RolloutEngine, ignore_response
 from fireopd.engines.contract import checked_responses
 from fireopd.types import Prompt, Response, RolloutBatch, Sampling
 
@@ -22,6 +22,7 @@ def roll_out(
     step: int,
     vocabulary: int,
     first_group: int = 0,
+    finished: Callable[[RolloutBatch], None] | None = None,
 ) -> tuple[RolloutBatch, list[Prompt], list[Response]]:
     """Sample several responses per prompt.
 
@@ -33,6 +34,8 @@ def roll_out(
         step: index of the batch. Together with the run seed, the prompt id and the response index, it seeds each row.
         vocabulary: number of token ids of the student.
         first_group: group number of the first prompt.
+        finished: called with each trajectory when it is complete, by engines that complete rows one by one; possibly
+            from several threads.
 
     Returns:
         A batch of P x `responses` rows, the prompt of each row, and the response of each row.
@@ -43,6 +46,14 @@ def roll_out(
     start = time.perf_counter()
     rows = [prompt for prompt in prompts for _ in range(responses)]
     seeds = [row_seed(seed, step, prompt.id, index) for prompt in prompts for index in range(responses)]
+
+    def announce(row: int, response: Response) -> None:
+        """Pass a trajectory on."""
+        checked = checked_responses(engine, [response], rows[row : row + 1], vocabulary)
+        if finished is not None:
+            finished(collate(rows[row : row + 1], checked, [0], engine.sampling, engine.policy_version))
+
+    engine.finished = ignore_response if finished is None else announce
     sampled = checked_responses(engine, engine.generate(rows, seeds), rows, vocabulary)
     groups = [first_group + i for i in range(len(prompts)) for _ in range(responses)]
     seconds = time.perf_counter() - start

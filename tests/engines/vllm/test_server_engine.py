@@ -79,7 +79,7 @@ def test_prompts_are_distributed_and_responses_are_in_order(engine_of, model):
         ("401", "denies access"),
         ("404", "is no server of fireopd serve"),
         ("429", "is busy"),
-        ("400", "rejects a prompt that {good} accepts (400 for /inference"),
+        ("400", "rejects a request that {good} accepts (400 for /inference"),
         ("no json", "did not return JSON"),
         ("nan", "is missing, positive or not finite"),
         ("restarted", "sampled from weights 'default' instead of '0'"),
@@ -97,7 +97,7 @@ def test_pending_prompts_of_a_failed_server_go_to_the_others(engine_of, model, f
     assert len(warnings) == 1
     assert bad.url in warnings[0]
     assert reason.format(good=good.url) in warnings[0]
-    assert list(engine.excluded) == [bad.url]
+    assert list(engine.pool.excluded) == [bad.url]
     asked = len(bad.asked)
     assert answered(engine)
     assert len(bad.asked) == asked, "a failed server gets no requests before the next weight sync"
@@ -109,10 +109,10 @@ def test_a_restarted_server_is_included_after_a_weight_sync(engine_of, model):
     engine.load_weights(WeightStream(model), 0)
     one.stop()
     assert answered(engine)
-    assert one.url in engine.excluded
+    assert one.url in engine.pool.excluded
     back = FakeServer(port=one.port)
     engine.load_weights(WeightStream(model), 1)
-    assert not engine.excluded
+    assert not engine.pool.excluded
     assert answered(engine)
     assert back.version == "1"
     assert len(back.asked) > 5
@@ -134,7 +134,7 @@ def test_a_prompt_that_all_servers_reject_is_reported_and_excludes_no_server(eng
     engine.load_weights(WeightStream(model), 0)
     with pytest.raises(UserError, match="data.prompts: 'p0': http.* rejects it.*Shorten the prompt"):
         engine.generate(prompts(1), [0])
-    assert not engine.excluded
+    assert not engine.pool.excluded
     assert [len(fake.asked) for fake in fakes] == [1, 1]
 
 
@@ -146,10 +146,10 @@ def test_an_error_ends_the_requests_that_still_run(engine_of, model, monkeypatch
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine.clients[1], "generate", interrupted)
+    monkeypatch.setattr(engine.pool.clients[1], "generate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.generate(prompts(40), range(40))
-    assert not engine.excluded
+    assert not engine.pool.excluded
 
 
 def test_all_servers_receive_all_tensors_and_the_version(engine_of, model):

@@ -1,5 +1,7 @@
 """`fireopd serve MODEL --port PORT`: start a vLLM server for the rollouts of `VLLMServerEngine`.
 
+With --teacher the server scores trajectories for a `VLLMTeacher`, and its weights cannot be replaced.
+
 The server answers only the requests that fireopd sends, and refuses those of web pages. Without a token, any program
 that reaches its port may replace the weights: set a token unless all users of this machine are trusted, and always with
 --host. Options that are not listed here are passed to vLLM, for example --tensor-parallel-size 2.
@@ -14,6 +16,7 @@ import torch
 
 from fireopd.engines.vllm.engine import import_vllm
 from fireopd.engines.vllm.request_guard import GUARD, TOKEN_VARIABLE, server_token
+from fireopd.engines.vllm.teacher_card import CARD_VARIABLE, TeacherCard
 from fireopd.engines.vllm.worker import WORKER_EXTENSION
 from fireopd.errors import UserError
 from fireopd.models.loading import resolve
@@ -42,13 +45,22 @@ def server_process(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]
     if settings.token is not None:
         os.environ[TOKEN_VARIABLE] = settings.token
     if server_token() is None and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        danger = "let it score" if settings.teacher else "replace the weights"
         print(
-            f"Warning: any program that reaches {settings.host}:{settings.port} may replace the weights. Set a token: "
+            f"Warning: any program that reaches {settings.host}:{settings.port} may {danger}. Set a token: "
             f"export {TOKEN_VARIABLE}=..., for the server and for fireopd fit.",
             file=sys.stderr,
         )
+    if settings.teacher:
+        return command, teacher_environment(settings.model)
     level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
     return command, os.environ | {"VLLM_SERVER_DEV_MODE": "1", "VLLM_LOGGING_LEVEL": level}
+
+
+def teacher_environment(model: str) -> dict[str, str]:
+    """Return the environment variables of a teacher server, with the card of its model."""
+    level = os.environ.get("VLLM_LOGGING_LEVEL", "INFO")
+    return os.environ | {CARD_VARIABLE: TeacherCard.of_model(model, "MODEL").as_json(), "VLLM_LOGGING_LEVEL": level}
 
 
 def vllm_command(settings: argparse.Namespace) -> list[str]:
@@ -62,14 +74,17 @@ def vllm_command(settings: argparse.Namespace) -> list[str]:
         command += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
     command += ["--enforce-eager"] if settings.eager else []
     command += [] if torch.cuda.is_available() else ["--no-enable-chunked-prefill"]  # see VLLMEngine.setup
-    command += ["--worker-extension-cls", WORKER_EXTENSION, "--middleware", GUARD, "--enable-scale-out"]
-    command += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
-    return [*command, "--disable-log-stats", "--disable-uvicorn-access-log"]
+    command += ["--middleware", GUARD, "--disable-log-stats", "--disable-uvicorn-access-log"]
+    if settings.teacher:
+        return [*command, "--runner", "pooling"]
+    command += ["--worker-extension-cls", WORKER_EXTENSION, "--enable-scale-out"]
+    return [*command, "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("fireopd serve", description=__doc__, allow_abbrev=False)
-    parser.add_argument("model", help="student: a model folder, a hub name, or an embedded model")
+    parser.add_argument("model", help="student or teacher: a model folder, a hub name, or an embedded model")
+    parser.add_argument("--teacher", action="store_true", help="score trajectories for a VLLMTeacher, without rollouts")
     parser.add_argument("--port", type=int, default=8001, help="port, default 8001")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on, default 127.0.0.1 (this machine only)"

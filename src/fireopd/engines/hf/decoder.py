@@ -1,6 +1,6 @@
 """Continuous batching with a Hugging Face model: a waiting prompt takes the slot of each finished row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 
+from fireopd.engines.base import ignore_response
 from fireopd.engines.hf.sampling import sample
 from fireopd.engines.hf.slot_cache import SlotCache
 from fireopd.models.output_head import OutputHead, backbone
@@ -38,6 +39,7 @@ class Decoder:
         stops: frozenset[int],
         max_length: int,
         slots: int,
+        finished: Callable[[int, Response], None] = ignore_response,
     ) -> None:
         """Allocate the outputs and queue the prompts.
 
@@ -49,10 +51,11 @@ class Decoder:
             stops: tokens that end a response.
             max_length: maximum response length, tokens.
             slots: maximum number of rows that are decoded together.
+            finished: called with each row and its response when it is complete.
         """
         device = model.device
         self.backbone, self.head = backbone(model), OutputHead.of(model)
-        self.prompts, self.sampling, self.slots = prompts, sampling, slots
+        self.prompts, self.sampling, self.slots, self.announce = prompts, sampling, slots, finished
         self.uniforms = torch.stack([_uniforms(seed, max_length) for seed in seeds]).to(device)
         self.stops = torch.tensor(sorted(stops), device=device)
         self.max_length = max_length
@@ -77,10 +80,7 @@ class Decoder:
             else:
                 self._decode_step()
             report("rollout", len(self.prompts) - len(self.waiting) - len(self.running), len(self.prompts))
-        rows = zip(
-            self.tokens.tolist(), self.logprobs.tolist(), self.counts.tolist(), self.finished.tolist(), strict=True
-        )
-        return [Response(tuple(tokens[:n]), tuple(logprobs[:n]), finished) for tokens, logprobs, n, finished in rows]
+        return self._responses(slice(None))
 
     def _prefill(self, free: int) -> None:
         """Prefill waiting prompts, identical ones once; rows that do not stop at the first token get a slot."""
@@ -149,7 +149,18 @@ class Decoder:
         self.counts[rows] = counts + 1
         stopped = torch.isin(token_ids, self.stops)
         self.finished[rows] = stopped
-        return ~stopped & (counts + 1 < self.max_length)
+        active = ~stopped & (counts + 1 < self.max_length)
+        if self.announce is not ignore_response and not active.all():
+            ended = rows[~active]
+            for row, response in zip(ended.tolist(), self._responses(ended), strict=True):
+                self.announce(row, response)
+        return active
+
+    def _responses(self, rows: Tensor | slice) -> list[Response]:
+        """Return the responses of complete rows."""
+        values = (self.tokens[rows], self.logprobs[rows], self.counts[rows], self.finished[rows])
+        parts = zip(*(value.tolist() for value in values), strict=True)
+        return [Response(tuple(tokens[:n]), tuple(logprobs[:n]), finished) for tokens, logprobs, n, finished in parts]
 
 
 def _uniforms(seed: int, count: int) -> Tensor:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fireopd.engines.vllm.bounded_http import ServerError
 from fireopd.types import Response
 
-__all__ = ["Expected", "read_count", "read_logprobs", "read_object", "read_response", "read_text"]
+__all__ = ["Expected", "read_count", "read_logprobs", "read_object", "read_response", "read_scores", "read_text"]
 
 ROUNDING = 1e-6
 """Largest positive log-probability that rounding explains, nats."""
@@ -78,6 +81,31 @@ def read_logprobs(answer: Any, tokens: Sequence[int]) -> list[float]:
             raise ServerError(f"did not return the log-probability of token {token} ({_shown(row)})")
         found.append(_logprob(entry.get("logprob")))
     return found
+
+
+def read_scores(content: bytes, count: int, vocabulary: int) -> Tensor:
+    """Return log-probability and entropy of each token in nats, float32 [count, 2].
+
+    Args:
+        content: answer of a teacher server, little-endian float32 pairs.
+        count: number of tokens that were to be scored.
+        vocabulary: number of outputs of the teacher.
+
+    Raises:
+        ServerError: if there is another number of values, or one of them is impossible.
+    """
+    if len(content) != 8 * count:
+        raise ServerError(f"returned {len(content)} bytes of scores for {count} tokens, expected {8 * count}")
+    scores = torch.frombuffer(bytearray(content), dtype=torch.float32).view(count, 2)
+    logprobs, entropies = scores.unbind(-1)
+    wrong = ~(logprobs.isfinite() & (logprobs <= ROUNDING))
+    if wrong.any():
+        raise _invalid(f"the log-probability {logprobs[wrong][0].item():.6g} is positive or not finite")
+    wrong = ~((entropies >= -ROUNDING) & (entropies <= math.log(vocabulary) * (1 + 1e-5) + ROUNDING))
+    if wrong.any():
+        problem = f"the entropy {entropies[wrong][0].item():.6g} is not between 0 and log({vocabulary})"
+        raise _invalid(problem)
+    return scores.clone()
 
 
 def read_object(answer: Any, name: str) -> dict[str, Any]:

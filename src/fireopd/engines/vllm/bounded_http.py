@@ -81,7 +81,15 @@ class BoundedClient:
         self._portal.call(self._stop_running)
 
     def request(self, method: str, path: str, *, seconds: float, max_bytes: int = MAX_BYTES, **request: Any) -> Any:
-        """Send a request and return the JSON value of the answer, {} if it is empty.
+        """Send a request and return the JSON value of the answer, {} if it is empty; see `content`."""
+        content = self.content(method, path, seconds=seconds, max_bytes=max_bytes, **request)
+        try:
+            return json.loads(content) if content else {}
+        except (ValueError, RecursionError) as error:
+            raise ServerError(f"did not return JSON ({type(error).__name__})") from error
+
+    def content(self, method: str, path: str, *, seconds: float, max_bytes: int = MAX_BYTES, **request: Any) -> bytes:
+        """Send a request and return the body of the answer.
 
         Args:
             method: HTTP method.
@@ -102,10 +110,7 @@ class BoundedClient:
             raise ServerError(f"{type(error).__name__}: {_printable(str(error))}") from error
         if not 200 <= status < 300:
             raise _status_error(status, path, content)
-        try:
-            return json.loads(content) if content else {}
-        except (ValueError, RecursionError) as error:
-            raise ServerError(f"did not return JSON ({type(error).__name__})") from error
+        return content
 
     async def attempts(
         self, seconds: float, max_bytes: int, method: str, path: str, request: dict[str, Any]

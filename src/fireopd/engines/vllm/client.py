@@ -4,16 +4,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+from torch import Tensor
 
-from fireopd.engines.vllm.answers import Expected, read_count, read_logprobs, read_object, read_response, read_text
-from fireopd.engines.vllm.bounded_http import BoundedClient, EndedError, RefusedError, ServerError
+from fireopd.engines.vllm.answers import (
+    Expected,
+    read_count,
+    read_logprobs,
+    read_object,
+    read_response,
+    read_scores,
+    read_text,
+)
+from fireopd.engines.vllm.bounded_http import URL_REMEDY, BoundedClient, EndedError, RefusedError, ServerError
+from fireopd.engines.vllm.score_endpoint import CARD_PATH, SCORE_PATH
+from fireopd.engines.vllm.teacher_card import TeacherCard
 from fireopd.types import Response, Sampling
 
 __all__ = ["EndedError", "RefusedError", "ServerClient", "ServerError", "checked_url"]
 
 GENERATE = "/inference/v1/generate"
 SECONDS_PER_TOKEN = 0.1
-"""Additional time limit for each token of a response, seconds: 10 tokens/s of one row are slow."""
+"""Additional time limit for each token of a response, or of a trajectory to score, seconds: 10 tokens/s are slow."""
 BYTES_PER_TOKEN = 1024
 """Limit on the size of an answer for each token, bytes; vLLM needs about 200."""
 QUICK = 5.0
@@ -90,6 +101,34 @@ class ServerClient:
         """Return log-probabilities, in nats at temperature 1, of the second and later tokens of a sequence."""
         parameters = {"max_tokens": 1, "prompt_logprobs": 0, "detokenize": False}
         return read_logprobs(self._generate(tokens, parameters, self.timeout, len(tokens)), tokens)
+
+    def teacher_card(self) -> tuple[TeacherCard, int]:
+        """Return the card of a teacher server, and its context length."""
+        answer = self._get(CARD_PATH)
+        card = TeacherCard.of_json(answer)
+        if card is None:
+            raise ServerError("does not describe its model", URL_REMEDY)
+        return card, read_count(answer, "context")
+
+    def scores(self, tokens: Sequence[int], first: int, temperature: float, vocabulary: int) -> Tensor:
+        """Return log-probability and entropy of the tokens from an index on, float32 [len(tokens) - first, 2].
+
+        Args:
+            tokens: token ids of prompt and response.
+            first: index of the first token to score, at least 1.
+            temperature: divisor of the logits.
+            vocabulary: number of outputs of the teacher.
+
+        Raises:
+            ServerError: if the request fails, or the scores are not as expected.
+            RefusedError: if the server rejects the request.
+        """
+        body = {"token_ids": list(tokens), "first": first, "temperature": temperature}
+        seconds = self.timeout + SECONDS_PER_TOKEN * len(tokens)
+        count = len(tokens) - first
+        limit = 2**16 + 8 * count
+        content = self._http.content("POST", SCORE_PATH, seconds=seconds, max_bytes=limit, json=body)
+        return read_scores(content, count, vocabulary)
 
     def load_snapshot(self, folder: str) -> None:
         """Load a folder of safetensors files in all workers."""

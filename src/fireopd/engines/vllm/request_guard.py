@@ -1,4 +1,4 @@
-"""ASGI middleware of `fireopd serve`: only the requests that fireopd sends reach vLLM.
+"""ASGI middleware of `fireopd serve`: only the requests that fireopd sends reach vLLM, or the endpoints of a teacher.
 
 A web page in a browser on the machine of the server can send requests to it, and can choose its own name for the
 server (DNS rebinding). vLLM's endpoints for training accept any of them.
@@ -12,12 +12,14 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from fireopd.engines.vllm.score_endpoint import CARD_PATH, SCORE_PATH, answer_card, answer_scores, until_disconnected
+from fireopd.engines.vllm.teacher_card import TeacherCard
 from fireopd.errors import UserError
 
 __all__ = ["GUARD", "TOKEN_VARIABLE", "RequestGuard", "server_token"]
 
 TOKEN_VARIABLE = "FIREOPD_SERVER_TOKEN"
-"""Environment variable with the token of the servers, for `fireopd serve` and `VLLMServerEngine`."""
+"""Environment variable with the token of the servers, for `fireopd serve`, `VLLMServerEngine` and `VLLMTeacher`."""
 ENDPOINTS = {
     "/health": "GET",
     "/weight_info": "GET",
@@ -32,10 +34,14 @@ ENDPOINTS = {
     "/update_weights": "POST",
     "/finish_weight_update": "POST",
 }
-"""HTTP method of each endpoint that fireopd uses."""
+"""HTTP method of each endpoint that fireopd uses on the server of a student."""
+TEACHER_ENDPOINTS = {"/health": "GET", CARD_PATH: "GET", SCORE_PATH: "POST"}
+"""HTTP method of each endpoint of the server of a teacher, whose weights never change."""
 CALLS = {"load_snapshot": {"folder"}}
 """Arguments of each worker method that /collective_rpc may call."""
 MAX_CALL_BYTES = 2**16
+MAX_SCORE_BYTES = 2**25
+"""Limit on a request for scores: 16 bytes for each of 2 M tokens."""
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -50,6 +56,8 @@ class RequestGuard:
         self.app = app
         self.token = server_token()
         self.names = own_names()
+        self.card = TeacherCard.of_environment()
+        self.endpoints = ENDPOINTS if self.card is None else TEACHER_ENDPOINTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, or answer it with a 4xx status."""
@@ -61,13 +69,32 @@ class RequestGuard:
             return
         refusal = self._refusal(scope)
         if refusal is None and scope["path"] == "/collective_rpc":
-            body = await _read(receive)
+            body = await _read(receive, MAX_CALL_BYTES)
             refusal = call_refusal(body)
             receive = _replay(body, receive)
-        if refusal is None:
-            await self.app(scope, receive, send)
-        else:
+        if refusal is not None:
             await _answer(send, *refusal)
+        elif self.card is not None and scope["path"] in (CARD_PATH, SCORE_PATH):
+            await self._answer_teacher(self.card, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _answer_teacher(self, card: TeacherCard, scope: Scope, receive: Receive, send: Send) -> None:
+        state = scope["app"].state
+        if scope["path"] == CARD_PATH:
+            await _send(send, 200, "application/json", answer_card(state, card))
+            return
+        body = await _read(receive, MAX_SCORE_BYTES)
+        if body is None:
+            await _answer(send, 413, f"the request is longer than {MAX_SCORE_BYTES} bytes")
+            return
+        try:
+            content = await until_disconnected(answer_scores(state, body), receive)
+        except ValueError as error:  # of this package, or of vLLM for a sequence that is too long
+            await _answer(send, 400, str(error))
+        else:
+            if content is not None:
+                await _send(send, 200, "application/octet-stream", content)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return status and reason for a request that is refused because of its head."""
@@ -80,9 +107,10 @@ class RequestGuard:
             return 401, f"the token is missing or wrong; set {TOKEN_VARIABLE} to the token of fireopd serve"
         if self.token is None and not self._is_addressed(headers.get("host", [])):
             return 403, "the Host header names another machine; use the address of the server, or a token"
-        method = ENDPOINTS.get(scope["path"])
+        method = self.endpoints.get(scope["path"])
         if method is None:
-            return 404, "fireopd serve has no such endpoint"
+            kind = "without" if self.card is None else "with"
+            return 404, f"fireopd serve {kind} --teacher has no such endpoint"
         if scope["method"] != method:
             return 405, f"the endpoint expects {method}"
         types = [value.partition(";")[0].strip().lower() for value in headers.get("content-type", ())]
@@ -149,10 +177,10 @@ def _has_token(values: list[str], token: str) -> bool:
     return hmac.compare_digest(given.encode(), token.encode()) and scheme.lower() == "bearer"
 
 
-async def _read(receive: Receive) -> bytes | None:
+async def _read(receive: Receive, limit: int) -> bytes | None:
     """Return the body of a request; None if it is too long or the client has disconnected."""
     body = b""
-    while len(body) <= MAX_CALL_BYTES:
+    while len(body) <= limit:
         message = await receive()
         if message["type"] != "http.request":
             return None
@@ -173,8 +201,11 @@ def _replay(body: bytes | None, receive: Receive) -> Receive:
 
 
 async def _answer(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"error": {"message": reason}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await _send(send, status, "application/json", json.dumps({"error": {"message": reason}}).encode())
+
+
+async def _send(send: Send, status: int, kind: str, body: bytes) -> None:
+    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -1,12 +1,10 @@
 """Rollout engine on vLLM servers, started with `fireopd serve` on this machine or others."""
 
-import logging
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, fields
-from queue import Empty, SimpleQueue
-from threading import Lock
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +14,10 @@ from fireopd.distributed import collectives
 from fireopd.engines.base import RolloutEngine
 from fireopd.engines.hf.engine import HFEngine
 from fireopd.engines.vllm.answers import Expected
-from fireopd.engines.vllm.client import EndedError, RefusedError, ServerClient, ServerError, checked_url
+from fireopd.engines.vllm.client import RefusedError, ServerClient, ServerError
 from fireopd.engines.vllm.engine import check_temperature
 from fireopd.engines.vllm.request_guard import server_token
+from fireopd.engines.vllm.server_pool import ServerPool, check_addresses, exclusion
 from fireopd.engines.vllm.weight_transfer import SnapshotTransfer, WeightTransfer, call_all
 from fireopd.errors import UserError
 from fireopd.models.loading import load_config, load_tokenizer, stop_tokens
@@ -26,9 +25,8 @@ from fireopd.types import Prompt, Response
 
 __all__ = ["VLLMServerEngine"]
 
-EXCLUDING = Lock()
-"""Lock of all `VLLMServerEngine.excluded`, to which several threads add servers."""
-LOGGER = logging.getLogger("lightning.pytorch")
+UNTIL = "the next weight sync"
+"""End of the exclusion of a server."""
 
 
 @dataclass
@@ -48,10 +46,10 @@ class VLLMServerEngine(RolloutEngine):
     are added for each token of max_response_length."""
     transfer: WeightTransfer = field(default_factory=SnapshotTransfer)
     """Method of sending weights to the servers: SnapshotTransfer or NCCLTransfer."""
-    clients: list[ServerClient] = field(default_factory=list, init=False, compare=False, repr=False)
-    """Clients of all servers, after `setup`."""
-    excluded: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Servers without the current weights or with a later failure: error message by address."""
+    pool: ServerPool = field(
+        default_factory=lambda: ServerPool([], 1, "data.engine.servers", UNTIL), init=False, compare=False, repr=False
+    )
+    """All servers, after `setup`. Those without the current weights or with a later failure are excluded."""
     stops: frozenset[int] = field(default=frozenset(), init=False, compare=False, repr=False)
     """Token ids that end a response."""
     vocabulary: int = field(default=0, init=False, compare=False, repr=False)
@@ -60,20 +58,8 @@ class VLLMServerEngine(RolloutEngine):
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         super().__post_init__()
-        if not self.servers:
-            raise ValueError("servers must be at least one address, got []")
-        if len({checked_url(url).rstrip("/") for url in self.servers}) < len(self.servers):
-            raise ValueError(f"servers must be different addresses, got {self.servers}")
+        check_addresses(self.servers, self.concurrency, self.timeout)
         check_temperature(self.temperature)
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout must be greater than 0, got {self.timeout}")
-
-    @property
-    def available(self) -> list[ServerClient]:
-        """Servers that have the current weights and have not failed since."""
-        return [server for server in self.clients if server.url not in self.excluded]
 
     def check(self, key: str, student: str) -> None:
         """Check that each server responds and was started with suitable settings."""
@@ -103,14 +89,14 @@ class VLLMServerEngine(RolloutEngine):
         token = server_token()
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
         self.vocabulary = load_config(model, "engine").get_text_config().vocab_size
-        self.clients = [ServerClient(url, self.timeout, token) for url in self.servers]
+        clients = [ServerClient(url, self.timeout, token) for url in self.servers]
+        self.pool = ServerPool(clients, self.concurrency, "data.engine.servers", UNTIL)
 
     def close(self) -> None:
         """Close the connections; the servers keep running."""
         super().close()
-        for server in self.clients:
-            server.close()
-        self.clients = []
+        self.pool.close()
+        self.pool = ServerPool([], 1, "data.engine.servers", UNTIL)
 
     def for_another_model(self) -> RolloutEngine:
         """Return an engine in this process, since the servers are reserved for the student."""
@@ -121,119 +107,50 @@ class VLLMServerEngine(RolloutEngine):
         version = str(policy_version)
         problems = self._health_problems() if collectives.rank() == 0 else {}
         problems = collectives.broadcast_object(problems)
-        servers = [server for server in self.clients if server.url not in problems]
+        servers = [server for server in self.pool.clients if server.url not in problems]
         failed = self.transfer.send(servers, weights, version) if servers else {}
         excluded = problems | {server.url: str(error) for server, error in failed.items()}
-        previous, self.excluded = self.excluded, collectives.broadcast_object(excluded)
+        previous, self.pool.excluded = self.pool.excluded, collectives.broadcast_object(excluded)
         self.policy_version = policy_version
-        for url in sorted(self.excluded.keys() - previous.keys()):
-            rank_zero_info(_exclusion(url, self.excluded[url]))
-        for url in sorted(previous.keys() - self.excluded.keys()):
+        for url in sorted(self.pool.excluded.keys() - previous.keys()):
+            rank_zero_info(exclusion(url, self.pool.excluded[url], UNTIL))
+        for url in sorted(previous.keys() - self.pool.excluded.keys()):
             rank_zero_info(f"{url} is included again")
-        if not self.available:
-            raise self._no_server_error()
+        if not self.pool.available:
+            raise self.pool.no_server_error()
 
     def _health_problems(self) -> dict[str, str]:
-        with ThreadPoolExecutor(len(self.clients)) as pool:
-            problems = pool.map(ServerClient.health_problem, self.clients)
-            pairs = zip(self.clients, problems, strict=True)
+        with ThreadPoolExecutor(len(self.pool.clients)) as threads:
+            problems = threads.map(ServerClient.health_problem, self.pool.clients)
+            pairs = zip(self.pool.clients, problems, strict=True)
             return {server.url: problem for server, problem in pairs if problem is not None}
 
     def probe(self, tokens: Sequence[int]) -> dict[str, list[float]]:
         """Return the log-probabilities of each server."""
         logprobs: dict[str, list[float]] = {}
-        failed = call_all(self.available, lambda server: logprobs.update({server.url: server.logprobs(tokens)}))
+        failed = call_all(self.pool.available, lambda server: logprobs.update({server.url: server.logprobs(tokens)}))
         for server, error in failed.items():
-            self._exclude(server, error)
-        collectives.raise_on_all_ranks(None if self.available else self._no_server_error())
+            self.pool.exclude(server, error)
+        collectives.raise_on_all_ranks(None if self.pool.available else self.pool.no_server_error())
         return logprobs
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Sample one response per prompt; the pending prompts of a failed server go to the other servers."""
-        responses: dict[int, Response] = {}
-        while len(responses) < len(prompts):
-            if not self.available:
-                raise self._no_server_error()
-            waiting: SimpleQueue[int] = SimpleQueue()
-            missing = [row for row in range(len(prompts)) if row not in responses]
-            for row in missing:
-                waiting.put(row)
-            available = self.available
-            threads = min(self.concurrency, -(-len(missing) // len(available)))
-            servers = [server for server in available for _ in range(threads)]
-            with ThreadPoolExecutor(len(servers)) as pool:
-                jobs = [pool.submit(self._generate_rows, server, waiting, prompts, seeds) for server in servers]
-                try:
-                    wait(jobs, return_when=FIRST_EXCEPTION)
-                finally:
-                    _drain(waiting)
-                    while wait(jobs, timeout=0.05).not_done:  # after an error or an interrupt
-                        for server in available:
-                            server.cancel()
-            for job in jobs:
-                responses |= job.result()
-        return [responses[row] for row in range(len(prompts))]
-
-    def _generate_rows(
-        self, server: ServerClient, waiting: "SimpleQueue[int]", prompts: Sequence[Prompt], seeds: Sequence[int]
-    ) -> dict[int, Response]:
-        """Request row after row from a server until the queue is empty or the server fails."""
-        done: dict[int, Response] = {}
-        while server.url not in self.excluded:
-            try:
-                row = waiting.get_nowait()
-            except Empty:
-                break
-            response = self._generate_row(server, prompts[row], seeds[row])
-            if response is not None:
-                done[row] = response
-        return done
-
-    def _generate_row(self, server: ServerClient, prompt: Prompt, seed: int) -> Response | None:
-        """Return a response, or None if the server failed. Ask all servers before a prompt counts as invalid."""
+        if not self.pool.available:
+            raise self.pool.no_server_error()
         expected = Expected(self.max_response_length, self.stops, self.vocabulary, str(self.policy_version))
-        refusals: dict[ServerClient, RefusedError] = {}
-        others = [other for other in self.available if other is not server]
-        for asked in (server, *others):
-            try:
-                response = asked.generate(prompt.tokens, self.sampling, seed=seed, expected=expected)
-            except RefusedError as error:
-                refusals[asked] = error
-            except EndedError:
-                return None
-            except ServerError as error:
-                self._exclude(asked, error)
-                if asked is server:
-                    return None
-            else:
-                for refusing, refusal in refusals.items():
-                    self._exclude(refusing, ServerError(f"rejects a prompt that {asked.url} accepts ({refusal})"))
-                return response
-        remedy = "shorten the prompt, or start the servers with the student's model and a longer context"
-        problem = f"{server.url} rejects it ({refusals[server]})"
-        raise UserError("data.prompts", prompt.id, problem, remedy) from refusals[server]
+        rows = [
+            self.pool.submit(partial(self._generate, row, prompt, seed, expected), partial(_rejected, prompt))
+            for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        ]
+        return self.pool.gather(rows)
 
-    def _exclude(self, server: ServerClient, error: Exception) -> None:
-        with EXCLUDING:
-            known = server.url in self.excluded
-            self.excluded.setdefault(server.url, str(error))
-        if not known:
-            LOGGER.warning(_exclusion(server.url, str(error)))  # on every rank: each has its own connections
-
-    def _no_server_error(self) -> UserError:
-        problem = "no server is left (" + "; ".join(f"{url}: {error}" for url, error in self.excluded.items()) + ")"
-        remedy = "restart them with fireopd serve, then resume from the last checkpoint"
-        return UserError("data.engine.servers", ", ".join(self.servers), problem, remedy)
+    def _generate(self, row: int, prompt: Prompt, seed: int, expected: Expected, server: ServerClient) -> Response:
+        response = server.generate(prompt.tokens, self.sampling, seed=seed, expected=expected)
+        self.finished(row, response)
+        return response
 
 
-def _exclusion(url: str, problem: str) -> str:
-    return f"Warning: {url} is excluded until the next weight sync: {problem}"
-
-
-def _drain(waiting: "SimpleQueue[int]") -> None:
-    """Empty the queue, so that running threads stop."""
-    try:
-        while True:
-            waiting.get_nowait()
-    except Empty:
-        return
+def _rejected(prompt: Prompt, server: ServerClient, error: RefusedError) -> UserError:
+    remedy = "shorten the prompt, or start the servers with the student's model and a longer context"
+    return UserError("data.prompts", prompt.id, f"{server.url} rejects it ({error})", remedy)
