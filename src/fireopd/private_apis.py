@@ -12,7 +12,8 @@ from traceback import extract_tb
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from lightning import Trainer
+    import torch
+    from lightning import LightningModule, Trainer
     from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
     from lightning.pytorch.strategies import ModelParallelStrategy
     from torch import nn
@@ -43,9 +44,11 @@ __all__ = [
     "no_split_modules",
     "raised_in_restore",
     "set_data_parallel_size",
+    "set_module_device",
     "shapes_of_flash_attention",
     "shapes_of_math_attention",
     "skip_adapter",
+    "supported_attention",
     "tree_leaves",
 ]
 
@@ -195,6 +198,11 @@ def set_data_parallel_size(strategy: "ModelParallelStrategy", size: int) -> None
     strategy._data_parallel_size = size
 
 
+def set_module_device(module: "LightningModule", device: "torch.device") -> None:
+    """Set the device of a module, as `to` does, and leave its tensors where they are. Lightning 2.6.6."""
+    module._device = device
+
+
 def no_split_modules(model: "nn.Module") -> frozenset[str]:
     """Return the class names of a transformers model's decoder layers, the units of FSDP2. transformers 5.19.0."""
     names: Any = model._no_split_modules
@@ -204,6 +212,15 @@ def no_split_modules(model: "nn.Module") -> frozenset[str]:
 def attention_implementation(config: "PreTrainedConfig") -> str | None:
     """Return the name of a model's attention implementation, for which no public getter exists. transformers 5.19.0."""
     return config._attn_implementation
+
+
+def supported_attention(model: "nn.Module") -> list[str]:
+    """Return the names of the attention implementations that an architecture supports. transformers 5.19.0."""
+    names: Any = ["eager"]
+    if not model._can_set_attn_implementation():
+        return [str(model.config._attn_implementation)]
+    names += ["sdpa"] if model._supports_sdpa else []
+    return names + (["flash_attention_2", "flash_attention_3"] if model._supports_flash_attn else [])
 
 
 def shapes_of_flash_attention(query: Any, key: Any, value: Any, scale: float | None) -> Any:

@@ -15,7 +15,7 @@ from fireopd.teachers.base import leave_unsharded
 from fireopd.training.checkpoint_files import read_student
 
 FSDP = "--config=configs/hardware/fsdp.yaml"
-SAVING = ["--model.gradient_checkpointing=true", "--model.sharding.offload_teachers=true"]
+SAVING = ["--model.gradient_checkpointing=true", "--model.sharding={offload_teachers: true, offload_student: true}"]
 PROCESSES = {"one": [], "ddp": ["--trainer.strategy=ddp"], "fsdp": [FSDP], "saving": [FSDP, *SAVING]}
 CHECKPOINT = Path("version_0", "checkpoints", "last.ckpt")
 
@@ -133,4 +133,6 @@ def test_leave_unsharded_does_nothing():
 
 
 def test_settings_compare_and_default_to_full_precision():
-    assert Sharding() == Sharding(param_dtype=None, reduce_dtype="float32", offload_teachers=False)
+    assert Sharding() == Sharding(
+        param_dtype=None, reduce_dtype="float32", offload_teachers=False, offload_student=False
+    )

@@ -120,5 +120,7 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Return the gathered tensor if it is sharded, else the tensor itself. Every rank must call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """Return the gathered tensor if it is sharded, on the device of the mesh, else the tensor. Every rank must call."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    return tensor.to(tensor.device_mesh.device_type).full_tensor()  # shards may be kept in CPU memory

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fireopd.distributed import collectives
+from fireopd.distributed.gradient_clipping import clip_gradients
 from fireopd.models.distributions import DistributionComparison
 from fireopd.training.gradients import accumulate_gradients
 from fireopd.training.update_targets import UpdateTargets
@@ -34,11 +34,12 @@ def take_step(
     optimizer.zero_grad()
     settings = (comparison, module.budgets.token_budget, module.manual_backward)
     loss = accumulate_gradients(module.student, update, own, rows, *settings)
-    norm = torch.nn.utils.clip_grad_norm_(module.trained_parameters(), module.gradient_clip or torch.inf)
-    norm = collectives.full_tensor(norm)
+    parameters, largest = module.trained_parameters(), module.gradient_clip or torch.inf
+    norm = clip_gradients(parameters, largest, module.device, offloaded=module.sharding.offload_student)
     if loss.isfinite() and norm.isfinite() and (norm > 0 or update.has_weight(rows)):
         module.data.interrupts.torn = True  # until `mark_learned`
         optimizer.step()
+        module.versions.update()
         module.policy_version += 1
         scheduler: Any = module.lr_schedulers()
         if scheduler is not None:
