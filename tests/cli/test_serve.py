@@ -1,5 +1,6 @@
 """Command that starts a vLLM server."""
 
+import json
 import sys
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from fireopd.cli.commands.serve import server_process
 from fireopd.engines.vllm import worker
 from fireopd.engines.vllm.request_guard import GUARD, TOKEN_VARIABLE
+from fireopd.engines.vllm.teacher_card import CARD_VARIABLE, TeacherCard
 from fireopd.engines.vllm.worker import WORKER_EXTENSION
 from fireopd.errors import UserError
 from fireopd.models.loading import resolve
@@ -65,3 +67,15 @@ def test_a_server_for_other_machines_without_a_token_gets_a_warning(capsys):
 def test_a_token_that_no_header_can_hold(token):
     with pytest.raises(UserError, match=r"--token: ''|FIREOPD_SERVER_TOKEN: '\(hidden\)'"):
         server_process(["tiny/student", "--token", token])
+
+
+def test_the_server_of_a_teacher_scores_and_loads_no_weights(capsys):
+    command, environment = server_process(["tiny/math", "--teacher", "--eager", "--host", "0.0.0.0"])
+    options = " ".join(command)
+    assert "--runner pooling" in options
+    assert f"--middleware {GUARD}" in options
+    assert WORKER_EXTENSION not in options
+    assert "VLLM_SERVER_DEV_MODE" not in environment
+    card = TeacherCard(**json.loads(environment[CARD_VARIABLE]))
+    assert (card.model, card.architecture, card.vocabulary) == ("tiny/math", "Qwen3ForCausalLM", 48)
+    assert "may let it score" in capsys.readouterr().err

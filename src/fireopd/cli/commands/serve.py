@@ -73,10 +73,10 @@ def vllm_command(settings: argparse.Namespace) -> list[str]:
     if settings.kv_cache_gib is not None:
         command += ["--kv-cache-memory-bytes", str(int(settings.kv_cache_gib * 2**30))]
     command += ["--enforce-eager"] if settings.eager else []
-    command += [] if torch.cuda.is_available() else ["--no-enable-chunked-prefill"]  # see VLLMEngine.setup
     command += ["--middleware", GUARD, "--disable-log-stats", "--disable-uvicorn-access-log"]
     if settings.teacher:
         return [*command, "--runner", "pooling"]
+    command += [] if torch.cuda.is_available() else ["--no-enable-chunked-prefill"]  # see VLLMEngine.setup
     command += ["--worker-extension-cls", WORKER_EXTENSION, "--enable-scale-out"]
     return [*command, "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
 

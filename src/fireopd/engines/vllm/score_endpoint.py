@@ -66,15 +66,20 @@ def _parsed(body: bytes) -> tuple[list[int], int, float]:
 
 async def _score(engine: Any, tokens: list[int], first: int, temperature: float, *, cached: bool) -> Tensor:
     """Return the scores of one sequence, float32 [tokens, 2]; fewer if the prefix cache supplies predictions."""
-    from vllm import PoolingParams
-
     extra = {"first": first, "temperature": temperature}
-    parameters = PoolingParams(task=TASK, skip_reading_prefix_cache=not cached, extra_kwargs=extra)
+    parameters = pooling_parameters(task=TASK, skip_reading_prefix_cache=not cached, extra_kwargs=extra)
     scores: Tensor | None = None
     async for output in engine.encode({"prompt_token_ids": tokens}, parameters, f"score-{uuid4().hex}"):
         scores = output.outputs.data
     assert scores is not None
     return scores
+
+
+def pooling_parameters(**settings: Any) -> Any:
+    """Return vLLM's parameters of a request."""
+    from vllm import PoolingParams
+
+    return PoolingParams(**settings)
 
 
 async def until_disconnected(work: Awaitable[bytes], receive: Receive) -> bytes | None:

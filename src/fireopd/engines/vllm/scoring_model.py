@@ -106,7 +106,12 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Return the scoring class of an architecture; vLLM imports it from this module by name."""
+    """Return the scoring class of an architecture; vLLM imports it from this module by name.
+
+    vLLM inspects the class in a separate process, where the plug-ins may not be loaded yet.
+    """
+    if not name.startswith("__"):
+        register()
     if name not in ORIGINALS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = _scoring_class(ORIGINALS[name].load_model_cls())
