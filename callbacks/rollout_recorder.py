@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fireopd.analysis.recordings import write_scored
+from fireopd.training.recordings import vocabulary_digest, write_scored
 from fireopd.training.run_folder import write_on_rank_zero
 from fireopd.types.signals import ENTROPIES
 
@@ -47,7 +47,7 @@ class RolloutRecorder(Callback):
             """Write the batch below the folder of the run."""
             file = folder / "rollouts" / f"step_{scored.policy_version:06d}.safetensors"
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_scored(file, scored, pl_module.student_name)
+            write_scored(file, scored, pl_module.student_name, vocabulary_digest(pl_module.data.tokenizer))
 
         if batch_idx % self.every_n_steps == 0:
             write_on_rank_zero(trainer, write)

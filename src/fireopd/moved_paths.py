@@ -16,6 +16,7 @@ from typing import Any
 __all__ = ["MODULES", "NAMES", "install"]
 
 MODULES = {
+    "analysis.recordings": "training.recordings",
     "batching": "training.micro_batches",
     "callbacks.curves": "callbacks.tensorboard_curves",
     "callbacks.run_record": "callbacks.run_environment",
@@ -106,7 +107,7 @@ MODULES = {
     "prompts.tables": "prompts.tabular",
     "randomness": "types.row_uniforms",
     "readings": "training.score_batch",
-    "recordings": "analysis.recordings",
+    "recordings": "training.recordings",
     "rollouts": "engines.rollout",
     "scoring": "models.scorer",
     "sharding": "distributed.fsdp",

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from fireopd.analysis.recordings import read_scored, recorded_student, write_scored, write_targets
 from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.objectives import SignGatedKL
+from fireopd.training.recordings import read_scored, recorded_student, write_scored, write_targets
 from fireopd.types import Sampling
 from fireopd.types.signals import SIGNALS
 

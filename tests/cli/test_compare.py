@@ -14,9 +14,9 @@ from helpers.paths import ROOT
 from helpers.processes import Program
 
 from fireopd.analysis.compare import run_queue
-from fireopd.analysis.recordings import write_scored
 from fireopd.cli.main import main
 from fireopd.objectives import ReverseKL
+from fireopd.training.recordings import write_scored
 from fireopd.types import Sampling
 
 OPD = "model: {trajectory_filter: KeepAll, token_weighter: UniformWeighter, objective: ReverseKL}\n"

@@ -8,9 +8,9 @@ import yaml
 from helpers.fakes import small_batch
 from helpers.paths import CONFIGS
 
-from fireopd.analysis.recordings import write_scored
 from fireopd.cli.main import main
 from fireopd.cli.training_cli import build
+from fireopd.training.recordings import write_scored
 
 HARMFUL = """
 from collections.abc import Callable

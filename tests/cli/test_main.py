@@ -16,8 +16,8 @@ from helpers.paths import ROOT
 from helpers.processes import Program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fireopd.analysis.recordings import read_scored
 from fireopd.cli.main import COMMANDS, main
+from fireopd.training.recordings import read_scored
 
 CONFIG = str(ROOT / "configs" / "multi_teacher.yaml")
 FEW = "--data.prompts.num_training=64"

@@ -11,8 +11,8 @@ from helpers.golden import RECORDED, golden_batch
 from safetensors.torch import load_file
 
 from fireopd.algorithm import fire_loss, loss_fractions
-from fireopd.analysis.recordings import read_scored, write_scored
 from fireopd.cli.main import main
+from fireopd.training.recordings import read_scored, write_scored
 from fireopd.types import Sampling
 from fireopd.types.targets import Targets
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers.fakes import full_batch, scored_batch
 
-from fireopd.analysis.recordings import write_scored
 from fireopd.analysis.view import Page, View, page, select_rows
 from fireopd.analysis.view.page import encode_float16
 from fireopd.analysis.view.quantities import QUANTITIES, colour_range, token_values
@@ -19,6 +18,7 @@ from fireopd.cli.main import main
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter, VerdictFilter
 from fireopd.method import Method
 from fireopd.models.loading import load_tokenizer
+from fireopd.training.recordings import write_scored
 from fireopd.types import Sampling
 from fireopd.weighters import EntropyWeighter
 

@@ -8,11 +8,11 @@ import pyarrow.parquet
 import pytest
 from helpers.paths import ROOT
 
-from fireopd.analysis.recordings import read_scored
 from fireopd.cli.main import main
 from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.prompts import TinyPrompts, VerlColumns, VerlPrompts
+from fireopd.training.recordings import read_scored
 
 PUBLISHED = {
     "data_source": "math",

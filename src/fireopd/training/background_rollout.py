@@ -16,7 +16,7 @@ from fireopd.types import Prompt, RolloutBatch, Sampling
 
 __all__ = ["BackgroundRollout", "rollout_from_state", "rollout_state"]
 
-STRUCTURED = ("prompts", "sampling")
+STRUCTURED = ("prompts", "sampling", "recorded")
 """Fields of a rollout that are neither tensors nor numbers."""
 
 

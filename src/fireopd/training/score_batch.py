@@ -24,7 +24,7 @@ def score_batch(
     top_k: int,
     token_budget: int,
 ) -> tuple[ScoredBatch, TeacherDistributions | None]:
-    """Score trajectories with teachers, base model and student, in this order.
+    """Score trajectories with teachers, base model and student, in this order. Recorded scores are not computed again.
 
     Args:
         rollouts: B trajectories.
@@ -44,11 +44,13 @@ def score_batch(
         ContractError: if the result of a teacher or of the base model is invalid.
     """
     scored, known, comparison = {"sampling_logprobs": rollouts.sampling_logprobs}, None, None
-    if distributions or signals & {"teacher_logprobs", "teacher_entropy"}:
+    if rollouts.recorded is not None:
+        scored = {name: values for name, values in rollouts.recorded.values.items() if name in signals}
+    elif distributions or signals & {"teacher_logprobs", "teacher_entropy"}:
         entropy = "teacher_entropy" in signals
         scores, known = score_by_teachers(teachers, rollouts, watch, entropy=entropy, distributions=distributions)
         scored |= scores.named("teacher")
-    if base is not None and "base_logprobs" in signals:
+    if base is not None and "base_logprobs" in signals - scored.keys():
         with watch("base"):
             scored |= score_by_base(base, rollouts).named("base")
     if known is not None and signals & JOINT:

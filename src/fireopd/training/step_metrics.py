@@ -28,8 +28,8 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
         **_kept_and_dropped(batch, targets),
         **_by_position(batch, targets),
     }
-    if batch.student_mask.any():
-        values["rollout/sampler_gap"] = _sampler_gap(batch)
+    if batch.student_mask.any() and "sampling_logprobs" in batch.signals:
+        values["rollout/recorded_gap" if batch.recorded else "rollout/sampler_gap"] = _sampler_gap(batch)
     for rows in batch.rows_of_each_teacher():
         values |= _of_teacher(batch, targets, rows)
     if "teacher_logprobs" in batch.signals and batch.student_mask.any():

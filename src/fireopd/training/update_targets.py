@@ -101,7 +101,8 @@ class MicroBatchTargets(UpdateTargets):
     def complete(self) -> tuple[ScoredBatch, Targets]:
         """Sum the stored scores over the ranks, and compute the targets of the whole batch."""
         names = sorted({"student_logprobs", *(self.method.requires & {"student_entropy"})})
-        stored = {name: self.signals.get(name, torch.zeros_like(self.batch.sampling_logprobs)) for name in names}
+        like = self.batch.tokens
+        stored = {name: self.signals.get(name, torch.zeros(like.shape, device=like.device)) for name in names}
         # Each rank holds its own rows, and zeros elsewhere.
         summed = {name: collectives.all_reduce_sum(value) for name, value in stored.items()}
         scored_rows = None if self.keep.all() else self.keep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,7 +12,26 @@ from torch import Tensor
 from fireopd.types.prompts import Prompt
 from fireopd.types.responses import Sampling
 
-__all__ = ["RolloutBatch"]
+__all__ = ["RecordedSignals", "RolloutBatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedSignals:
+    """Signals of recorded trajectories: scores by teachers that are not loaded."""
+
+    values: Mapping[str, Tensor]
+    """float32 [B, L], or [B] for signals of trajectories, by name (see `fireopd.types.signals.SIGNALS`)."""
+    versions: Tensor
+    """int64 [B]. Optimizer steps of the weights that sampled each trajectory, in the run that recorded it."""
+
+    def to(self, device: torch.device | str) -> RecordedSignals:
+        """Return the signals on another device."""
+        return RecordedSignals({name: v.to(device) for name, v in self.values.items()}, self.versions.to(device))
+
+    def select(self, rows: Tensor, width: int) -> RecordedSignals:
+        """Return the rows of an int64 index, cut to `width` tokens."""
+        values = {name: v[rows] if v.ndim == 1 else v[rows, :width] for name, v in self.values.items()}
+        return RecordedSignals(values, self.versions[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +61,8 @@ class RolloutBatch:
     votes: Tensor | None = None
     """int64 [B]. Number of the final answer, equal for equal answers to one prompt, -1 for no answer; None without a
     verifier."""
+    recorded: RecordedSignals | None = None
+    """Signals of recorded trajectories; None for trajectories that this run sampled."""
     number: int = 0
     """Number of the batch in the run, from 0."""
     seconds: float = 0.0
@@ -59,7 +81,9 @@ class RolloutBatch:
     def to(self, device: torch.device | str) -> RolloutBatch:
         """Return the batch on another device."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            name: v.to(device) for name, v in values.items() if isinstance(v, Tensor | RecordedSignals)
+        }
         return replace(self, **moved)
 
     def select(self, rows: Tensor) -> RolloutBatch:
@@ -77,4 +101,5 @@ class RolloutBatch:
             prompts=tuple(self.prompts[row] for row in index),
             rewards=None if self.rewards is None else self.rewards[rows],
             votes=None if self.votes is None else self.votes[rows],
+            recorded=None if self.recorded is None else self.recorded.select(rows, width),
         )

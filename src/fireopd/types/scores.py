@@ -64,6 +64,8 @@ class ScoredBatch:
     """Optimizer steps of the weights that sampled the responses; the clock of schedules."""
     tasks: tuple[str, ...] = ()
     """[N]. Task of each trajectory; empty if unknown, as in recordings of other frameworks."""
+    recorded: bool = False
+    """True for recorded trajectories, which other weights than the student's sampled."""
     student_scored: Tensor | None = None
     """bool [N]. Trajectories that the student scored; None for all. Student signals of the others are 0."""
     strategy: Strategy | None = None
@@ -82,6 +84,7 @@ class ScoredBatch:
             sampling=rollouts.sampling,
             policy_version=rollouts.policy_version,
             tasks=rollouts.tasks,
+            recorded=rollouts.recorded is not None,
         )
 
     @property

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fireopd.analysis.rank_correlation import rank_correlation
-from fireopd.analysis.recordings import check_method, check_responses, read_scored
 from fireopd.method import Method
+from fireopd.training.recordings import check_method, check_responses, read_scored
 from fireopd.training.step_metrics import effective_share
 from fireopd.types import ScoredBatch
 from fireopd.types.targets import Targets

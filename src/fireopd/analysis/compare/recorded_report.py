@@ -9,8 +9,8 @@ from fireopd.analysis.compare.method_statistics import Agreement, GroupShare, Me
 from fireopd.analysis.compare.recorded_plots import histogram, plots
 from fireopd.analysis.compare.report import Report
 from fireopd.analysis.provenance import versions
-from fireopd.analysis.recordings import recorded_student
 from fireopd.analysis.tables import Cell, Table
+from fireopd.training.recordings import recorded_student
 
 __all__ = ["recorded_report"]
 

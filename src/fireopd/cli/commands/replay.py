@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from fireopd.analysis.recordings import check_method, read_scored, write_targets
 from fireopd.atomic_files import check_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_options import add_method_options, instantiate_method
 from fireopd.cli.parser import Parser
+from fireopd.training.recordings import check_method, read_scored, write_targets
 from fireopd.training.step_metrics import step_diagnostics
 
 __all__ = ["run"]

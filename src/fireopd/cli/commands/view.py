@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fireopd.analysis.provenance import versions
-from fireopd.analysis.recordings import check_method, check_responses, read_scored, recorded_student
 from fireopd.analysis.view import Page, View
 from fireopd.atomic_files import check_folder, writing
 from fireopd.cli.entry_points import load_plugins
@@ -18,6 +17,7 @@ from fireopd.cli.parser import Parser
 from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.models.loading import load_tokenizer
+from fireopd.training.recordings import check_method, check_responses, read_scored, recorded_student
 
 __all__ = ["run"]
 

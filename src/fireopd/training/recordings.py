@@ -4,12 +4,16 @@ Scored rollouts (`fireopd.scored/1`), tensors [N, L] padded on the right: `token
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
 `base_logprobs`, `reverse_kl`, `topk_reverse_kl`, `topk_forward_kl`, `topk_overlap`, `student_topk_mass` [N, L],
 `rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names),
-`policy_version`, and `sampling` (JSON of temperature, top_p, top_k; default 1, 1, 0); optional `student` (its name) and
-`tasks` (a JSON list of N).
+`policy_version`, and `sampling` (JSON of temperature, top_p, top_k; default 1, 1, 0); optional `student` (its name),
+`vocabulary` (digest of its vocabulary, see `vocabulary_digest`) and `tasks` (a JSON list of N).
+
+Training reads files that lack any of the signals: those that its strategies need are required then.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.atomic_files import replacing
 from fireopd.errors import UserError
@@ -27,11 +32,14 @@ from fireopd.types.signals import JOINT, PER_TRAJECTORY, SIGNALS
 from fireopd.types.targets import Targets
 
 __all__ = [
+    "REPLAYED",
     "check_method",
     "check_responses",
     "how_to_record",
     "read_scored",
     "recorded_student",
+    "recorded_vocabulary",
+    "vocabulary_digest",
     "write_scored",
     "write_targets",
 ]
@@ -41,11 +49,13 @@ INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 MAX_TOKEN = 2**31 - 1
 OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
-REMEDY = "record it with the RolloutRecorder callback, or write the format described in fireopd.analysis.recordings"
+REPLAYED = SIGNALS.keys() - OPTIONAL
+"""Signals that every recorded batch of a run holds."""
+REMEDY = "record it with the RolloutRecorder callback, or write the format described in fireopd.training.recordings"
 
 
-def write_scored(path: Path, batch: ScoredBatch, student: str | None = None) -> None:
-    """Write a scored batch, and the name of the student if given."""
+def write_scored(path: Path, batch: ScoredBatch, student: str | None = None, vocabulary: str | None = None) -> None:
+    """Write a scored batch, and the name of the student and the digest of its vocabulary if given."""
     tensors = {
         "tokens": batch.tokens,
         "response_mask": batch.response_mask.to(torch.uint8),
@@ -56,6 +66,7 @@ def write_scored(path: Path, batch: ScoredBatch, student: str | None = None) -> 
     metadata = {"teachers": json.dumps(batch.teachers), "policy_version": str(batch.policy_version)}
     metadata["sampling"] = json.dumps(asdict(batch.sampling))
     metadata |= {"student": student} if student else {}
+    metadata |= {"vocabulary": vocabulary} if vocabulary else {}
     metadata |= {"tasks": json.dumps(batch.tasks)} if batch.tasks else {}
     _write(path, tensors, {"format": FORMAT, **metadata})
 
@@ -72,8 +83,12 @@ def write_targets(path: Path, targets: Targets) -> None:
     _write(path, tensors, {"format": "fireopd.targets/1"})
 
 
-def read_scored(path: Path) -> ScoredBatch:
+def read_scored(path: Path, required_signals: Collection[str] = REPLAYED) -> ScoredBatch:
     """Read a scored batch; values outside the response mask are ignored.
+
+    Args:
+        path: file to read.
+        required_signals: signals that the file must hold.
 
     Raises:
         UserError: if the file cannot be read, has another format, or a tensor is missing or invalid.
@@ -81,7 +96,7 @@ def read_scored(path: Path) -> ScoredBatch:
     tensors, metadata = _read(path)
     if metadata.get("format") != FORMAT:
         raise _error(path, f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-    required = {"tokens", "response_mask", *(SIGNALS.keys() - OPTIONAL)}
+    required = {"tokens", "response_mask", *required_signals}
     missing = sorted(required - tensors.keys())
     if missing:
         raise _error(path, f"the tensor {missing[0]!r} is missing")
@@ -117,9 +132,28 @@ def recorded_student(path: Path) -> str | None:
     Raises:
         UserError: if the file cannot be read.
     """
+    return _metadata(path).get("student")
+
+
+def recorded_vocabulary(path: Path) -> str | None:
+    """Return the digest of the vocabulary of the tokens of a file; None if the file has none.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    return _metadata(path).get("vocabulary")
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a digest of the tokens of a tokenizer with their ids, the same on all machines."""
+    tokens = sorted(tokenizer.get_vocab().items())
+    return hashlib.blake2b(json.dumps(tokens).encode(), digest_size=16).hexdigest()
+
+
+def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("student")
+            return file.metadata() or {}
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from error
 
