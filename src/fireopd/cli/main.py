@@ -30,6 +30,8 @@ COMMANDS = {
     "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
     "new": "create a package with a new strategy: fireopd new weighter my_package.MyWeighter",
     "plugins": "list the installed plug-ins",
+    "methods": "list method overlays with paper, strategies and signals: fireopd methods",
+    "runs": "list runs with state, steps, accuracy and method: fireopd runs FOLDER ...",
 }
 """Help text by command."""
 HANDLES_SIGTERM = ("serve",)
