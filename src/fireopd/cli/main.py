@@ -23,6 +23,7 @@ COMMANDS = {
     "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
     "check": "check a configuration and estimate its memory without training: fireopd check --config FILE",
     "replay": "filter and weight recorded rollouts without any model: fireopd replay FILE --out OUT",
+    "score": "add teacher scores to recorded or other responses: fireopd score FILE --teachers TEACHERS --out FOLDER",
     "view": "show recorded rollouts with token weights and scores: fireopd view FILE ... --out PAGE.html",
     "compare": "compare methods over seeds or on recorded rollouts: fireopd compare --help",
     "evaluate": "evaluate models on benchmarks: fireopd evaluate MODEL --benchmark FILE --out FOLDER",

@@ -22,7 +22,7 @@ from fireopd.types import Prompt, RolloutBatch, Sampling, ScoredBatch
 from fireopd.types.rollouts import RecordedSignals
 from fireopd.types.signals import JOINT, OF_STUDENT
 
-__all__ = ["KEY", "RecordedFile", "RecordedRollouts", "Recording"]
+__all__ = ["KEY", "RecordedFile", "RecordedRollouts", "Recording", "check_recorded_rows", "check_recorded_vocabulary"]
 
 KEY = "data.rollouts.files"
 """Setting of a run that names the files."""
@@ -69,8 +69,8 @@ class RecordedRollouts:
         """
         files = tuple(RecordedFile(path, _read(path)) for path in self.paths)
         for file in files:
-            _check_vocabulary(file.path, student, tokenizer)
-            _check_rows(file, student)
+            check_recorded_vocabulary(KEY, file.path, student, tokenizer)
+            check_recorded_rows(KEY, file.path, file.batch, student)
         first = files[0]
         for file in files:
             if file.batch.sampling != first.batch.sampling:
@@ -215,22 +215,36 @@ def _start(mask: Tensor) -> int:
     return int(mask.int().argmax())
 
 
-def _check_vocabulary(path: Path, student: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise `UserError` if the tokens of a file are not those of the student."""
+def check_recorded_vocabulary(key: str, path: Path, student: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise `UserError` if the tokens of a file are not those of the student.
+
+    Args:
+        key: setting that names the file.
+        path: path of the file.
+        student: name of the student.
+        tokenizer: its tokenizer.
+    """
     digest, name = recorded_vocabulary(path), recorded_student(path)
     if digest is None and name is not None and name != student:
         try:
-            digest = vocabulary_digest(load_tokenizer(name, KEY))
+            digest = vocabulary_digest(load_tokenizer(name, key))
         except UserError:
             digest = "unknown"
     if digest is not None and digest != vocabulary_digest(tokenizer):
         problem = f"its tokens are those of another student ({name or 'not named'}), with another vocabulary"
-        raise UserError(KEY, str(path), problem, "record rollouts of this student, or score texts with fireopd score")
+        raise UserError(key, str(path), problem, "record rollouts of this student, or score texts with fireopd score")
 
 
-def _check_rows(file: RecordedFile, student: str) -> None:
-    """Raise `UserError` if a row has no prompt or response token, or tokens that the student cannot read."""
-    size, limit, batch = vocabulary_size(student, "model.student"), context_length(student, "model.student"), file.batch
+def check_recorded_rows(key: str, path: Path, batch: ScoredBatch, student: str) -> None:
+    """Raise `UserError` if a row has no prompt or response token, or tokens that the student cannot read.
+
+    Args:
+        key: setting that names the file.
+        path: path of the file.
+        batch: its content.
+        student: name of the student.
+    """
+    size, limit = vocabulary_size(student, "model.student"), context_length(student, "model.student")
     empty = ~batch.response_mask.any(-1) | batch.response_mask[:, 0]
     wrong = {
         "has no prompt token, or no response token": empty,
@@ -240,4 +254,4 @@ def _check_rows(file: RecordedFile, student: str) -> None:
     for problem, rows in wrong.items():
         if rows.any():
             row = int(rows.int().argmax())
-            raise UserError(KEY, str(file.path), f"trajectory {row} {problem}", "record rollouts of this student")
+            raise UserError(key, str(path), f"trajectory {row} {problem}", "remove it, or give those of this student")

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -270,13 +270,17 @@ def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write the tensors; each is copied, since signals may share memory."""
+    """Write the tensors; equal content gives equal bytes."""
+    # Each is copied, since signals may share memory.
+    own = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    content = save(own, metadata)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # which safetensors writes in random order
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % 8)
     with replacing(path) as partial:
-        save_file(
-            {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()},
-            partial,
-            metadata=metadata,
-        )
+        partial.write_bytes(len(ordered).to_bytes(8, "little") + ordered + content[end:])
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
