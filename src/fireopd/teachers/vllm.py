@@ -1,16 +1,10 @@
 """Teacher on vLLM servers, started with `fireopd serve MODEL --teacher` on this machine or others."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
-from threading import Lock
-from typing import NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import MemoryPart
@@ -23,29 +17,14 @@ from fireopd.models.loading import context_length, load_tokenizer, vocabulary_si
 from fireopd.models.scorer import CausalScorer
 from fireopd.teachers.base import Teacher, leave_unsharded
 from fireopd.teachers.context import TeacherContext, align_to, replace_prompts
+from fireopd.teachers.score_requests import ScoreRequest, ScoreRequests
 from fireopd.teachers.vocabulary import MISSING_TOKEN_LOGPROB, checked_tokenizer
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 __all__ = ["VLLMTeacher"]
 
-MAX_REPLICA_GAP = 0.1
-"""Maximum mean difference, in nats, between the log-probabilities of two servers with the same model; rounding of
-half precision stays below it."""
-PROBE = 32
-"""Tokens of the probe that all servers score."""
 QUICK = 60.0
 """Time limit of the checks before a run, seconds."""
-
-
-class Request(NamedTuple):
-    """Sequence whose scores are requested."""
-
-    tokens: tuple[int, ...]
-    """Token ids of prompt and response."""
-    first: int
-    """Index of the first token to score."""
-    temperature: float
-    """Divisor of the logits."""
 
 
 @dataclass
@@ -72,18 +51,8 @@ class VLLMTeacher(Teacher):
     """The context, which is filled in for each prompt."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
     """The teacher's tokenizer, loaded on first use if there is a context."""
-    pool: ServerPool | None = field(default=None, init=False, compare=False, repr=False)
-    """The servers, after `setup`."""
-    vocabulary: int = field(default=0, init=False, compare=False, repr=False)
-    """Number of outputs of the model, after `setup`."""
-    begun: dict[Request, "Future[Tensor]"] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Requests whose scores were not read yet."""
-    lock: Lock = field(default_factory=Lock, init=False, compare=False, repr=False)
-    """Lock of `begun`: rollouts may run in another thread."""
-    failures: dict[str, int] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Number of exclusions of each server."""
-    pauses: dict[str, int] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Number of batches until an excluded server is tried again."""
+    requests: ScoreRequests | None = field(default=None, init=False, compare=False, repr=False)
+    """Pending requests and connections, after `setup`."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings and the messages of the context."""
@@ -124,64 +93,40 @@ class VLLMTeacher(Teacher):
 
     def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = leave_unsharded) -> None:
         """Connect to the servers, and compare their scores of a probe."""
-        if self.pool is not None:
+        if self.requests is not None:
             return
-        self.vocabulary = vocabulary_size(self.path, f"{key}.path")
         token = server_token()
         clients = [ServerClient(url, self.timeout, token) for url in self.servers]
-        self.pool = ServerPool(clients, self.concurrency, f"{key}.servers", "a later batch")
-        self._compare_replicas(self.pool)
-
-    def _compare_replicas(self, pool: ServerPool) -> None:
-        probe = [place % self.vocabulary for place in range(PROBE)]
-        scores = {}
-        for server in pool.clients:
-            try:
-                scores[server.url] = server.scores(probe, 1, 1.0, self.vocabulary)
-            except (ServerError, RefusedError) as error:
-                pool.exclude(server, error)
-        if not scores:
-            raise pool.no_server_error()
-        (first, reference), *others = scores.items()
-        for url, found in others:
-            gap = (found - reference)[:, 0].abs().mean().item()
-            if gap > MAX_REPLICA_GAP:
-                problem = f"its log-probabilities differ from those of {first} by {gap:.3g} nats in the mean"
-                raise UserError(pool.key, url, problem, "start all servers with the same weights and dtype")
+        pool = ServerPool(clients, self.concurrency, f"{key}.servers", "a later batch")
+        self.requests = ScoreRequests(pool, vocabulary_size(self.path, f"{key}.path"))
+        self.requests.compare_replicas()
 
     def close(self) -> None:
         """Cancel the requests and close the connections; the servers keep running."""
-        if self.pool is not None:
-            self.pool.close()
-        self.pool = None
-        self.begun.clear()
+        if self.requests is not None:
+            self.requests.close()
+        self.requests = None
 
     def prefetch(self, rollouts: RolloutBatch) -> None:
         """Send the requests for the scores of trajectories."""
-        for request in self._requests(self._prompted(rollouts)):
-            self._begin(request)
+        assert self.requests is not None, "call setup() first"
+        for request in self._requests(self._prompted(rollouts), self.requests.vocabulary):
+            self.requests.begin(request)
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Wait for the scores of all response tokens."""
-        assert self.pool is not None, "call setup() first"
-        self._try_excluded(self.pool)
-        prompted = self._prompted(rollouts)
-        requests = self._requests(prompted)
-        futures = [self._begin(request) for request in requests]
-        found = self.pool.gather(futures)
-        with self.lock:
-            for request in requests:
-                self.begun.pop(request, None)
+        assert self.requests is not None, "call setup() first"
+        vocabulary, prompted = self.requests.vocabulary, self._prompted(rollouts)
+        requests = self._requests(prompted, vocabulary)
         values = torch.zeros(*prompted.tokens.shape, 2)
-        rows = [row for row, mask in enumerate(prompted.response_mask) if mask.any()]
-        for row, request, scores in zip(rows, requests, found, strict=True):
-            mask = prompted.response_mask[row].cpu()
+        masks = [(row, mask) for row, mask in enumerate(prompted.response_mask.cpu()) if mask.any()]
+        for (row, mask), request, scores in zip(masks, requests, self.requests.scores(requests), strict=True):
             values[row, mask] = scores[mask[request.first : len(request.tokens)]]
         values = values.to(rollouts.sampling_logprobs)
         logprobs, entropies = (
             align_to(rollouts, part, prompted.response_mask) if self.context else part for part in values.unbind(-1)
         )
-        missing = rollouts.response_mask & (rollouts.tokens >= self.vocabulary)
+        missing = rollouts.response_mask & (rollouts.tokens >= vocabulary)
         logprobs = logprobs.clamp(max=0.0).masked_fill(missing, MISSING_TOKEN_LOGPROB)
         return TokenScores(logprobs, entropies.clamp(min=0.0) if entropy else None)
 
@@ -197,45 +142,12 @@ class VLLMTeacher(Teacher):
             return rollouts
         return replace_prompts(rollouts, [self.prompt_tokens(prompt) for prompt in rollouts.prompts])
 
-    def _requests(self, rollouts: RolloutBatch) -> list[Request]:
+    def _requests(self, rollouts: RolloutBatch, vocabulary: int) -> list[ScoreRequest]:
         """Return the request for each row with a response."""
-        tokens, last = rollouts.tokens.clamp(max=self.vocabulary - 1).tolist(), rollouts.tokens.shape[1]
+        tokens, last = rollouts.tokens.clamp(max=vocabulary - 1).tolist(), rollouts.tokens.shape[1]
         masks = rollouts.response_mask.tolist()
         return [
-            Request(tuple(row[: last - mask[::-1].index(True)]), mask.index(True), rollouts.sampling.temperature)
+            ScoreRequest(tuple(row[: last - mask[::-1].index(True)]), mask.index(True), rollouts.sampling.temperature)
             for row, mask in zip(tokens, masks, strict=True)
             if True in mask
         ]
-
-    def _begin(self, request: Request) -> "Future[Tensor]":
-        """Return the pending scores of a sequence; request them unless they were requested before."""
-        assert self.pool is not None, "call setup() first"
-        with self.lock:
-            known = self.begun.get(request)
-            if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
-                ask = partial(_scores, request, self.vocabulary)
-                known = self.begun[request] = self.pool.submit(ask, partial(_rejected, self.pool.key))
-            return known
-
-    def _try_excluded(self, pool: ServerPool) -> None:
-        """Include servers again whose pause is over and which still serve the model; each exclusion doubles it."""
-        for server in pool.clients:
-            if server.url not in pool.excluded:
-                continue
-            if server.url not in self.pauses:
-                self.failures[server.url] = self.failures.get(server.url, 0) + 1
-                self.pauses[server.url] = 2 ** (self.failures[server.url] - 1)
-            self.pauses[server.url] -= 1
-            if self.pauses[server.url] <= 0 and server.health_problem() is None:
-                del self.pauses[server.url]
-                pool.include(server)
-                rank_zero_info(f"{server.url} is included again")
-
-
-def _scores(request: Request, vocabulary: int, server: ServerClient) -> Tensor:
-    return server.scores(request.tokens, request.first, request.temperature, vocabulary)
-
-
-def _rejected(key: str, server: ServerClient, error: RefusedError) -> UserError:
-    remedy = "start the servers with the teacher's model and a longer context (--max-model-len)"
-    return UserError(key, server.url, f"rejects a trajectory ({error})", remedy)
