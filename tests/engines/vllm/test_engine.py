@@ -5,7 +5,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.engines.hf.sampling import truncate
 from fireopd.engines.rollout import collate
 from fireopd.engines.vllm.engine import import_vllm
+from fireopd.engines.vllm.flat_logprobs import chosen_logprobs
 from fireopd.engines.vllm.process_group import SharedGroup
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer
@@ -87,6 +88,24 @@ def test_more_prompts_than_one_prefill_batch_of_vllm(engine, prompts, monkeypatc
     assert sum(len(prompt.tokens) for prompt in rows) > 8192
     responses = engine.generate(rows, range(500))
     assert [r.tokens for r in responses[:12]] == [r.tokens for r in engine.generate(rows[:12], range(12))]
+
+
+@needs_vllm
+def test_log_probabilities_are_read_from_lists_of_numbers(engine, prompts, monkeypatch):
+    responses, probe = engine.generate(prompts, range(12)), engine.probe([2, 5, 8, 9])["VLLMEngine"]
+    outputs = engine._generate([prompt.tokens for prompt in prompts], list(map(engine._parameters, range(12))))
+    assert all(type(output.outputs[0].logprobs).__name__ == "FlatLogprobs" for output in outputs)
+    plain = [engine._parameters(seed) for seed in range(12)]
+    for parameters in plain:
+        parameters.flat_logprobs = False
+    for response, output in zip(responses, engine._generate([p.tokens for p in prompts], plain), strict=True):
+        [own] = output.outputs
+        pairs = zip(own.token_ids, own.logprobs, strict=True)
+        assert response.tokens == tuple(own.token_ids)
+        assert response.logprobs == tuple(logprobs[token].logprob for token, logprobs in pairs)
+    plain[0].prompt_logprobs, plain[0].max_tokens = 0, 1
+    [output] = engine._generate([[2, 5, 8, 9]], plain[:1])
+    assert probe == [row[token].logprob for token, row in zip([5, 8, 9], output.prompt_logprobs[1:], strict=True)]
 
 
 @needs_vllm
@@ -231,6 +250,13 @@ def test_an_unsupported_vllm_version_is_rejected(monkeypatch):
     monkeypatch.setattr(sys.modules["vllm"], "__version__", "0.99.1")
     with pytest.raises(UserError, match=r"vllm 0.99.1 is installed, but 0.32.\* is required.*install_vllm_cpu.sh"):
         VLLMEngine().check("data.engine", "tiny/student")
+
+
+def test_log_probabilities_of_other_tokens_are_refused():
+    flat = SimpleNamespace(start_indices=[0, 0, 2], token_ids=[7, 1, 8], logprobs=[-1.0, -3.0, -2.0])
+    assert chosen_logprobs(flat, [7, 8], first=1) == [-1.0, -2.0]
+    with pytest.raises(RuntimeError, match="of other tokens"):
+        chosen_logprobs(flat, [1, 8], first=1)
 
 
 def test_the_error_without_vllm_explains_its_installation(monkeypatch):

@@ -15,6 +15,7 @@ from torch import Tensor
 from fireopd import private_apis
 from fireopd.distributed import collectives
 from fireopd.engines.base import MemoryPart, RolloutEngine
+from fireopd.engines.vllm.flat_logprobs import chosen_logprobs
 from fireopd.engines.vllm.process_group import SHARED_GROUP
 from fireopd.engines.vllm.worker import repack_head
 from fireopd.errors import MissingResourceError, UserError
@@ -84,9 +85,8 @@ class VLLMEngine(RolloutEngine):
         """Import vLLM and check its version."""
         version = import_vllm(key, "VLLMEngine").__version__
         if not version.startswith(VERSION):
-            raise UserError(
-                key, "VLLMEngine", f"vllm {version} is installed, but {VERSION}* is required", f"install it: {INSTALL}"
-            )
+            problem = f"vllm {version} is installed, but {VERSION}* is required"
+            raise UserError(key, "VLLMEngine", problem, f"install it: {INSTALL}")
 
     def refusal_of_overlap(self) -> UserError | None:
         """Return an error for settings with which vLLM and the trainer would block each other."""
@@ -104,8 +104,8 @@ class VLLMEngine(RolloutEngine):
     ) -> dict[str, MemoryPart]:
         """Return the bytes of vLLM: a fraction of the device, or its weights and a cache of fixed size."""
         if self.kv_cache_gib is None and gpu is not None:
-            formula = f"{self.memory_fraction} of the GPU (memory_fraction)"
-            return {"vLLM": MemoryPart(int(self.memory_fraction * gpu), formula)}
+            size = int(self.memory_fraction * gpu)
+            return {"vLLM": MemoryPart(size, f"{self.memory_fraction} of the GPU (memory_fraction)")}
         itemsize = 4 if self.dtype == "float32" else 2
         weights = parameters * itemsize // self.tensor_parallel_size
         formula = f"{parameters / 1e6:.1f} M parameters x {itemsize} B / {self.tensor_parallel_size}"
@@ -126,10 +126,8 @@ class VLLMEngine(RolloutEngine):
         ranks = collectives.world_size()
         if ranks % self.tensor_parallel_size:
             remedy = "choose a divisor of the number of processes (trainer.devices x trainer.num_nodes)"
-            key = "data.engine.tensor_parallel_size"
-            raise UserError(
-                key, self.tensor_parallel_size, f"it does not divide the number of processes, {ranks}", remedy
-            )
+            key, problem = "data.engine.tensor_parallel_size", f"it does not divide the number of processes, {ranks}"
+            raise UserError(key, self.tensor_parallel_size, problem, remedy)
         local_rank = collectives.local_rank()
         if device.type == "cuda" and device.index != local_rank:
             problem = f"local rank {local_rank} is on {device}, but vLLM assigns GPUs in order, starting with the first"
@@ -184,9 +182,9 @@ class VLLMEngine(RolloutEngine):
         from vllm import SamplingParams
 
         with self._awake():
-            [output] = self._generate([tokens], [SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)])
-        pairs = zip(tokens[1:], output.prompt_logprobs[1:], strict=True)
-        return {"VLLMEngine": [logprobs[token].logprob for token, logprobs in pairs]}
+            settings = {"max_tokens": 1, "prompt_logprobs": 0, "flat_logprobs": True, "detokenize": False}
+            [output] = self._generate([tokens], [SamplingParams(**settings)])
+        return {"VLLMEngine": chosen_logprobs(output.prompt_logprobs, tokens[1:], first=1)}
 
     def close(self) -> None:
         """Shut down vLLM and release its memory."""
@@ -215,6 +213,7 @@ class VLLMEngine(RolloutEngine):
             seed=seed,
             max_tokens=self.max_response_length,
             logprobs=0,
+            flat_logprobs=True,  # lists of numbers: a dictionary and an object for each token cost more than sampling
             detokenize=False,
             stop_token_ids=list(self.stops),
         )
@@ -225,10 +224,11 @@ class VLLMEngine(RolloutEngine):
 
     def _response(self, output: Any) -> Response:
         [completion] = output.outputs
-        pairs = zip(completion.token_ids, completion.logprobs, strict=True)
-        # For greedy decoding, vLLM returns the log-probability before the choice; after it, the probability is 1.
-        logprobs = tuple(0.0 if self.sampling.greedy else logprobs[token].logprob for token, logprobs in pairs)
-        return Response(tuple(completion.token_ids), logprobs, finished=completion.finish_reason == "stop")
+        tokens = tuple(completion.token_ids)
+        logprobs = tuple(chosen_logprobs(completion.logprobs, tokens))
+        if self.sampling.greedy:  # vLLM returns the log-probability before the choice; after it, the probability is 1
+            logprobs = (0.0,) * len(tokens)
+        return Response(tokens, logprobs, finished=completion.finish_reason == "stop")
 
     def _gather_rows(self, rows: list[Any]) -> tuple[list[Any], slice]:
         """Return the rows of all processes that share this engine, in rank order, and the slice of this process."""
