@@ -112,9 +112,10 @@ def test_a_teacher_that_is_the_student_without_adapter_shares_its_weights(run, t
     assert steps(other, tmp_path, 1).metrics[0]["train/loss"] == notes.metrics[0]["train/loss"]
     assert other.teachers["code"].scorer.model is not other.student.model
     own = HFTeacher("tiny/student")
-    assert own.is_model(STUDENT, "float32")
-    assert not own.is_model(STUDENT, "bfloat16")
-    assert not own.is_model("tiny/small", "float32")
+    assert own.reads_student(STUDENT, "float32", adapter=True)
+    assert not own.reads_student(STUDENT, "float32", adapter=False)
+    assert not own.reads_student(STUDENT, "bfloat16", adapter=True)
+    assert not own.reads_student("tiny/small", "float32", adapter=True)
 
 
 def test_another_base_or_adapter_is_refused(run):

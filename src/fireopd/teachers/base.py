@@ -9,6 +9,7 @@ from fireopd.engines import MemoryPart
 from fireopd.errors import UserError
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.scorer import CausalScorer
+from fireopd.models.student_versions import StudentVersions
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 __all__ = ["Teacher", "leave_unsharded"]
@@ -19,7 +20,7 @@ def leave_unsharded(scorer: CausalScorer) -> None:
 
 
 class Teacher(ABC):
-    """Frozen model that returns the log-probability of each token of a trajectory."""
+    """Model that returns the log-probability of each token of a trajectory, without gradient."""
 
     @abstractmethod
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
@@ -39,7 +40,8 @@ class Teacher(ABC):
         Args:
             key: setting that holds the teacher.
             device: device of this process.
-            shard: function that shards a model over the processes, or does nothing.
+            shard: function that moves a loaded model to its place, for example shards it over the processes, or does
+                nothing. A `fireopd.models.placement.Placement` also loads the model.
         """
 
     @abstractmethod
@@ -52,6 +54,16 @@ class Teacher(ABC):
     def prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the token ids of a prompt as the teacher sees it: those of the student, unless overridden."""
         return prompt.tokens
+
+    def prefetch(self, rollouts: RolloutBatch) -> None:  # noqa: B027 - for teachers in other processes
+        """Begin to score trajectories, and return at once; a later `score` returns their scores.
+
+        Called with single trajectories while the rollout still runs, possibly from several threads, and with the rows
+        of the teacher before any teacher scores. Never a collective operation. A teacher in this process does nothing.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most teachers hold no connections
+        """Release connections at the end of the run."""
 
     def memory(self, shards: int) -> dict[str, MemoryPart] | None:
         """Return the expected memory of the teacher in this process, by name of the part; None if it is not known.
@@ -81,20 +93,21 @@ class Teacher(ABC):
         for name, part in self.parts.items():
             yield from part.models(f"{key}.{name}")
 
-    def is_model(self, name: str, dtype: str) -> bool:
-        """Return whether the teacher scores with a certain model, whose frozen weights it can share.
+    def reads_student(self, student: str, dtype: str, *, adapter: bool) -> bool:
+        """Return whether the teacher scores with weights of the student: `attach` is called in the place of `setup`.
 
-        A teacher that overrides this method also overrides `share`.
+        A teacher that overrides this method also overrides `attach`.
 
         Args:
-            name: model folder, hub name, or embedded model.
+            student: model folder, hub name, or embedded model.
             dtype: dtype of its parameters.
+            adapter: whether an adapter is trained on top of its weights.
         """
         return False
 
-    def share(self, scorer: CausalScorer) -> None:
-        """Score with a model that is already loaded. Called instead of `setup` if `is_model` is true."""
-        raise NotImplementedError(f"{type(self).__name__} does not share a model")
+    def attach(self, versions: StudentVersions) -> None:
+        """Score with a version of the student. Called once, on every process, after the student is loaded."""
+        raise NotImplementedError(f"{type(self).__name__} does not read the student")
 
     def check_entropy(self, key: str, student: str) -> None:  # noqa: B027 - most teachers return entropies
         """Raise `UserError` if the teacher cannot return entropies. Loads no weights.

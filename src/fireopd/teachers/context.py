@@ -11,9 +11,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
 from fireopd.models.loading import encode_chats
-from fireopd.types import Prompt, RolloutBatch
+from fireopd.models.scorer import CausalScorer, score_rollouts
+from fireopd.types import Prompt, RolloutBatch, TokenScores
 
-__all__ = ["TeacherContext", "align_to", "replace_prompts"]
+__all__ = ["TeacherContext", "align_to", "replace_prompts", "score_after"]
 
 PLACEHOLDER = re.compile(r"\{(\{[a-z_]\w*(?:\.\w+)*\})\}|\{([a-z_]\w*(?:\.\w+)*)\}", re.IGNORECASE)
 """`{name}` or `{name.path}`; `{{name}}` stands for the text `{name}`. Other braces are text, as in LaTeX."""
@@ -30,7 +31,8 @@ class TeacherContext:
     """Chat messages of a teacher, inserted after the system message of each prompt.
 
     The messages may contain the placeholders `{question}`, `{answer}`, `{solution}`, `{task}` and `{details.NAME}`,
-    filled in for each prompt. A message with `{question}` takes the place of the prompt's last message of the user.
+    filled in for each prompt. If the last message is one of the user that contains `{question}`, it takes the place of
+    the prompt's last message of the user.
     """
 
     messages: Sequence[Mapping[str, str]] = ()
@@ -42,8 +44,7 @@ class TeacherContext:
         """Check form and placeholders of the messages.
 
         Raises:
-            ValueError: if a message has no role or content, a placeholder is unknown, or `{question}` occurs in another
-                message than the last one.
+            ValueError: if a message has no role or content, or a placeholder is unknown.
         """
         for number, message in enumerate(self.messages, 1):
             if set(message) != {"role", "content"}:
@@ -52,9 +53,12 @@ class TeacherContext:
                 if name not in {QUESTION, "answer", "solution", "task"} and not name.startswith("details."):
                     escape = f"write {{{{{name}}}}} for the text {{{name}}}"
                     raise ValueError(f"context: unknown placeholder {{{name}}}, the known ones are {KNOWN}; {escape}")
-            in_place = QUESTION in placeholders(message["content"])
-            if in_place and (number < len(self.messages) or message["role"] != "user"):
-                raise ValueError(f"context: {{{QUESTION}}} belongs in the last message, of the role user")
+
+    @property
+    def _rewords(self) -> bool:
+        """True if the last message takes the place of a message of the prompt."""
+        last = self.messages[-1] if self.messages else {"role": "", "content": ""}
+        return last["role"] == "user" and QUESTION in placeholders(last["content"])
 
     def check(
         self,
@@ -106,13 +110,10 @@ class TeacherContext:
             problem = "chat messages cannot precede a plain-text prompt"
             raise UserError(key, prompt.id, problem, "write the prompt as chat messages")
         asked = max((place for place, message in enumerate(own) if message["role"] == "user"), default=None)
-        question = "" if asked is None else own[asked]["content"]
+        question = None if asked is None else own[asked]["content"]
         texts = [fill(message["content"], prompt, question, key) for message in self.messages]
         added = [{**message, "content": text} for message, text in zip(self.messages, texts, strict=True)]
-        if self.messages and QUESTION in placeholders(self.messages[-1]["content"]):
-            if asked is None:
-                problem = f"it has no message of the user, and the context contains {{{QUESTION}}}"
-                raise UserError(key, prompt.id, problem, f"add one, or remove {{{QUESTION}}} from the context")
+        if asked is not None and self._rewords:
             own = [*own[:asked], added.pop(), *own[asked + 1 :]]
         first = 1 if own and own[0]["role"] == "system" else 0
         return [*own[:first], *added, *own[first:]]
@@ -137,13 +138,13 @@ def placeholders(text: str) -> set[str]:
     return {name for _, name in PLACEHOLDER.findall(text) if name}
 
 
-def fill(text: str, prompt: Prompt, question: str, key: str) -> str:
+def fill(text: str, prompt: Prompt, question: str | None, key: str) -> str:
     """Return a text with its placeholders replaced by the parts of a prompt.
 
     Args:
         text: text with placeholders.
         prompt: prompt whose parts are filled in.
-        question: value of `{question}`.
+        question: value of `{question}`; None if the prompt has none.
         key: setting that holds the text.
 
     Raises:
@@ -183,6 +184,27 @@ def _text(value: Any, name: str, prompt: Prompt, key: str) -> str:
         problem = f"the context contains {{{name}}}, and this {name} is a {type(value).__name__}"
         raise UserError(key, prompt.id, problem, "write it as text, or name a part of it")
     return str(value)
+
+
+def score_after(
+    scorer: CausalScorer, rollouts: RolloutBatch, prompts: Sequence[Sequence[int]] | None, **settings: Any
+) -> TokenScores:
+    """Return the scores of the response tokens after other prompts, at the positions of the original rollouts.
+
+    Args:
+        scorer: model that scores.
+        rollouts: B trajectories.
+        prompts: B sequences of token ids; None for the prompts of the rollouts.
+        settings: further arguments of `score_rollouts`.
+    """
+    if prompts is None:
+        return score_rollouts(scorer, rollouts, **settings)
+    prompted = replace_prompts(rollouts, prompts)
+    scores = score_rollouts(scorer, prompted, **settings)
+    logprobs = align_to(rollouts, scores.logprobs, prompted.response_mask)
+    entropy = None if scores.entropy is None else align_to(rollouts, scores.entropy, prompted.response_mask)
+    # Hidden states are stored per response token and need no alignment.
+    return replace(scores, logprobs=logprobs, entropy=entropy)
 
 
 def replace_prompts(rollouts: RolloutBatch, prompts: Sequence[Sequence[int]]) -> RolloutBatch:

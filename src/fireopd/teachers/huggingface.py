@@ -8,15 +8,15 @@ Comparisons of distributions use the tokens that both have (`fireopd.models.dist
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import MemoryPart
-from fireopd.errors import UserError
 from fireopd.models.architecture import check_architecture
+from fireopd.models.attention import Attention, use_attention
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.kernels import Kernels
 from fireopd.models.loading import (
@@ -26,20 +26,18 @@ from fireopd.models.loading import (
     load_config,
     load_tokenizer,
     same_model,
-    stop_tokens,
-    vocabulary_size,
 )
 from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.models.output_head import OutputHead
-from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer, check_scorer, score_rollouts
+from fireopd.models.placement import Placement
+from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
+from fireopd.models.student_versions import StudentVersions
 from fireopd.teachers.base import Teacher, leave_unsharded
-from fireopd.teachers.context import TeacherContext, align_to, replace_prompts
+from fireopd.teachers.context import TeacherContext, score_after
+from fireopd.teachers.vocabulary import MISSING_TOKEN_LOGPROB, checked_tokenizer
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 __all__ = ["MISSING_TOKEN_LOGPROB", "HFTeacher"]
-
-MISSING_TOKEN_LOGPROB = -20.0
-"""Log-probability, in nats, of tokens that only the student has: paddings of its vocabulary."""
 
 
 @dataclass
@@ -59,6 +57,8 @@ class HFTeacher(Teacher):
     own `{solution}`; see `fireopd.teachers.context.TeacherContext`."""
     kernels: Kernels = "torch"
     """Implementation of the log-probabilities: `torch`, or `triton` (GPUs only)."""
+    attn_implementation: Attention | None = None
+    """Implementation of attention, for example `flash_attention_2`; None for the choice of transformers."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
@@ -73,24 +73,7 @@ class HFTeacher(Teacher):
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
         """Compare vocabulary, special tokens and stop tokens with the student's; check lengths against the context."""
         check_architecture(self.path, f"{key}.path")
-        own, tokenizer = load_tokenizer(self.path, f"{key}.path"), load_tokenizer(student, "model.student")
-        remedy = "choose a teacher of the student's model family"
-        if own.get_vocab() != tokenizer.get_vocab():
-            sizes = f"{len(own.get_vocab())} tokens against {len(tokenizer.get_vocab())}"
-            raise UserError(f"{key}.path", self.path, f"its vocabulary differs from the student's ({sizes})", remedy)
-        for name in ("eos_token", "bos_token"):
-            theirs, ours = own.special_tokens_map.get(name), tokenizer.special_tokens_map.get(name)
-            if theirs != ours:
-                problem = f"its {name} is {theirs!r}, the student's {ours!r}"
-                raise UserError(f"{key}.path", self.path, problem, remedy)
-        size, needed = (vocabulary_size(name, f"{key}.path") for name in (self.path, student))
-        if size < needed and size <= max(own.get_vocab().values()):
-            problem = f"its output layer has {size} tokens and the student's {needed}, but its tokenizer has more"
-            raise UserError(f"{key}.path", self.path, problem, remedy)
-        stops = [stop_tokens(name, key, tokenizer) for name in (self.path, student)]
-        if stops[0] != stops[1]:
-            theirs, ours = (", ".join(str(tokenizer.decode([token])) for token in sorted(ids)) for ids in stops)
-            rank_zero_warn(f"{key}: the teacher stops at {theirs}, the student at {ours}: responses may become longer")
+        own = checked_tokenizer(self.path, key, student)
         limit = context_length(self.path, f"{key}.path")
         self.filled.check(key, prompts, own, limit=limit, response_length=response_length)
 
@@ -109,22 +92,24 @@ class HFTeacher(Teacher):
         return {"weights": MemoryPart(size, f"{count / 1e6:.1f} M parameters x {width} B{over}")}
 
     def setup(self, key: str, device: torch.device, shard: Callable[[CausalScorer], None] = leave_unsharded) -> None:
-        """Load the model, freeze it, score a probe, and shard it."""
+        """Load the model, freeze it, score a probe, and move it to its place."""
         if self.scorer is not None:
             return
-        model = load_causal_lm(self.path, f"{key}.path", self.dtype, device).eval().requires_grad_(False)
-        self.scorer = CausalScorer(model, self.chunk_logits, self.kernels)
-        check_scorer(f"{key}.path", self.path, self.scorer)
+        placement = shard if isinstance(shard, Placement) else Placement(device)
+        model = placement.load(partial(load_causal_lm, self.path, f"{key}.path", self.dtype))
+        self.scorer = CausalScorer(model.eval().requires_grad_(False), self.chunk_logits, self.kernels)
+        placement.check(f"{key}.path", self.path, self.scorer)
+        use_attention(model, f"{key}.attn_implementation", self.attn_implementation)
         shard(self.scorer)
 
-    def is_model(self, name: str, dtype: str) -> bool:
-        """Compare the folders, or the names on the hub, and the dtypes."""
-        return self.dtype == dtype and same_model(self.path, name, "model.student")
+    def reads_student(self, student: str, dtype: str, *, adapter: bool) -> bool:
+        """Return True for the model below the student's adapter: the same folder, or name on the hub, and dtype."""
+        return adapter and self.dtype == dtype and same_model(self.path, student, "model.student")
 
-    def share(self, scorer: CausalScorer) -> None:
-        """Score with a model that is already loaded, with this teacher's `chunk_logits` and `kernels`."""
-        self.scorer = scorer
-        scorer.chunk_logits, scorer.kernels = self.chunk_logits, self.kernels
+    def attach(self, versions: StudentVersions) -> None:
+        """Score with the student without its adapter, with this teacher's `chunk_logits` and `kernels`."""
+        self.scorer = versions.initial()
+        self.scorer.chunk_logits, self.scorer.kernels = self.chunk_logits, self.kernels
 
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score all response tokens."""
@@ -151,13 +136,6 @@ class HFTeacher(Teacher):
         size = self.scorer.model.get_output_embeddings().weight.shape[0]
         missing = rollouts.response_mask & (rollouts.tokens >= size)
         known = replace(rollouts, tokens=rollouts.tokens.clamp(max=size - 1))
-        if not self.context:
-            scores = score_rollouts(self.scorer, known, **settings)
-            return replace(scores, logprobs=scores.logprobs.masked_fill(missing, MISSING_TOKEN_LOGPROB))
-        prompted = replace_prompts(known, [self.prompt_tokens(prompt) for prompt in rollouts.prompts])
-        scores = score_rollouts(self.scorer, prompted, **settings)
-        logprobs = align_to(rollouts, scores.logprobs, prompted.response_mask)
-        logprobs = logprobs.masked_fill(missing, MISSING_TOKEN_LOGPROB)
-        entropies = None if scores.entropy is None else align_to(rollouts, scores.entropy, prompted.response_mask)
-        # Hidden states are stored per response token and need no alignment.
-        return replace(scores, logprobs=logprobs, entropy=entropies)
+        prompts = [self.prompt_tokens(prompt) for prompt in rollouts.prompts] if self.context else None
+        scores = score_after(self.scorer, known, prompts, **settings)
+        return replace(scores, logprobs=scores.logprobs.masked_fill(missing, MISSING_TOKEN_LOGPROB))

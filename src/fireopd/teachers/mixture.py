@@ -135,6 +135,19 @@ class MixtureTeacher(Teacher):
         for name, part in self.parts.items():
             part.setup(f"{key}.{name}", device, shard)
 
+    def prefetch(self, rollouts: RolloutBatch) -> None:
+        """Let the teachers of each row begin to score it."""
+        weights = [dict(self.weights_of(task)) for task in rollouts.tasks]
+        for name, teacher in self.teachers.items():
+            rows = [row for row, own in enumerate(weights) if name in own]
+            if rows:
+                teacher.prefetch(rollouts.select(torch.tensor(rows, device=rollouts.tokens.device)))
+
+    def close(self) -> None:
+        """Close the parts."""
+        for teacher in self.teachers.values():
+            teacher.close()
+
     def score(self, rollouts: RolloutBatch, *, entropy: bool) -> TokenScores:
         """Score all response tokens."""
         needed = self._mixes and (entropy or self.mean == "geometric")

@@ -13,7 +13,7 @@ from fireopd.teachers.base import Teacher
 from fireopd.teachers.contract import checked_distributions, checked_scores
 from fireopd.types import RolloutBatch, TokenScores
 
-__all__ = ["deduplicate", "score_by_base", "score_by_teachers"]
+__all__ = ["deduplicate", "prefetch_by_teachers", "score_by_base", "score_by_teachers"]
 
 
 def deduplicate(teachers: Mapping[str, Teacher]) -> dict[str, Teacher]:
@@ -39,12 +39,13 @@ def score_by_teachers(
     entropy: bool,
     distributions: bool,
 ) -> tuple[TokenScores, TeacherDistributions | None]:
-    """Score each row with its own teacher.
+    """Score each row with its own teacher. Teachers in other processes score at the same time.
 
     Args:
         teachers: teachers by name. Teachers without rows are skipped, unless several processes share the models.
         rollouts: B trajectories.
-        watch: timer; called with `teacher/<name>`, returns a context manager that measures the scoring of a teacher.
+        watch: timer; called with `teacher/<name>`, returns a context manager that measures the scoring of a teacher, or
+            the waiting for one in other processes.
         entropy: whether to compute the entropies.
         distributions: whether to return the distributions.
 
@@ -58,13 +59,14 @@ def score_by_teachers(
     entropies = torch.zeros_like(logprobs) if entropy else None
     by_row: dict[int, tuple[Tensor, TeacherHead]] = {}
     problem: UserError | None = None
+    settings = {"entropy": entropy, "distributions": distributions}
+    if not distributions:
+        prefetch_by_teachers(teachers, rollouts)
     for name, teacher in teachers.items():
-        rows = [row for row, row_teacher in enumerate(rollouts.teachers) if row_teacher == name]
+        rows, index, part = _rows_of(name, rollouts)
         if not rows and collectives.world_size() == 1:
             continue
         with watch(f"teacher/{name}"):
-            index = torch.tensor(rows, dtype=torch.int64, device=logprobs.device)
-            part, settings = rollouts.select(index), {"entropy": entropy, "distributions": distributions}
             try:
                 scores, of_rows = _scores_of(f"model.teachers.{name}", teacher, part, **settings)
             except UserError as error:
@@ -82,6 +84,19 @@ def score_by_teachers(
         return scores, None
     ordered = [by_row[row] for row in sorted(by_row)]
     return scores, TeacherDistributions(tuple(states for states, _ in ordered), tuple(head for _, head in ordered))
+
+
+def _rows_of(name: str, rollouts: RolloutBatch) -> tuple[list[int], Tensor, RolloutBatch]:
+    """Return the rows of a teacher as a list and as int64 [rows], and their trajectories."""
+    rows = [row for row, row_teacher in enumerate(rollouts.teachers) if row_teacher == name]
+    index = torch.tensor(rows, dtype=torch.int64, device=rollouts.tokens.device)
+    return rows, index, rollouts.select(index)
+
+
+def prefetch_by_teachers(teachers: Mapping[str, Teacher], rollouts: RolloutBatch) -> None:
+    """Let the teacher of each row begin to score it, if it scores in another process; see `Teacher.prefetch`."""
+    for name in sorted(teachers.keys() & set(rollouts.teachers)):
+        teachers[name].prefetch(_rows_of(name, rollouts)[2])
 
 
 def score_by_base(base: Teacher, rollouts: RolloutBatch) -> TokenScores:

@@ -2,6 +2,8 @@
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal
 
 from lightning import LightningDataModule
@@ -13,12 +15,15 @@ from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.models.loading import load_tokenizer
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.prompts.contract import checked_order, checked_texts
+from fireopd.prompts.fingerprint import prompts_fingerprint
 from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize, untokenized
 from fireopd.training.background_rollout import BackgroundRollout
 from fireopd.training.interrupts import Interrupts
+from fireopd.training.recorded_loader import RecordedLoader
+from fireopd.training.recorded_rollouts import RecordedRollouts, Recording
 from fireopd.training.rollout_loader import RolloutLoader
 from fireopd.training.run_plan import DataPlan
-from fireopd.types import Prompt
+from fireopd.types import Prompt, RolloutBatch
 
 __all__ = ["RolloutDataModule"]
 
@@ -39,6 +44,7 @@ class RolloutDataModule(LightningDataModule):
         overlong_prompts: Literal["refuse", "drop"] = "refuse",
         seed: int = 0,
         overlap: bool = False,
+        rollouts: RecordedRollouts | None = None,
     ) -> None:
         """Store the settings.
 
@@ -54,6 +60,8 @@ class RolloutDataModule(LightningDataModule):
             overlong_prompts: refuse or drop prompts that do not fit into the context with a response.
             seed: seed of the prompt order and of all rollouts; follows seed_everything.
             overlap: sample the next batch during the step on this one, from weights that are one rollout batch older.
+            rollouts: recorded rollouts with the scores of their teachers to train on, in the place of responses that
+                the engine samples; then prompts and engine serve validation only. null to sample.
 
         Raises:
             ValueError: if a number is out of range.
@@ -69,9 +77,11 @@ class RolloutDataModule(LightningDataModule):
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
         self.overlong_prompts = overlong_prompts
-        self.seed, self.overlap = seed, overlap
+        self.seed, self.overlap, self.rollouts = seed, overlap, rollouts
+        self.recording: Recording | None = None  # until `load`
         self.interrupts = Interrupts()
         self.next_rollout = BackgroundRollout()
+        self.finished: Callable[[RolloutBatch], None] | None = None  # gets each trajectory when it is complete
         self.training_loader: RolloutLoader | None = None
         self.grade_training = False
         self.problems: list[UserError] | None = None
@@ -102,23 +112,46 @@ class RolloutDataModule(LightningDataModule):
         with collect_errors(problems):
             self.tokenizer = load_tokenizer(self.student, "model.student")
         with collect_errors(problems):
-            texts = checked_texts("data.prompts", self.source, "training", self.source.training(self.seed))
-            self.training_prompts = self._tokenized("training", texts, problems)
-            if not self.training_prompts:
-                raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
-            order = self.source.order(self.training_prompts, self.seed, 0)
-            number = len(self.training_prompts)
-            self.prompts_per_epoch = len(checked_order("data.prompts", self.source, order, number))
-            self._check_sizes()
+            if self.rollouts is None:
+                self._load_training_prompts(problems)
+            elif self.tokenizer is not None:
+                self._load_recording(self.rollouts)
+            if self.training_prompts:
+                self._check_sizes()
         with collect_errors(problems):
             texts = checked_texts("data.prompts", self.source, "validation", self.source.validation())
             self.validation_prompts = self._tokenized("validation", texts, problems)
         return problems
 
+    def _load_training_prompts(self, problems: list[UserError]) -> None:
+        texts = checked_texts("data.prompts", self.source, "training", self.source.training(self.seed))
+        self.training_prompts = self._tokenized("training", texts, problems)
+        if not self.training_prompts:
+            raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
+        order = self.source.order(self.training_prompts, self.seed, 0)
+        self.prompts_per_epoch = len(checked_order("data.prompts", self.source, order, len(self.training_prompts)))
+
+    def _load_recording(self, rollouts: RecordedRollouts) -> None:
+        self.recording = recording = rollouts.load(self.student, self.tokenizer)
+        self.training_prompts, self.prompts_per_epoch = recording.prompts, len(recording.prompts)
+        if self.responses_per_prompt not in (1, recording.responses_per_prompt):
+            problem = f"the recorded rollouts have {recording.responses_per_prompt} responses to a prompt"
+            raise UserError("data.responses_per_prompt", self.responses_per_prompt, problem, "leave it out")
+
+    @property
+    def samples(self) -> bool:
+        """True if the engine samples: training rollouts, or validation rollouts."""
+        return self.rollouts is None or bool(self.validation_prompts)
+
     @property
     def tasks(self) -> list[str]:
         """Tasks of the validation prompts."""
         return sorted({prompt.task for prompt in self.validation_prompts})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the training prompts, after `load`."""
+        return prompts_fingerprint(self.training_prompts)
 
     def _tokenized(self, kind: str, texts: list[PromptText], problems: list[UserError]) -> list[Prompt]:
         """Return the prompts, without tokens if they cannot be tokenized, and add problems; `kind` names them."""
@@ -170,6 +203,7 @@ class RolloutDataModule(LightningDataModule):
             batch_size=self.batch_size,
             responses_per_prompt=self.responses_per_prompt,
             overlap=self.overlap,
+            recorded=self.recording,
         )
 
     def mark_learned(self, number: int) -> None:
@@ -180,7 +214,10 @@ class RolloutDataModule(LightningDataModule):
 
     def train_dataloader(self) -> "RolloutLoader":
         """Return the loader of training rollouts."""
-        self.training_loader = RolloutLoader(self, self.engine, self.training_prompts, training=True)
+        if self.recording is not None:
+            self.training_loader = RecordedLoader(self, self.recording)
+        else:
+            self.training_loader = RolloutLoader(self, self.engine, self.training_prompts, training=True)
         return self.training_loader
 
     def val_dataloader(self) -> "list[RolloutLoader]":

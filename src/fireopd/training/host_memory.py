@@ -1,6 +1,7 @@
 """Host memory of a machine and disk space of checkpoints, before any model is loaded."""
 
 from fireopd.models.model_size import count_parameters, dtype_size
+from fireopd.teachers import EMAStudentTeacher
 from fireopd.training.memory_estimate import Part, optimizer_bytes
 from fireopd.training.memory_phases import GIB, frozen_models, student_passes, trained_parameters
 from fireopd.training.run_plan import RunPlan
@@ -39,7 +40,8 @@ def host_parts(plan: RunPlan) -> list[Part]:
 
 
 def checkpoint_bytes(plan: RunPlan) -> int:
-    """Return the bytes of one checkpoint: trained parameters and optimizer states."""
+    """Return the bytes of one checkpoint: trained parameters, moving averages of them, and optimizer states."""
     trained = trained_parameters(plan, student_passes(plan))
     width = dtype_size("float32" if plan.adapter is not None else plan.dtype)
-    return int(trained * (width + optimizer_bytes(plan.optimizer)))
+    averages = {own.decay for own in frozen_models(plan).values() if isinstance(own, EMAStudentTeacher)}
+    return int(trained * (width * (1 + len(averages)) + optimizer_bytes(plan.optimizer)))

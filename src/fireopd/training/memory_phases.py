@@ -1,11 +1,11 @@
 """Memory of one process in each phase of a run, by part, before any model is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters, dtype_size
-from fireopd.teachers import HFTeacher, Teacher
+from fireopd.teachers import HFTeacher, StudentTeacher, Teacher
 from fireopd.training.memory_estimate import Part, cache_per_token, optimizer_bytes
 from fireopd.training.run_plan import RunPlan
 from fireopd.training.update_memory import ModelPasses, scoring_parts, update_moments
@@ -127,10 +127,13 @@ def _gradients(plan: RunPlan, student: ModelPasses) -> Part:
 
 def _teachers(plan: RunPlan) -> list[Part]:
     """Return the weights of all frozen models; teachers that share an object are loaded once."""
-    parts = []
+    parts, known = list[Part](), {"current"} | ({"initial"} if plan.adapter is not None else set())
     for label, teacher in frozen_models(plan).items():
         own = teacher.memory(plan.processes.shards)
-        if plan.shares_weights(teacher):
+        if isinstance(teacher, StudentTeacher) and teacher.version not in known:
+            known.add(teacher.version)
+            parts.append(_version(plan, f"{label}: {teacher.version} weights"))
+        elif plan.shares_weights(teacher):
             parts.append(Part(label, 0, "shares the weights of the student"))
         elif own is None:
             parts.append(Part(label, 0, f"not included: {type(teacher).__name__} does not give its memory"))
@@ -141,13 +144,21 @@ def _teachers(plan: RunPlan) -> list[Part]:
     return parts
 
 
+def _version(plan: RunPlan, name: str) -> Part:
+    """Return the copy of the student's weights, or of those of its adapter, that a teacher holds."""
+    count, width = trained_parameters(plan, student_passes(plan)), _trained_width(plan)
+    return Part(
+        name, count * width // plan.processes.shards, f"{count / 1e6:.1f} M parameters x {width} B{_over(plan)}"
+    )
+
+
 def frozen_models(plan: RunPlan) -> dict[str, Teacher]:
     """Return the models of teachers, and base model, by their labels; an object that has several names occurs once."""
     labels: dict[int, tuple[Teacher, list[str]]] = {}
     for name, model in chain.from_iterable(teacher.models(name) for name, teacher in plan.teachers.items()):
         labels.setdefault(id(model), (model, []))[1].append(name)
     frozen = {f"teacher {', '.join(names)}": teacher for teacher, names in labels.values()}
-    if plan.base is not None and "base_logprobs" in plan.signals and id(plan.base) not in labels:
+    if plan.base is not None and "model.base" in plan.frozen_models and id(plan.base) not in labels:
         frozen["base model"] = plan.base
     return frozen
 
@@ -171,7 +182,9 @@ def _passing(parts: list[Part], *, gpu: bool) -> list[Part]:
 
 def _engine(plan: RunPlan, student: ModelPasses, gpu: int | None) -> list[Part]:
     data, config = plan.data, student.config
-    rows = -(-data.batch_size // plan.processes.world_size) * data.responses_per_prompt
+    if not data.samples:
+        return []
+    rows = -(-data.batch_size // plan.processes.world_size) * data.group_size
     own = data.engine.memory(
         count_parameters(config),
         cache_per_token(config),
@@ -183,7 +196,8 @@ def _engine(plan: RunPlan, student: ModelPasses, gpu: int | None) -> list[Part]:
 
 
 def _sleeping(plan: RunPlan, *, gpu: bool) -> list[Part]:
-    return [Part("rollouts: vLLM asleep", SLEEPING, "assumed: CUDA graphs and context")] if gpu else []
+    sleeps = gpu and plan.data.samples
+    return [Part("rollouts: vLLM asleep", SLEEPING, "assumed: CUDA graphs and context")] if sleeps else []
 
 
 def _sync(plan: RunPlan, student: ModelPasses) -> list[Part]:
@@ -198,7 +212,11 @@ def _scoring(plan: RunPlan, student: ModelPasses) -> dict[str, list[Part]]:
     """Return the passes of each model that scores."""
     found = {"student": scoring_parts(student, plan.budgets.chunk_logits)} if plan.scores_student_first else {}
     for label, teacher in frozen_models(plan).items():
-        if isinstance(teacher, HFTeacher) and not plan.shares_weights(teacher):
+        if isinstance(teacher, StudentTeacher):
+            row = plan.longest_row(teacher)
+            own = replace(student, tokens=max(teacher.token_budget, row), row=row)
+            found[label] = scoring_parts(own, plan.budgets.chunk_logits)
+        elif isinstance(teacher, HFTeacher) and not plan.shares_weights(teacher):
             found[label] = scoring_parts(teacher_passes(plan, teacher), teacher.chunk_logits)
     return found or {"": []}
 
@@ -210,8 +228,8 @@ def teacher_passes(plan: RunPlan, teacher: HFTeacher) -> ModelPasses:
         dtype=teacher.dtype,
         autocast="bfloat16" if plan.processes.precision == "bf16-mixed" and teacher.dtype == "float32" else None,
         param_dtype=(plan.sharding.param_dtype or teacher.dtype) if plan.processes.sharded else None,
-        tokens=max(teacher.token_budget, plan.data.longest_trajectory),
-        row=plan.data.longest_trajectory,
+        tokens=max(teacher.token_budget, plan.longest_row(teacher)),
+        row=plan.longest_row(teacher),
         gpu=plan.processes.device.type == "cuda",
     )
 

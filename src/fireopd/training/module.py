@@ -1,6 +1,5 @@
 """Lightning module of the training step: rollouts -> scores -> targets -> loss -> optimizer step."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,17 +10,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import Parameter
 
 from fireopd.algorithm import Normalization, Reduction
-from fireopd.distributed.fsdp import FSDP2Strategy, Sharding
+from fireopd.distributed import collectives
+from fireopd.distributed.fsdp import Sharding
 from fireopd.distributed.gather import gather_batch
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.method import Method, Population
 from fireopd.models.adapter import Adapter
-from fireopd.models.base_model_scorer import BaseModelScorer
+from fireopd.models.attention import Attention
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.fingerprint import fingerprint
 from fireopd.models.kernels import Kernels
 from fireopd.models.loading import Dtype
+from fireopd.models.placement import placement_for
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
+from fireopd.models.student_versions import StudentVersions
 from fireopd.models.weight_stream import WeightStream
 from fireopd.objectives import Objective, ReverseKL
 from fireopd.teachers import Teacher, deduplicate
@@ -30,16 +32,17 @@ from fireopd.training.data import RolloutDataModule
 from fireopd.training.micro_batches import updates
 from fireopd.training.objective_divergence import divergence_comparison
 from fireopd.training.optimizer_step import take_step
+from fireopd.training.recorded_loader import current_rollouts
+from fireopd.training.run_callbacks import run_callbacks
 from fireopd.training.run_checks import check_run
 from fireopd.training.run_plan import Budgets, ProcessPlan, RunPlan
 from fireopd.training.run_summary import summary_line
 from fireopd.training.score_batch import score_batch
 from fireopd.training.step_metrics import step_metrics
 from fireopd.training.stopwatch import Stopwatch
-from fireopd.training.student import load_student
+from fireopd.training.student import load_student, versions_of
 from fireopd.training.update_targets import update_targets
 from fireopd.training.validation_metrics import ValidationMetrics, validation_scalars
-from fireopd.training.weight_sync import WeightSync
 from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.types.signals import JOINT, OF_STUDENT
 from fireopd.weighters import TokenWeighter, UniformWeighter
@@ -69,10 +72,12 @@ class FiReOPDModule(LightningModule):
         token_budget: tokens of a micro-batch of the student, padding included.
         chunk_logits: logits of the student held at once, tokens x vocabulary.
         kernels: torch, or triton (GPUs only): implementation of the student's log-probabilities.
+        attn_implementation: attention of the student, for example flash_attention_2; null for transformers' choice.
+        compile: compile the student's decoder layers (torch.compile).
         dtype: type of the student's parameters.
         adapter: adapter to train instead of all parameters, for example LoRA; null to train all.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
-        sharding: sharding of student and teachers under FSDP2Strategy; no effect under other strategies.
+        sharding: precision and offloading of student and teachers; all but offload_teachers require FSDP2Strategy.
         base: base model of the student, loaded if a strategy reads base_logprobs.
         top_k: number of most likely tokens for the top-k signals, such as topk_overlap and student_topk_mass.
         extra_signals: signals to compute for the curves; with a student signal, dropped trajectories are scored too.
@@ -102,6 +107,8 @@ class FiReOPDModule(LightningModule):
         token_budget: int = 16384,
         chunk_logits: int = CHUNK_LOGITS,
         kernels: Kernels = "torch",
+        attn_implementation: Attention | None = None,
+        compile: bool = False,
         dtype: Dtype = "float32",
         adapter: Adapter | None = None,
         gradient_checkpointing: bool = False,
@@ -122,22 +129,20 @@ class FiReOPDModule(LightningModule):
         self.method = Method(*parts, normalization, reduction, clip_ratio, importance_cap, population)
         self.teachers = deduplicate(teachers)
         self.base = next((teacher for teacher in self.teachers.values() if teacher == base), base)
-        self.top_k = top_k
-        self.student_name, self.dtype_name, self.sharding = student, dtype, sharding
-        self.adapter, self.sharing = adapter, list[Teacher]()  # teachers that are the student without its adapter
+        self.student_name, self.dtype_name, self.sharding, self.top_k = student, dtype, sharding, top_k
+        self.adapter, self.sharing = adapter, list[Teacher]()  # teachers that score with weights of the student
         self.strict_loading = adapter is None  # with an adapter, a state dict has no frozen tensors
         self.base_fingerprint: str | None = None  # of the student below its adapter
-        self.budgets = Budgets(mini_batches, epochs, token_budget, chunk_logits, kernels, gradient_checkpointing)
+        computation = (kernels, gradient_checkpointing, attn_implementation, compile)
+        self.budgets = Budgets(mini_batches, epochs, token_budget, chunk_logits, *computation)
         self.make_optimizer, self.make_scheduler, self.gradient_clip = optimizer, scheduler, gradient_clip
-        self.extra_signals = frozenset(extra_signals)
-        self.max_skipped_steps = max_skipped_steps
-        self.checked = False  # True if the run was checked before `setup`
+        self.extra_signals, self.max_skipped_steps = frozenset(extra_signals), max_skipped_steps
         self.settings: dict[str, Any] = {}  # those of the command line, see `run_settings`
-        self.resume_with_changes = self.fresh_optimizer = self.optimizer_changed = False
-        self.policy_version = 0
-        self.skipped_steps = 0
+        self.checked = self.resume_with_changes = self.fresh_optimizer = self.optimizer_changed = False
+        self.policy_version = self.skipped_steps = 0
         self.validated: tuple[int, dict[str, float]] = (-1, {})
         self.student: CausalScorer = None  # type: ignore[assignment] # until configure_model
+        self.versions: StudentVersions = None  # type: ignore[assignment] # until configure_model
 
     def setup(self, stage: str) -> None:
         """Check the run, then load the teachers, and the base model if a strategy reads it."""
@@ -152,7 +157,7 @@ class FiReOPDModule(LightningModule):
                 self.sharing.append(teacher)
             else:
                 rank_zero_info(f"Loading {key} ...")
-                teacher.setup(key, self.device, partial(self._shard, frozen=True))
+                teacher.setup(key, self.device, placement_for(self.trainer.strategy, self.sharding, frozen=True))
 
     def run_plan(self, data: RolloutDataModule | None = None) -> RunPlan:
         """Return the description of the run; `data` defaults to the data module of the trainer."""
@@ -179,16 +184,14 @@ class FiReOPDModule(LightningModule):
         if self.student is not None:
             return
         rank_zero_info(f"Loading student {self.student_name} ...")
-        self.student = load_student(self.student_name, self.dtype_name, self.budgets, self.adapter)
+        placement = placement_for(self.trainer.strategy, self.sharding, frozen=False)
+        self.student = load_student(self.student_name, self.dtype_name, self.budgets, placement, self.adapter)
         if self.adapter is not None:
-            self.base_fingerprint = fingerprint(p for p in self.student.parameters() if not p.requires_grad)
-            for teacher in self.sharing:
-                teacher.share(BaseModelScorer(self.student, self.adapter))
-        self._shard(self.student, frozen=False)
-
-    def _shard(self, scorer: CausalScorer, *, frozen: bool) -> None:
-        if isinstance(self.trainer.strategy, FSDP2Strategy):
-            self.sharding.shard(scorer, self.trainer.strategy.device_mesh["data_parallel"], frozen=frozen)
+            own = fingerprint(p for p in self.student.parameters() if not p.requires_grad)
+            self.base_fingerprint = collectives.broadcast_object(own)  # only the first process may have all weights
+        placement(self.student)
+        self.versions = versions_of(self)
+        self.averages = self.versions.averages  # part of the state
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and scheduler of the student's parameters."""
@@ -198,8 +201,8 @@ class FiReOPDModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks of every run: weight sync, and interrupts between steps."""
-        return [WeightSync(), self.data.interrupts]
+        """Return the callbacks of every run."""
+        return run_callbacks(self.data)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -227,20 +230,19 @@ class FiReOPDModule(LightningModule):
 
     def trained_parameters(self) -> list[Parameter]:
         """Return the student's parameters, or those of its adapter."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     def state_dict(self, *args: Any, **settings: Any) -> dict[str, Any]:  # type: ignore[override] # overloads
-        """Return the student's tensors, or those of its adapter."""
+        """Return the student's tensors, or those of its adapter, and the moving averages that teachers read."""
         state: dict[str, Any] = super().state_dict(*args, **settings)
-        return state if self.adapter is None else self.adapter.trained(state)
+        averages = {name: value for name, value in state.items() if name.startswith("averages.")}
+        return state if self.adapter is None else self.adapter.trained(state) | averages
 
     def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
         """Take the optimizer steps of one rollout batch; return the global batch and its targets."""
-        staleness = self.policy_version - rollouts.policy_version
-        if not 0 <= staleness <= (self.budgets.updates if self.data.overlap else 0):
-            sampler = f"sampled by version {rollouts.policy_version} of the student"
-            raise RuntimeError(f"stale rollouts: {sampler}, which is at version {self.policy_version}")
-        self.log("rollout/staleness", float(staleness))
+        allowed = self.budgets.updates if self.data.overlap else 0
+        rollouts, staleness = current_rollouts(rollouts, self.policy_version, allowed)
+        self.log("rollout/staleness", staleness)
         watch = Stopwatch(rollout=rollouts.seconds)
         with self.data.interrupts.sampling():
             scored, distributions = self.score(rollouts, watch)

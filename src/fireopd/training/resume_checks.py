@@ -13,6 +13,8 @@ from fireopd.distributed import sharded_checkpoints
 from fireopd.errors import UserError, raise_together
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import without_memory
+from fireopd.models.student_versions import average_name
+from fireopd.teachers import EMAStudentTeacher
 from fireopd.training.adapter_record import AdapterRecord
 from fireopd.training.checkpoint_files import STUDENT, read_run
 from fireopd.training.checkpoint_integrity import RUN
@@ -24,8 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["changed_settings", "check_resume", "optimizer_differs", "resume_problems"]
 
+AVERAGES = "averages."
+"""Prefix of the names of the moving averages of the student."""
 ALLOW = "restore it, or add --resume_with_changes to continue with the new value"
 """Remedy of a changed setting."""
+RESTORE = "restore the files, or add --resume_with_changes to continue with the new prompts"
+"""Remedy of changed prompts."""
+PROMPTS = ("seed_everything", "model.student", *(f"data.{name}" for name in ("prompts", "chat", "overlong", "engine")))
+"""Beginnings of the keys of settings that change the prompts."""
 
 
 def check_resume(path: Path, module: "FiReOPDModule") -> None:
@@ -62,13 +70,14 @@ def resume_problems(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule
             found.append(UserError("model.student", module.student_name, problem, ALLOW))
         found += [problem for problem in _adapter(saved, module) if problem.key not in keys]
         found += [problem for problem in _strategies(saved, module) if problem.key not in keys]
+        found += _prompts(saved, module, keys)
         if not _settings(saved) and optimizer_differs(path, saved, module):
             found.append(_other_optimizer(module))
     else:
         found = []
     if "model.student" not in {problem.key for problem in found}:
         found += _shapes(path, saved, module)
-    return found
+    return found + _averages(path, saved, module)
 
 
 def changed_settings(saved: Mapping[str, Any], module: "FiReOPDModule") -> list[Difference]:
@@ -117,6 +126,15 @@ def _strategies(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[U
                 yield UserError(key, kind, f"it cannot take its state in the checkpoint ({reason})", ALLOW)
 
 
+def _prompts(saved: Mapping[str, Any], module: "FiReOPDModule", changed: set[str]) -> Iterator[UserError]:
+    """Yield the difference of the prompts to those of the checkpoint, unless a changed setting explains it."""
+    if "prompts" not in saved[RUN] or any(key.startswith(PROMPTS) for key in changed):
+        return
+    if saved[RUN]["prompts"] != module.data.fingerprint:
+        kind = type(module.data.source).__name__
+        yield UserError("data.prompts", kind, "its training prompts are not those of the checkpoint", RESTORE)
+
+
 def _adapter(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[UserError]:
     """Yield the difference of the adapter to that of the checkpoint; with settings, these are compared instead."""
     record = AdapterRecord.read(saved[RUN])
@@ -127,13 +145,30 @@ def _adapter(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[User
         yield UserError("model.adapter", shown[0], f"{shown[1]} in the checkpoint", ALLOW)
 
 
+def _tensors(path: Path, saved: Mapping[str, Any]) -> dict[str, torch.Size | None]:
+    """Return the shapes of the tensors of a checkpoint."""
+    if not path.is_dir():
+        return {name: value.shape for name, value in saved["state_dict"].items()}
+    held = sharded_checkpoints.read_metadata(path).state_dict_metadata
+    return {name.removeprefix("state_dict."): getattr(value, "size", None) for name, value in held.items()}
+
+
+def _averages(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule") -> list[UserError]:
+    """Return the problem that the moving averages of the student are not those of the checkpoint."""
+    names = {name.split(".")[1] for name in _tensors(path, saved) if name.startswith(AVERAGES)}
+    models = [model for name, teacher in module.teachers.items() for _, model in teacher.models(name)]
+    own = {average_name(model.decay) for model in models if isinstance(model, EMAStudentTeacher)}
+    if names == own:
+        return []
+    ours, theirs = (", ".join(sorted(found)).replace("_", ".") or "none" for found in (own, names))
+    problem = f"moving averages of the student with decay {theirs} in the checkpoint"
+    remedy = "restore the decay of EMAStudentTeacher, or start another run from the exported student"
+    return [UserError("model.teachers", f"decay {ours}", problem, remedy)]
+
+
 def _shapes(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule") -> list[UserError]:
     """Return the problem that the student's tensors are not those of the checkpoint."""
-    if path.is_dir():
-        held = sharded_checkpoints.read_metadata(path).state_dict_metadata
-        theirs = {name.removeprefix("state_dict."): getattr(value, "size", None) for name, value in held.items()}
-    else:
-        theirs = {name: value.shape for name, value in saved["state_dict"].items()}
+    theirs = _tensors(path, saved)
     try:
         config = load_config(module.student_name, "model.student")
         if module.adapter is None:

@@ -41,6 +41,7 @@ class RolloutSettings(Protocol):
     overlap: bool
     interrupts: Interrupts
     next_rollout: BackgroundRollout
+    finished: Callable[[RolloutBatch], None] | None
     grade_training: bool
 
 
@@ -50,8 +51,13 @@ class RolloutLoader:
     It has a length: without one, Lightning prefetches batches, which then come from old weights.
     """
 
-    def __init__(self, data: RolloutSettings, engine: RolloutEngine, prompts: list[Prompt], *, training: bool) -> None:
-        """Store the settings; processes share the prompts of each training batch, and all validation prompts."""
+    def __init__(
+        self, data: RolloutSettings, engine: RolloutEngine | None, prompts: list[Prompt], *, training: bool
+    ) -> None:
+        """Store the settings; the engine is None for recorded rollouts.
+
+        Processes share the prompts of each training batch, and all validation prompts.
+        """
         self.data, self.training, self.engine = data, training, engine
         self.rank, self.ranks = (data.trainer.global_rank, data.trainer.world_size) if data.trainer else (0, 1)
         self.vocabulary = int(load_config(data.student, "model.student").get_text_config().vocab_size)
@@ -149,6 +155,7 @@ class RolloutLoader:
 
     def _roll_out(self, prompts: list[Prompt], number: int) -> RolloutBatch:
         data = self.data
+        assert self.engine is not None
         batch, _, _ = roll_out(
             self.engine,
             prompts,
@@ -157,6 +164,7 @@ class RolloutLoader:
             step=number,
             vocabulary=self.vocabulary,
             first_group=self.rank * self.size,
+            finished=data.finished if self.training else None,
         )
         return replace(batch, number=number)
 

@@ -11,10 +11,13 @@ from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError, collect_errors, distinct, raise_together
 from fireopd.method import Method
 from fireopd.models.architecture import check_architecture
+from fireopd.models.compiled_layers import check_compile
 from fireopd.models.kernels import Kernels, check_kernels
-from fireopd.teachers import HFTeacher, Teacher
+from fireopd.teachers import EMAStudentTeacher, HFTeacher, Teacher
+from fireopd.training.attention_checks import attention_checks
 from fireopd.training.master_weights import check_master_weights
 from fireopd.training.optimizer_checks import check_optimizer
+from fireopd.training.recorded_checks import recorded_checks
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.training.run_warnings import run_warnings
 from fireopd.training.trainer_checks import trainer_checks
@@ -25,6 +28,7 @@ from fireopd.verifiers.grading import rows_by_source
 
 __all__ = [
     "check_answers",
+    "check_averages",
     "check_base",
     "check_groups",
     "check_overlap",
@@ -65,7 +69,6 @@ def problems(plan: RunPlan) -> list[UserError]:
 def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     """Yield the checks of a run: each raises `UserError` for its problem and loads no weights."""
     data, method = plan.data, plan.method
-    prompts = data.prompts
     yield from trainer_checks(plan.processes)
     yield partial(raise_together, data.problems)
     yield partial(check_student, plan)
@@ -74,9 +77,12 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
         yield partial(plan.adapter.check, plan.student)
     yield partial(check_optimizer, plan)
     yield from _kernel_checks(plan)
-    yield partial(check_routing, plan.teachers, prompts)
-    yield partial(check_sampling, data.engine.sampling, method.importance_cap)
-    yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
+    if data.recorded is not None:
+        yield from recorded_checks(plan)
+    else:
+        yield partial(check_routing, plan.teachers, data.prompts)
+        yield partial(check_sampling, data.engine.sampling, method.importance_cap)
+        yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
     yield partial(check_signals, plan.signals)
     for name, teacher in plan.teachers.items():
         key, own = f"model.teachers.{name}", [prompt for prompt in data.training_prompts if prompt.teacher == name]
@@ -85,15 +91,18 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
             yield partial(teacher.check_entropy, key, plan.student)
         if plan.distributions:
             yield partial(teacher.check_distributions, key, plan.student)
+    yield partial(check_averages, plan)
     yield partial(check_base, plan)
-    yield partial(data.engine.check, "data.engine", plan.student)
+    if data.samples:
+        yield partial(data.engine.check, "data.engine", plan.student)
+    prompts = data.graded_prompts
     for source, rows in rows_by_source(prompts).items():
         verifier = data.verifiers.get(source)
         if verifier is not None:
             yield partial(verifier.check, _verifier_key(source), [prompts[row] for row in rows])
     yield partial(check_verifiers, data, plan.signals)
     yield partial(check_answers, method, data)
-    yield partial(check_groups, method, data.responses_per_prompt)
+    yield partial(check_groups, method, data.group_size)
     yield partial(check_master_weights, plan)
 
 
@@ -104,6 +113,9 @@ def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     choices |= {f"{key}.kernels": model.kernels for key, model in frozen.items() if isinstance(model, HFTeacher)}
     for key, kernels in choices.items():
         yield partial(check_kernels, key, kernels, plan.processes.device)
+    yield from attention_checks(plan)
+    if plan.budgets.compiled:
+        yield partial(check_compile, "model.compile", plan.student, plan.processes.device)
 
 
 def check_student(plan: RunPlan) -> None:
@@ -158,9 +170,18 @@ def check_signals(signals: frozenset[str]) -> None:
             raise UserError("model.extra_signals", name, "no such signal", f"choose from {', '.join(SIGNALS)}")
 
 
+def check_averages(plan: RunPlan) -> None:
+    """Raise `UserError` if a moving average of the student would be held in half precision."""
+    for key, teacher in plan.frozen_models.items():
+        if isinstance(teacher, EMAStudentTeacher) and plan.adapter is None and plan.dtype != "float32":
+            problem = f"small updates of an average of {plan.dtype} parameters round to nothing"
+            raise UserError(f"{key}.decay", teacher.decay, problem, "set model.dtype float32, or train an adapter")
+
+
 def check_base(plan: RunPlan) -> None:
     """Raise `UserError` if the base model's log-probabilities are required and no suitable base model is set."""
-    if "base_logprobs" not in plan.signals:
+    recorded = plan.data.recorded is not None and "base_logprobs" in plan.data.recorded.signals
+    if "base_logprobs" not in plan.signals or recorded:
         return
     if plan.base is None:
         readers = [type(part).__name__ for part in plan.method.strategies.values() if "base_logprobs" in part.requires]
@@ -172,7 +193,7 @@ def check_base(plan: RunPlan) -> None:
 
 def check_verifiers(data: DataPlan, signals: frozenset[str]) -> None:
     """Raise `UserError` if responses are graded and the source of their prompts has no verifier."""
-    for prompt in (*data.validation_prompts, *(data.training_prompts if "rewards" in signals else ())):
+    for prompt in data.graded_prompts if "rewards" in signals else data.validation_prompts:
         if prompt.source not in data.verifiers:
             problem = f"the responses to {prompt.id} are graded, and the source of this prompt has no verifier"
             raise UserError(_verifier_key(prompt.source), None, problem, "set one, for example ExactMatch")
@@ -181,7 +202,8 @@ def check_verifiers(data: DataPlan, signals: frozenset[str]) -> None:
 def check_answers(method: Method, data: DataPlan) -> None:
     """Raise `UserError` if a strategy requires rewards, and all are 0 since no training prompt has an answer."""
     readers = [type(part).__name__ for part in method.strategies.values() if "rewards" in part.requires]
-    without = [isinstance(data.verifiers.get(p.source), OF_ANSWERS) and not p.answer for p in data.training_prompts]
+    prompts = () if data.recorded is not None else data.training_prompts
+    without = [isinstance(data.verifiers.get(p.source), OF_ANSWERS) and not p.answer for p in prompts]
     if readers and without and all(without):
         problem = f"no training prompt has an answer, so all rewards that {' and '.join(readers)} reads are 0"
         remedy = "give the prompts answers, for example with data.prompts.columns.answer, or use no rewards"

@@ -15,9 +15,11 @@ from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.models.adapter import Adapter
+from fireopd.models.attention import Attention
 from fireopd.models.kernels import Kernels
 from fireopd.models.loading import Dtype
 from fireopd.teachers import Teacher
+from fireopd.training.recorded_rollouts import Recording
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
@@ -40,6 +42,10 @@ class Budgets:
     """Implementation of the log-probabilities."""
     gradient_checkpointing: bool
     """True if activations are recomputed in the backward pass."""
+    attention: Attention | None = None
+    """Implementation of attention; None for the choice of transformers."""
+    compiled: bool = False
+    """True if the decoder layers are compiled."""
 
     def __post_init__(self) -> None:
         """Raise `ValueError` if a number is out of range."""
@@ -142,6 +148,8 @@ class DataPlan:
     """Responses to each training prompt."""
     overlap: bool
     """True if the next batch is sampled during the update on the current one."""
+    recorded: Recording | None = None
+    """Recorded rollouts to train on; None if the engine samples them."""
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -149,13 +157,30 @@ class DataPlan:
         return [*self.training_prompts, *self.validation_prompts]
 
     @property
+    def samples(self) -> bool:
+        """True if the engine samples: training rollouts, or validation rollouts."""
+        return self.recorded is None or bool(self.validation_prompts)
+
+    @property
+    def graded_prompts(self) -> list[Prompt]:
+        """Prompts whose responses may be graded; recorded rollouts hold their rewards."""
+        return self.prompts if self.recorded is None else list(self.validation_prompts)
+
+    @property
     def trajectories(self) -> int:
         """Trajectories of a rollout batch, over all processes."""
-        return self.batch_size * self.responses_per_prompt
+        return self.batch_size * self.group_size
+
+    @property
+    def group_size(self) -> int:
+        """Responses to each training prompt, the most of them in recorded rollouts."""
+        return self.responses_per_prompt if self.recorded is None else self.recorded.responses_per_prompt
 
     @property
     def longest_trajectory(self) -> int:
         """Tokens of the longest training prompt with the longest response; those of the engine without prompts."""
+        if self.recorded is not None:
+            return self.recorded.longest_trajectory
         if not self.training_prompts:
             return self.engine.longest_trajectory or self.engine.max_response_length
         return max(len(prompt.tokens) for prompt in self.training_prompts) + self.engine.max_response_length
@@ -204,13 +229,23 @@ class RunPlan:
         """Models of the teachers, and the base model if a strategy reads it, by their settings."""
         models = [teacher.models(f"model.teachers.{name}") for name, teacher in self.teachers.items()]
         frozen = dict(chain.from_iterable(models))
-        if self.base is not None and "base_logprobs" in self.signals:
+        recorded = frozenset[str]() if self.data.recorded is None else self.data.recorded.signals
+        if self.base is not None and "base_logprobs" in self.signals - recorded:
             frozen["model.base"] = self.base
         return frozen
 
+    def longest_row(self, model: Teacher) -> int:
+        """Return the tokens of the longest trajectory that a teacher, or a part of one, scores, with its context."""
+        prompts = self.data.training_prompts
+        if self.data.recorded is not None or not prompts:
+            return self.data.longest_trajectory
+        names = {name for name, own in self.teachers.items() if any(part is model for _, part in own.models(name))}
+        own = [prompt for prompt in prompts if prompt.teacher in names] or prompts
+        return max(len(model.prompt_tokens(prompt)) for prompt in own) + self.data.engine.max_response_length
+
     def shares_weights(self, teacher: Teacher) -> bool:
-        """Return whether a teacher is the student without its adapter."""
-        return self.adapter is not None and teacher.is_model(self.student, self.dtype)
+        """Return whether a teacher scores with weights of the student, and loads none itself."""
+        return teacher.reads_student(self.student, self.dtype, adapter=self.adapter is not None)
 
     @property
     def steps(self) -> int | None:

@@ -26,7 +26,7 @@ OPTIMIZER = ("model.optimizer", "model.scheduler")
 
 
 def run_state(module: "FiReOPDModule") -> dict[str, Any]:
-    """Return counters, state of strategies, name of the student, its adapter, and settings."""
+    """Return counters, state of strategies, student, adapter, fingerprint of the prompts, and settings."""
     adapter = AdapterRecord.of(module)
     return {
         "policy_version": module.policy_version,
@@ -34,6 +34,7 @@ def run_state(module: "FiReOPDModule") -> dict[str, Any]:
         "strategies": strategy_state.state_of(module.method.strategies),
         "student": module.student_name,
         "adapter": None if adapter is None else asdict(adapter),
+        "prompts": module.data.fingerprint,
         "settings": module.settings,
         "validation": validation_state(module.trainer),
     }

@@ -2,6 +2,7 @@
 
 import torch
 
+from fireopd.models.attention import describe_attention
 from fireopd.models.kernels import describe_kernels
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters
@@ -18,14 +19,14 @@ def summary_rows(plan: RunPlan) -> dict[str, str]:
     processes = plan.processes
     return {
         "student": plan.student if plan.adapter is None else f"{plan.student} with {plan.adapter}",
-        "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in plan.teachers.items()),
+        "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in plan.teachers.items()) or "recorded",
         "method": " · ".join(str(part) for part in plan.method.strategies.values()),
-        "engine": str(plan.data.engine),
+        "rollouts" if plan.data.recorded else "engine": str(plan.data.recorded or plan.data.engine),
         "prompts": f"{len(plan.data.training_prompts)} for training, {len(plan.data.validation_prompts)} held out",
         "a step": _batch(plan),
         "steps": _steps(plan),
         "processes": f"{processes.world_size} ({processes.strategy}, {processes.device.type})",
-        "kernels": describe_kernels(plan.budgets.kernels),
+        "kernels": _computation(plan),
     }
 
 
@@ -37,17 +38,31 @@ def summary_line(plan: RunPlan) -> str:
     parts = [
         f"Student {plan.student} ({_size(plan.student, 'model.student')})",
         *([] if plan.adapter is None else [str(plan.adapter)]),
-        f"teachers {', '.join(f'{name} = {_teacher(name, teacher)}' for name, teacher in plan.teachers.items())}",
+        _supervision(plan),
         *map(str, plan.method.strategies.values()),
         f"{_batch(plan)} a step",
         f"steps: {_steps(plan)}",
-        describe_kernels(plan.budgets.kernels),
+        _computation(plan),
         _memory(plan),
     ]
     return " · ".join(parts)
 
 
+def _supervision(plan: RunPlan) -> str:
+    if plan.data.recorded is not None:
+        return f"recorded rollouts: {plan.data.recorded}"
+    return f"teachers {', '.join(f'{name} = {_teacher(name, own)}' for name, own in plan.teachers.items())}"
+
+
+def _computation(plan: RunPlan) -> str:
+    own = plan.budgets
+    parts = [describe_kernels(own.kernels), describe_attention(own.attention, plan.student, "model.student")]
+    return ", ".join([*parts, *["compiled decoder layers"] * own.compiled])
+
+
 def _batch(plan: RunPlan) -> str:
+    if plan.data.recorded is not None:
+        return f"at most {plan.data.trajectories} trajectories of at most {plan.data.longest_trajectory} tokens"
     longest = plan.data.engine.max_response_length
     return f"{plan.data.trajectories} trajectories of at most {longest} tokens after the prompt"
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.prompts.tokenization import unknown_token
+from fireopd.teachers import StudentTeacher
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.types import Prompt
 
@@ -13,7 +14,9 @@ __all__ = ["data_warnings", "run_warnings"]
 
 def run_warnings(plan: RunPlan) -> list[str]:
     """Return the warnings about a run, one sentence each."""
-    return data_warnings(plan.data) + [text for text in (_unused(plan), _unsaved(plan)) if text is not None]
+    return data_warnings(plan.data) + [
+        text for text in (_unused(plan), _itself(plan), _unsaved(plan)) if text is not None
+    ]
 
 
 def data_warnings(data: DataPlan) -> list[str]:
@@ -75,6 +78,13 @@ def _unused(plan: RunPlan) -> str | None:
     used = {prompt.teacher for prompt in plan.data.prompts}
     unused = [name for name in plan.teachers if name not in used]
     return f"no prompt names the teacher {', '.join(unused)}" if unused and used else None
+
+
+def _itself(plan: RunPlan) -> str | None:
+    """Return the teachers that are the current student and know nothing more; StudentTeacher, not its subclasses."""
+    names = [name for name, own in plan.teachers.items() if type(own) is StudentTeacher and not own.context]
+    problem = "is the current student without a context: all its advantages are 0"
+    return f"the teacher {', '.join(names)} {problem}" if names else None
 
 
 def _unsaved(plan: RunPlan) -> str | None:

@@ -61,7 +61,8 @@ def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> 
     tokens = mean_response + (sum(prompts) // len(prompts) if prompts else 0)
     total = plan.data.trajectories * tokens
     student = load_config(plan.student, "model.student")
-    parts = [_rollout(plan, card, memory, mean_response, tokens)]
+    sampled = plan.data.recorded is None
+    parts = [_rollout(plan, card, memory, mean_response, tokens)] if sampled else []
     for label, teacher in frozen_models(plan).items():
         if isinstance(teacher, HFTeacher):
             own = int(total * _share(plan, teacher))
@@ -73,7 +74,7 @@ def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> 
     factor = 8 if plan.budgets.gradient_checkpointing else 6
     work = total * plan.budgets.epochs
     parts.append(_passes("update", plan, card, student, work, tokens, budget=budget, factor=factor))
-    return [*parts, _sync(plan, card)]
+    return [*parts, _sync(plan, card)] if sampled else parts
 
 
 def active_parameters(config: PreTrainedConfig) -> int:

@@ -49,7 +49,9 @@ class WeightSync(Callback):
         self.previous: Probe | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
-        """Start the engine with the student's weights."""
+        """Start the engine with the student's weights, if it samples."""
+        if not pl_module.data.samples:
+            return
         rank_zero_info(f"Starting {type(pl_module.data.engine).__name__} ...")
         data = pl_module.data
         prompts = [*data.training_prompts, *data.validation_prompts]
@@ -78,12 +80,14 @@ class WeightSync(Callback):
         length = int(scored.response_mask[row].nonzero().max()) + 1
         # Without the last token: an engine generates a token after the probe, and the context may be full.
         self.trajectory = scored.tokens[row, : max(2, length - 1)].tolist()
-        pl_module.log("time/sync", self.sync(pl_module))
+        if pl_module.data.rollouts is None:  # recorded rollouts need no sync before the next batch
+            pl_module.log("time/sync", self.sync(pl_module))
 
     def teardown(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
         """Close the engine after the running rollout."""
         pl_module.data.next_rollout.wait()
-        pl_module.data.engine.close()
+        if pl_module.data.samples:
+            pl_module.data.engine.close()
 
     def sync(self, pl_module: StudentModule) -> float:
         """Send and verify the weights if the engine has another version; return the seconds this took.
@@ -93,7 +97,7 @@ class WeightSync(Callback):
         pl_module.data.next_rollout.wait()
         began = time.perf_counter()
         engine = pl_module.data.engine
-        if engine.policy_version != pl_module.policy_version:
+        if pl_module.data.samples and engine.policy_version != pl_module.policy_version:
             engine.load_weights(pl_module.student_weights(), pl_module.policy_version)
             check_version(engine, pl_module.policy_version)
             self.verify(pl_module)

@@ -1,0 +1,18 @@
+"""Fingerprint of prompts: tells whether a resumed run has the prompts of its checkpoint."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from fireopd.types import Prompt
+
+__all__ = ["prompts_fingerprint"]
+
+
+def prompts_fingerprint(prompts: Iterable[Prompt]) -> str:
+    """Return a digest of all that a run reads of its prompts, in their order; not of their ids, which name files."""
+    state = hashlib.sha256()
+    for prompt in prompts:
+        read = [prompt.tokens, prompt.teacher, prompt.task, prompt.answer, prompt.solution, dict(prompt.details)]
+        state.update(json.dumps(read, sort_keys=True, default=str).encode())
+    return state.hexdigest()
