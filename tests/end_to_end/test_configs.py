@@ -23,7 +23,7 @@ EXPERIMENTS = sorted(
 OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
 OVERLAID = [CONFIGS / name for name in ("multi_teacher.yaml", "smollm2.yaml", "paper/strong_to_weak.yaml")]
 """Experiments that the hardware overlays are tried on."""
-ENGINES = {"fsdp": None, "lora": None, "vllm_servers": "VLLMServerEngine"}
+ENGINES = {"fsdp": None, "lora": None, "served_teachers": None, "vllm_servers": "VLLMServerEngine"}
 """Engine of the hardware overlays that do not sample with vLLM in process; None for that of the experiment."""
 SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes")
 """Hardware overlays that shard the models."""

@@ -5,6 +5,7 @@ import torch
 from transformers import MambaConfig
 
 from fireopd.engines import HFEngine
+from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.rollout import collate, roll_out, row_seed
 from fireopd.errors import UserError
 from fireopd.models.scorer import CausalScorer, score_rollouts
@@ -64,6 +65,16 @@ def test_responses_end_with_a_stop_token_or_are_marked_as_cut(engine, prompts):
             assert len(response.logprobs) == len(response.tokens)
         assert any(response.finished for response in responses) or sampler is short
         assert not all(response.finished for response in responses) or sampler is engine
+
+
+def test_each_response_is_announced_once_and_before_the_last_one_is_complete(engine, prompts, monkeypatch):
+    announced, steps, decode_step = [], [], Decoder._decode_step
+    monkeypatch.setattr(engine, "finished", lambda row, response: announced.append((row, response, len(steps))))
+    monkeypatch.setattr(Decoder, "_decode_step", lambda self: (steps.append(0), decode_step(self))[1])
+    responses = engine.generate(prompts, range(len(prompts)))
+    assert sorted(row for row, _, _ in announced) == list(range(len(prompts)))
+    assert all(responses[row] == response for row, response, _ in announced)
+    assert announced[0][2] < announced[-1][2] == len(steps)
 
 
 def test_no_prompts_give_no_responses(engine):
