@@ -2,12 +2,13 @@
 
 import copy
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from helpers.checkpoints import metadata
-from helpers.training import make_module, sgd
+from helpers.training import make_data, make_module, sgd
+from lightning import Trainer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from fireopd.errors import UserError
@@ -145,3 +146,37 @@ def test_a_changed_rate_gives_the_schedule_of_a_run_that_always_had_it():
     assert resumed.optimizer_changed
     resumed.on_train_start()
     assert steps(own, schedule, 10) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("field", ["tokens", "answer", "solution", "teacher"])
+def test_prompts_with_another_content_under_the_same_settings_need_leave(saved, field):
+    data = make_data()
+    data.load()
+    same, other = (module({"seed_everything": 1}) for _ in range(2))
+    for made in (same, other):
+        made.trainer = Trainer(logger=False)
+        made.trainer.datamodule = data
+    path = saved(same, prompts=data.fingerprint)
+    check_resume(path, same)
+    changed = make_data()
+    changed.load()
+    last = changed.training_prompts[-1]
+    changed.training_prompts[-1] = replace(last, **{field: (*last.tokens, 5) if field == "tokens" else "7"})
+    other.trainer.datamodule = changed
+    with pytest.raises(UserError, match="its training prompts are not those of the checkpoint. Restore the files"):
+        check_resume(path, other)
+    other.resume_with_changes = True
+    check_resume(path, other)
+
+
+def test_prompts_of_other_settings_are_named_once(saved):
+    data = make_data()
+    data.load()
+    made = module({"seed_everything": 1})
+    path = saved(made, prompts="another")
+    now = module({"seed_everything": 2})
+    now.trainer = Trainer(logger=False)
+    now.trainer.datamodule = data
+    with pytest.raises(UserError) as refused:
+        check_resume(path, now)
+    assert [error.key for error in refused.value.each] == ["seed_everything"]
