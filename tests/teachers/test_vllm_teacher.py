@@ -265,7 +265,7 @@ def test_responses_are_scored_during_the_rollout(served):
         def generate(self, prompts, seeds):
             responses = super().generate(prompts, seeds)
             for row, response in enumerate(responses):
-                self.finished(row, response)
+                self.announce(row, response)
             while len(server.asked) < 2:  # the requests arrive before the rollout ends
                 threading.Event().wait(0.02)
             asked.append(len(server.asked))

@@ -24,7 +24,7 @@ NO_WEIGHTS = -1
 
 
 def ignore_response(row: int, response: Response) -> None:
-    """Do nothing. Default of `RolloutEngine.finished`."""
+    """Do nothing. Default of `RolloutEngine.announce`."""
 
 
 class MemoryPart(NamedTuple):
@@ -54,7 +54,7 @@ class RolloutEngine(ABC):
     precision."""
     policy_version: int = field(default=NO_WEIGHTS, init=False, compare=False, repr=False)
     """Number of optimizer steps behind the engine's weights."""
-    finished: Callable[[int, Response], None] = field(
+    announce: Callable[[int, Response], None] = field(
         default_factory=lambda: ignore_response, init=False, compare=False, repr=False
     )
     """Called with the index of a row and its response. An engine that completes rows one by one may call it for each

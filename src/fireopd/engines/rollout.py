@@ -53,7 +53,7 @@ def roll_out(
         if finished is not None:
             finished(collate(rows[row : row + 1], checked, [0], engine.sampling, engine.policy_version))
 
-    engine.finished = ignore_response if finished is None else announce
+    engine.announce = ignore_response if finished is None else announce
     sampled = checked_responses(engine, engine.generate(rows, seeds), rows, vocabulary)
     groups = [first_group + i for i in range(len(prompts)) for _ in range(responses)]
     seconds = time.perf_counter() - start

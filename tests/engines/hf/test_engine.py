@@ -69,7 +69,7 @@ def test_responses_end_with_a_stop_token_or_are_marked_as_cut(engine, prompts):
 
 def test_each_response_is_announced_once_and_before_the_last_one_is_complete(engine, prompts, monkeypatch):
     announced, steps, decode_step = [], [], Decoder._decode_step
-    monkeypatch.setattr(engine, "finished", lambda row, response: announced.append((row, response, len(steps))))
+    monkeypatch.setattr(engine, "announce", lambda row, response: announced.append((row, response, len(steps))))
     monkeypatch.setattr(Decoder, "_decode_step", lambda self: (steps.append(0), decode_step(self))[1])
     responses = engine.generate(prompts, range(len(prompts)))
     assert sorted(row for row, _, _ in announced) == list(range(len(prompts)))

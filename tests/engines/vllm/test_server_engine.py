@@ -61,7 +61,7 @@ def test_prompts_are_distributed_and_responses_are_in_order(engine_of, model):
     fakes = FakeServer(), FakeServer()
     engine, announced = engine_of(*fakes, concurrency=3), []
     engine.load_weights(WeightStream(model), 7)
-    engine.finished = lambda row, response: announced.append((row, response.tokens[0]))
+    engine.announce = lambda row, response: announced.append((row, response.tokens[0]))
     assert answered(engine)
     assert sorted(announced) == [(row, 10 + row) for row in range(40)]
     assert all(len(fake.asked) > 5 for fake in fakes)

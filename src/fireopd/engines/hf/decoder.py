@@ -39,7 +39,7 @@ class Decoder:
         stops: frozenset[int],
         max_length: int,
         slots: int,
-        finished: Callable[[int, Response], None] = ignore_response,
+        announce: Callable[[int, Response], None] = ignore_response,
     ) -> None:
         """Allocate the outputs and queue the prompts.
 
@@ -51,11 +51,11 @@ class Decoder:
             stops: tokens that end a response.
             max_length: maximum response length, tokens.
             slots: maximum number of rows that are decoded together.
-            finished: called with each row and its response when it is complete.
+            announce: called with each row and its response when it is complete.
         """
         device = model.device
         self.backbone, self.head = backbone(model), OutputHead.of(model)
-        self.prompts, self.sampling, self.slots, self.announce = prompts, sampling, slots, finished
+        self.prompts, self.sampling, self.slots, self.announce = prompts, sampling, slots, announce
         self.uniforms = torch.stack([_uniforms(seed, max_length) for seed in seeds]).to(device)
         self.stops = torch.tensor(sorted(stops), device=device)
         self.max_length = max_length
@@ -99,7 +99,7 @@ class Decoder:
             use_cache=True,
         )
         prefilled_rows = self.lengths.new_tensor(rows)
-        active = self._sample(prefilled_rows, self._logits(output)[sources])
+        active, _ = self._sample(prefilled_rows, self._logits(output)[sources])
         if active.any():
             slots = min(self.slots, len(self.running) + len(rows) + len(self.waiting))
             self.cache.append(prefilled, sources[active], slots)
@@ -120,8 +120,8 @@ class Decoder:
             use_cache=True,
         )
         self.cache.advance()
-        active = self._sample(self.running, self._logits(output))
-        if not active.all():
+        active, ended = self._sample(self.running, self._logits(output))
+        if ended:
             self._set_running(self.running[self.cache.compact(active)])
 
     def _logits(self, output: Any) -> Tensor:
@@ -133,16 +133,19 @@ class Decoder:
         self.running = rows
         if len(rows):
             lengths = self._cached_lengths(rows)
-            longest = int(lengths.max())
-            self.padded = longest > int(lengths.min())
+            shortest, longest = torch.stack(lengths.aminmax()).tolist()
+            self.padded = longest > shortest
             self.cache.trim(longest)
 
     def _cached_lengths(self, rows: Tensor) -> Tensor:
         """Return the number of cached tokens of each row: all but the last sampled one."""
         return self.lengths[rows] + self.counts[rows] - 1
 
-    def _sample(self, rows: Tensor, logits: Tensor) -> Tensor:
-        """Sample one token per row and return which rows are still active, bool [rows]."""
+    def _sample(self, rows: Tensor, logits: Tensor) -> tuple[Tensor, bool]:
+        """Sample one token per row. Return which rows are still active, bool [rows], and whether one has ended.
+
+        In a step without an end, the second result is the only value that is read from the device.
+        """
         counts = self.counts[rows]
         token_ids, logprobs = sample(logits, self.sampling, self.uniforms[rows, counts])
         self.tokens[rows, counts], self.logprobs[rows, counts] = token_ids, logprobs
@@ -150,11 +153,12 @@ class Decoder:
         stopped = torch.isin(token_ids, self.stops)
         self.finished[rows] = stopped
         active = ~stopped & (counts + 1 < self.max_length)
-        if self.announce is not ignore_response and not active.all():
-            ended = rows[~active]
-            for row, response in zip(ended.tolist(), self._responses(ended), strict=True):
+        ended = not active.all().item()
+        if ended and self.announce is not ignore_response:
+            complete = rows[~active]
+            for row, response in zip(complete.tolist(), self._responses(complete), strict=True):
                 self.announce(row, response)
-        return active
+        return active, ended
 
     def _responses(self, rows: Tensor | slice) -> list[Response]:
         """Return the responses of complete rows."""

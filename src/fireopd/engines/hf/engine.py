@@ -103,7 +103,7 @@ class HFEngine(RolloutEngine):
             stops=self.stops,
             max_length=self.max_response_length,
             slots=self.batch_size,
-            finished=self.finished,
+            announce=self.announce,
         )
         return decoder.decode()
 

@@ -147,7 +147,7 @@ class VLLMServerEngine(RolloutEngine):
 
     def _generate(self, row: int, prompt: Prompt, seed: int, expected: Expected, server: ServerClient) -> Response:
         response = server.generate(prompt.tokens, self.sampling, seed=seed, expected=expected)
-        self.finished(row, response)
+        self.announce(row, response)
         return response
 
 

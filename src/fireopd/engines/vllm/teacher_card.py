@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
+from typing import Any
 
 from fireopd.errors import UserError
 from fireopd.models.loading import load_config, load_tokenizer
@@ -47,7 +48,7 @@ class TeacherCard:
         types = {"model": str, "architecture": str, "vocabulary": int, "tokenizer": str}
         if not isinstance(value, dict):
             return None
-        found = {item.name: value.get(item.name) for item in fields(cls)}
+        found: dict[str, Any] = {name: value.get(name) for name in types}
         return cls(**found) if all(type(found[name]) is kind for name, kind in types.items()) else None
 
     @classmethod
