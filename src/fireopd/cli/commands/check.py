@@ -3,6 +3,10 @@
 The arguments are those of `fireopd fit`. No model is loaded and no file is written; the exit code is 2 if a problem is
 found. Set the number of GPUs of the run with --trainer.devices and --trainer.num_nodes.
 
+With --sample_teachers N, teachers and student are loaded in turn, and answer N training prompts of each teacher. The
+result is their accuracy, and the log-probability of reference solutions, with a warning if a teacher is worse than the
+student on its own prompts.
+
 With --gpus, the run is planned for GPUs that this machine need not have. Models may be folders with a config.json only.
 
   --gpus N               number of GPUs on all machines, in place of trainer.devices and trainer.accelerator
@@ -20,8 +24,10 @@ from typing import Any
 
 from rich.console import Console
 
+from fireopd.analysis.teacher_confidence import confidence_lines
 from fireopd.cli.gpu_options import GPUOptions, take_gpu_options
 from fireopd.cli.memory_tables import host_lines, memory_table, peak_lines, seconds_table
+from fireopd.cli.teacher_options import take_sample_option
 from fireopd.cli.training_cli import build
 from fireopd.errors import MissingResourceError, UserError, distinct
 from fireopd.training.first_prompts import first_prompts
@@ -66,7 +72,8 @@ def run(arguments: Sequence[str]) -> None:
     """Check a run and print the result."""
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
-    gpus, others = take_gpu_options(arguments)
+    sampled, own = take_sample_option(arguments)
+    gpus, others = take_gpu_options(own)
     report = Report()
     with report.stage("reading the configuration"):
         cli = build([*others, *(gpus.arguments if gpus else [])], train=False)
@@ -85,6 +92,8 @@ def run(arguments: Sequence[str]) -> None:
     if found:
         report.lines(f"{len(found)} problem{'s' if len(found) > 1 else ''} found.")
         sys.exit(2)
+    if sampled is not None:
+        report.lines(*confidence_lines(plan, sampled))
     if gpus is None:
         _this_machine(plan, report)
     else:
