@@ -25,6 +25,7 @@ from fireopd.training.checkpoint_integrity import (
     check_types,
     digest,
     file_digests,
+    load_data,
     verify,
 )
 
@@ -109,7 +110,7 @@ def _on_all_ranks(action: Callable[[], Any], path: Path, partial: Path) -> Any:
 
 def seal(folder: Path, shards: dict[str, str]) -> None:
     """Add the digests of all files to the metadata of a folder."""
-    meta = _load(folder / METADATA, mmap=False)
+    meta = load_data(folder / METADATA, mmap=False)
     meta[FILES] = shards | file_digests([folder / sharded_checkpoints.METADATA_FILE])
     meta[DIGEST] = digest(meta)
     torch.save(meta, folder / METADATA)
@@ -172,7 +173,7 @@ def read_run(path: Path) -> dict[str, Any]:
         UserError: if the checkpoint is missing, holds code, or was written by another program.
     """
     with _readable("--ckpt_path", path):
-        saved = _load(path / METADATA if path.is_dir() else path)
+        saved = load_data(path / METADATA if path.is_dir() else path)
         if path.is_dir():
             sharded_checkpoints.check_no_code(path)
         check_types(saved, sharded=path.is_dir())
@@ -212,7 +213,7 @@ def read_student(path: Path) -> tuple[str, dict[str, Tensor]]:
     path = standing(path)
     with _readable("CKPT", path):
         verify(path)
-        saved = _load(path / METADATA if path.is_dir() else path)
+        saved = load_data(path / METADATA if path.is_dir() else path)
         tensors = sharded_checkpoints.read_state_dict(path) if path.is_dir() else saved["state_dict"]
         student = {key.removeprefix(STUDENT): value for key, value in tensors.items() if key.startswith(STUDENT)}
         if not student or not isinstance(saved[RUN]["student"], str):
@@ -232,11 +233,9 @@ def _readable(key: str, path: Path) -> Iterator[None]:
     except pickle.UnpicklingError as error:
         problem = "holds more than tensors and plain values, which could be code"
         raise UserError(key, str(path), problem, "give a checkpoint that fireopd fit wrote") from error
+    except UserError:
+        raise
     except Exception as error:  # a file can hold anything
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         problem = f"cannot be read as a checkpoint of fireopd ({reason})"
         raise UserError(key, str(path), problem, "give a checkpoint that fireopd fit wrote") from error
-
-
-def _load(path: Path, *, mmap: bool = True) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

@@ -5,6 +5,7 @@ The metadata of a folder hold the digests of its other files.
 """
 
 import hashlib
+import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,8 +15,20 @@ import torch
 from torch import Tensor
 
 from fireopd.distributed import sharded_checkpoints
+from fireopd.errors import import_extra
 
-__all__ = ["DIGEST", "FILES", "METADATA", "RUN", "CorruptError", "check_types", "digest", "file_digests", "verify"]
+__all__ = [
+    "DIGEST",
+    "FILES",
+    "METADATA",
+    "RUN",
+    "CorruptError",
+    "check_types",
+    "digest",
+    "file_digests",
+    "load_data",
+    "verify",
+]
 
 METADATA = "meta.pt"
 """Lightning's file of everything but the shards in a sharded checkpoint."""
@@ -45,9 +58,33 @@ TYPES: dict[tuple[str, ...], type] = {
 TENSORS: dict[tuple[str, ...], type] = {("state_dict",): dict, ("optimizer_states",): list}
 """Types of the entries that the shards of a folder hold."""
 
+QUANTIZED = {
+    "torchao.optim.subclass_4bit.OptimState4bit",
+    "torchao.optim.subclass_8bit.OptimState8bit",
+    "torchao.optim.subclass_fp8.OptimStateFp8",
+}
+"""Types of the quantized tensors of torchao's optimizers. They hold tensors and plain values only."""
+
 
 class CorruptError(ValueError):
     """Content of a checkpoint that differs from its checksum."""
+
+
+def load_data(path: Path, *, mmap: bool = True) -> Any:
+    """Load a file that holds tensors, also quantized ones, and plain values.
+
+    Raises:
+        UnpicklingError: if it holds anything else.
+        UserError: if it holds the state of an optimizer of torchao, which is not installed.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError:
+        unknown = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        if not unknown or not unknown <= QUANTIZED:
+            raise
+    import_extra("torchao.optim", "torchao", "model.optimizer", "the optimizer of the checkpoint")  # allows its types
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def check_types(checkpoint: Any, *, sharded: bool) -> None:
@@ -93,7 +130,7 @@ def verify(path: Path) -> None:
     """
     archive = path / METADATA if path.is_dir() else path
     _verify_archive(archive)
-    saved = torch.load(archive, map_location="cpu", weights_only=True, mmap=True)
+    saved = load_data(archive)
     if "run" in saved[RUN] and DIGEST not in saved:
         raise CorruptError("its digest is missing")
     if DIGEST in saved and saved[DIGEST] != digest(saved):

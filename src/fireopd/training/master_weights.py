@@ -27,16 +27,20 @@ SAMPLE = 2**14
 def check_master_weights(plan: RunPlan) -> None:
     """Raise `UserError` if the parameters of the student are in half precision and most steps would be rounded away.
 
-    The largest learning rate of the optimizer counts as the step. An optimizer with stochastic rounding is accepted.
+    The largest learning rate of the optimizer counts as the step. An optimizer with stochastic rounding is accepted for
+    bfloat16, and refused for other parameters, which it would not round.
     """
-    if plan.dtype == "float32" or plan.adapter is not None:  # adapters are float32, all else is frozen
-        return
-    dtype = getattr(torch, plan.dtype)
+    dtype = torch.float32 if plan.adapter is not None else getattr(torch, plan.dtype)  # adapters are float32
     try:
         optimizer = plan.optimizer([nn.Parameter(torch.zeros(2, 2, dtype=dtype))])
     except Exception:  # `check_optimizer` reports it
         return
-    if getattr(optimizer, "bf16_stochastic_round", False):
+    rounds = getattr(optimizer, "bf16_stochastic_round", False)
+    if rounds and dtype != torch.bfloat16:
+        name = "those of the adapter" if plan.adapter is not None else "the student's parameters"
+        problem = f"{name} are in {str(dtype).removeprefix('torch.')}, and only bfloat16 is rounded"
+        raise UserError("model.optimizer.bf16_stochastic_round", True, problem, "leave it out")
+    if rounds or dtype == torch.float32:
         return
     rate = max(float(group.get("lr", 0.0)) for group in optimizer.param_groups)
     fraction = changed_fraction(sampled_weights(plan.student), dtype, rate)

@@ -39,7 +39,8 @@ def optimizer_bytes(make_optimizer: Callable[[Iterable[Tensor]], Any]) -> float:
     parameter = nn.Parameter(torch.zeros(PROBE_PARAMETERS))
     parameter.grad = torch.ones(PROBE_PARAMETERS)
     optimizer = make_optimizer([parameter])
-    optimizer.step()
+    with torch.compiler.set_stance("force_eager"):  # optimizers of torchao compile their step, for minutes
+        optimizer.step()
     state = optimizer.state[parameter].values()
     sizes = [_stored(x) for x in state if isinstance(x, Tensor) and x.numel() == PROBE_PARAMETERS]
     return sum(sizes) / PROBE_PARAMETERS

@@ -47,7 +47,8 @@ def _construct(key: str, make: Callable[..., Any], device: torch.device) -> Any:
     try:
         optimizer = make([parameter])
         parameter.grad = torch.zeros_like(parameter)
-        optimizer.step()
+        with torch.compiler.set_stance("force_eager"):  # optimizers of torchao compile their step, for minutes
+            optimizer.step()
     except Exception as error:
         raise UserError(key, name, _reason(error), "fix its arguments") from error
     _check_finite(key, name, optimizer)

@@ -1,5 +1,7 @@
 """One optimizer step of the student on rows of the global batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +40,8 @@ def take_step(
     norm = clip_gradients(parameters, largest, module.device, offloaded=module.sharding.offload_student)
     if loss.isfinite() and norm.isfinite() and (norm > 0 or update.has_weight(rows)):
         module.data.interrupts.torn = True  # until `mark_learned`
-        optimizer.step()
+        with _random_numbers(optimizer, module.policy_version):
+            optimizer.step()
         module.versions.update()
         module.policy_version += 1
         scheduler: Any = module.lr_schedulers()
@@ -46,3 +49,14 @@ def take_step(
             scheduler.step()
     optimizer.zero_grad()  # the next rollout needs the memory
     return {"train/loss": loss.item(), "train/grad_norm": norm.item()}
+
+
+@contextmanager
+def _random_numbers(optimizer: Any, step: int) -> Iterator[None]:
+    """Context of a step. Stochastic rounding gets random numbers of the seed and the step, equal in all processes."""
+    if not getattr(optimizer, "bf16_stochastic_round", False):
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(torch.initial_seed() + step)
+        yield
