@@ -77,7 +77,7 @@ class LayersOnHost(Placement):
 
         def copy(*_: Any) -> None:
             for parameter, own in zip(parameters, hosted, strict=True):
-                parameter.data = own.to(self.computes, non_blocking=True)
+                parameter.data = own.to(self.computes, non_blocking=True, copy=True)
 
         def release(*_: Any) -> None:
             for parameter, own in zip(parameters, hosted, strict=True):
