@@ -30,6 +30,7 @@ from fireopd.models.loading import (
 from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.models.output_head import OutputHead
 from fireopd.models.placement import Placement
+from fireopd.models.quantization import Quantization, load_quantized, quantized_bytes
 from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
 from fireopd.models.student_versions import StudentVersions
 from fireopd.teachers.base import Teacher, leave_unsharded
@@ -59,6 +60,8 @@ class HFTeacher(Teacher):
     """Implementation of the log-probabilities: `torch`, or `triton` (GPUs only)."""
     attn_implementation: Attention | None = None
     """Implementation of attention, for example `flash_attention_2`; None for the choice of transformers."""
+    quantization: Quantization | None = None
+    """`int8` or `int4` weights of the linear layers, see `fireopd.models.quantization`; None for weights of `dtype`."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
@@ -88,6 +91,11 @@ class HFTeacher(Teacher):
         """Return the bytes of this process's part of the weights."""
         count, width = count_parameters(load_config(self.path, "teacher")), dtype_size(self.dtype)
         over = f" / {shards} processes" if shards > 1 else ""
+        if self.quantization is not None:
+            size = quantized_bytes(load_config(self.path, "teacher"), self.dtype, self.quantization)
+            return {
+                "weights": MemoryPart(size, f"{count / 1e6:.1f} M parameters, linear layers in {self.quantization}")
+            }
         size = count * width // shards
         return {"weights": MemoryPart(size, f"{count / 1e6:.1f} M parameters x {width} B{over}")}
 
@@ -96,7 +104,11 @@ class HFTeacher(Teacher):
         if self.scorer is not None:
             return
         placement = shard if isinstance(shard, Placement) else Placement(device)
-        model = placement.load(partial(load_causal_lm, self.path, f"{key}.path", self.dtype))
+        if self.quantization is None:
+            load = partial(load_causal_lm, self.path, f"{key}.path", self.dtype)
+        else:
+            load = partial(load_quantized, self.path, f"{key}.path", self.dtype, self.quantization)
+        model = placement.load(load)
         self.scorer = CausalScorer(model.eval().requires_grad_(False), self.chunk_logits, self.kernels)
         placement.check(f"{key}.path", self.path, self.scorer)
         use_attention(model, f"{key}.attn_implementation", self.attn_implementation)
@@ -104,7 +116,8 @@ class HFTeacher(Teacher):
 
     def reads_student(self, student: str, dtype: str, *, adapter: bool) -> bool:
         """Return True for the model below the student's adapter: the same folder, or name on the hub, and dtype."""
-        return adapter and self.dtype == dtype and same_model(self.path, student, "model.student")
+        equal = self.dtype == dtype and self.quantization is None
+        return adapter and equal and same_model(self.path, student, "model.student")
 
     def attach(self, versions: StudentVersions) -> None:
         """Score with the student without its adapter, with this teacher's `chunk_logits` and `kernels`."""

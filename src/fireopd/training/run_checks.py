@@ -13,6 +13,7 @@ from fireopd.method import Method
 from fireopd.models.architecture import check_architecture
 from fireopd.models.compiled_layers import check_compile
 from fireopd.models.kernels import Kernels, check_kernels
+from fireopd.models.quantization import check_quantization
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, Teacher
 from fireopd.training.attention_checks import attention_checks
 from fireopd.training.master_weights import check_master_weights
@@ -20,7 +21,7 @@ from fireopd.training.optimizer_checks import check_optimizer
 from fireopd.training.recorded_checks import recorded_checks
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.training.run_warnings import run_warnings
-from fireopd.training.trainer_checks import trainer_checks
+from fireopd.training.trainer_checks import check_sharding, trainer_checks
 from fireopd.types import Prompt, Sampling
 from fireopd.types.signals import SIGNALS
 from fireopd.verifiers import ExactMatch, FinalAnswer, MathVerify
@@ -70,6 +71,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     """Yield the checks of a run: each raises `UserError` for its problem and loads no weights."""
     data, method = plan.data, plan.method
     yield from trainer_checks(plan.processes)
+    yield partial(check_sharding, plan.sharding, plan.processes)
     yield partial(raise_together, data.problems)
     yield partial(check_student, plan)
     yield partial(check_architecture, plan.student, "model.student")
@@ -113,6 +115,11 @@ def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     choices |= {f"{key}.kernels": model.kernels for key, model in frozen.items() if isinstance(model, HFTeacher)}
     for key, kernels in choices.items():
         yield partial(check_kernels, key, kernels, plan.processes.device)
+    whole = not plan.processes.sharded and not plan.sharding.offload_teachers
+    for key, model in frozen.items():
+        if isinstance(model, HFTeacher) and model.quantization is not None:
+            settings = (model.path, model.quantization, model.dtype, plan.processes.device)
+            yield partial(check_quantization, key, *settings, whole=whole)
     yield from attention_checks(plan)
     if plan.budgets.compiled:
         yield partial(check_compile, "model.compile", plan.student, plan.processes.device)

@@ -1,0 +1,98 @@
+"""Weight-only quantization of frozen models with torchao: linear layers of the decoder in int8 or int4.
+
+The embeddings and the output layer keep their dtype, and products are computed in the dtype of the model. Weights have
+one scale and one zero point per output in int8, and per `GROUP_SIZE` inputs in int4. On a GPU, int4 packs two weights
+into a byte; a CPU has no such kernel, and stores one in each byte.
+"""
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+
+from fireopd.errors import UserError, import_extra
+from fireopd.models.loading import Dtype, load_causal_lm, load_config
+from fireopd.models.model_size import count_parameters, dtype_size, shapes_of
+
+__all__ = ["GROUP_SIZE", "Quantization", "check_quantization", "load_quantized", "quantized_bytes"]
+
+Quantization = Literal["int8", "int4"]
+"""Dtype of the weights of linear layers."""
+GROUP_SIZE = 32
+"""Number of inputs that share a scale in int4: the smallest that the kernel of GPUs has."""
+
+
+def check_quantization(
+    key: str, name: str, quantization: Quantization, dtype: Dtype, device: torch.device, *, whole: bool
+) -> None:
+    """Raise `UserError` if a model cannot be quantized. Loads no weights.
+
+    Args:
+        key: setting that holds the model, for example `model.teachers.math`.
+        name: model folder, hub name, or embedded model.
+        quantization: dtype of the weights.
+        dtype: dtype of all other parameters.
+        device: device that the model is loaded to.
+        whole: False if the model is sharded, or offloaded to the CPU.
+    """
+    place = f"{key}.quantization"
+    import_extra("torchao.quantization", "torchao", place, quantization)
+    if not whole:
+        problem = "quantized weights can be neither sharded nor offloaded"
+        raise UserError(place, quantization, problem, "set it to null, or keep whole models on each device")
+    if quantization == "int8":
+        return
+    if device.type == "cuda" and dtype != "bfloat16":
+        problem = f"the kernel of GPUs computes in bfloat16, and the dtype is {dtype}"
+        raise UserError(place, quantization, problem, f"set {key}.dtype bfloat16, or quantization int8")
+    if device.type == "cuda" and torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0):
+        problem = "this GPU has no kernel for it, which Ampere and later GPUs have"
+        raise UserError(place, quantization, problem, "set quantization int8")
+    for layer, module in _linear_layers(shapes_of(load_config(name, key))).items():
+        if module.in_features % GROUP_SIZE:
+            problem = f"{layer} of {name} has {module.in_features} inputs, not a multiple of the group of {GROUP_SIZE}"
+            raise UserError(place, quantization, problem, "set quantization int8")
+
+
+def load_quantized(
+    name: str, key: str, dtype: Dtype, quantization: Quantization, device: torch.device
+) -> PreTrainedModel:
+    """Load a causal language model, and quantize it on its way to the device, layer by layer.
+
+    Raises:
+        UserError: if it cannot be loaded.
+    """
+    model = load_causal_lm(name, key, dtype)
+    layers = set(_linear_layers(model))
+    api: Any = import_extra("torchao.quantization", "torchao", key, quantization)
+    api.quantize_(model, _config(api, quantization, device), filter_fn=lambda _, layer: layer in layers, device=device)
+    return model.to(device)  # type: ignore[arg-type] # transformers restricts its overload
+
+
+def _config(api: Any, quantization: Quantization, device: torch.device) -> Any:
+    if quantization == "int8":
+        return api.Int8WeightOnlyConfig(set_inductor_config=False)
+    if device.type == "cuda":
+        settings = {"int4_packing_format": "tile_packed_to_4d", "set_inductor_config": False}
+        return api.Int4WeightOnlyConfig(group_size=GROUP_SIZE, **settings)
+    granularity = api.PerGroup(GROUP_SIZE)
+    return api.IntxWeightOnlyConfig(torch.int4, granularity=granularity, mapping_type=api.MappingType.ASYMMETRIC)
+
+
+def quantized_bytes(config: PreTrainedConfig, dtype: Dtype, quantization: Quantization) -> int:
+    """Return the bytes of a quantized model on a GPU; int4 on a CPU takes as much as int8."""
+    layers, width = _linear_layers(shapes_of(config)).values(), dtype_size(dtype)
+    linear, outputs = sum(layer.weight.numel() for layer in layers), sum(layer.out_features for layer in layers)
+    others = (count_parameters(config) - linear) * width
+    if quantization == "int8":
+        return others + linear + outputs * (width + 1)
+    return others + linear // 2 + 2 * width * (linear // GROUP_SIZE)
+
+
+def _linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """Return the linear layers without the output layer, by name."""
+    head: Any = model.get_output_embeddings()
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return {name: module for name, module in found.items() if module is not head}
