@@ -83,6 +83,10 @@ class WeightSync(Callback):
         if pl_module.data.rollouts is None:  # recorded rollouts need no sync before the next batch
             pl_module.log("time/sync", self.sync(pl_module))
 
+    def on_train_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        """Send the weights for measurements after training."""
+        self.sync(pl_module)
+
     def teardown(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
         """Close the engine after the running rollout."""
         pl_module.data.next_rollout.wait()
