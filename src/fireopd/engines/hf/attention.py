@@ -11,7 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import private_apis
 
-__all__ = ["ATTENTION_NAME", "grouped_query_attention", "use_grouped_query_attention"]
+__all__ = ["ATTENTION_NAME", "decoding_mask", "grouped_query_attention", "use_grouped_query_attention"]
 
 ATTENTION_NAME = "fireopd_grouped_query"
 """Name of the attention implementation in transformers."""
@@ -62,5 +62,34 @@ def grouped_query_attention(
     return attended.reshape(rows, 1, heads, -1), None
 
 
+def decoding_mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    attention_mask: Tensor | None = None,
+    allow_is_causal_skip: bool = True,
+    **settings: Any,
+) -> Tensor | None:
+    """Return the mask of the SDPA implementation of transformers.
+
+    For a mask that hides no token, transformers returns None instead. To find out, it waits for the device. The decoder
+    gives a mask for a new token only where it hides tokens of some row.
+
+    Args:
+        q_length: new tokens of a row.
+        kv_length: all tokens of a row.
+        attention_mask: [B, kv_length], True for visible tokens; None if all are visible.
+        allow_is_causal_skip: whether None may be returned.
+        settings: further arguments of the SDPA implementation.
+
+    Returns:
+        bool [B, 1, q_length, kv_length], or None.
+    """
+    masked = attention_mask is not None and kv_length > q_length == 1
+    skip = allow_is_causal_skip and not masked
+    settings |= {"q_length": q_length, "kv_length": kv_length, "attention_mask": attention_mask}
+    return sdpa_mask(**settings, allow_is_causal_skip=skip)
+
+
 AttentionInterface.register(ATTENTION_NAME, grouped_query_attention)
-AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+AttentionMaskInterface.register(ATTENTION_NAME, decoding_mask)
