@@ -31,9 +31,9 @@ def read(folder, *rows, columns=None):
 
 def test_messages_are_filled_in_with_the_parts_of_each_row(tmp_path):
     (prompt,) = read(tmp_path, ROW)
-    text = r"{solution}|{answer}|{details.points}|{details.level}|\boxed{5} {} {{answer}} {{x}}"
+    text = r"{solution}|{answer}|{details.points}|{details.level}|\boxed{5} \boxed{{{answer}}} {} {{answer}} {{x}}"
     (message, own) = TeacherContext([user(text)]).chat(prompt)
-    assert message == user(r"1+1=2;#2|2|3|hard|\boxed{5} {} {answer} {x}")
+    assert message == user(r"1+1=2;#2|2|3|hard|\boxed{5} \boxed{2} {} {answer} {x}")
     assert own == user("1;+1")
     assert (
         TeacherContext([user("a {answer}")]).chat(replace(prompt, answer="{solution}"))[0]["content"] == "a {solution}"

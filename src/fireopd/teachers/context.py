@@ -16,8 +16,10 @@ from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 __all__ = ["TeacherContext", "align_to", "replace_prompts", "score_after"]
 
-PLACEHOLDER = re.compile(r"\{(\{[a-z_]\w*(?:\.\w+)*\})\}|\{([a-z_]\w*(?:\.\w+)*)\}", re.IGNORECASE)
-"""`{name}` or `{name.path}`; `{{name}}` stands for the text `{name}`. Other braces are text, as in LaTeX."""
+NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
+PLACEHOLDER = re.compile(rf"\{{\{{\{{({NAME})\}}\}}\}}|\{{(\{{{NAME}\}})\}}|\{{({NAME})\}}")
+"""`{name}` or `{name.path}`; `{{name}}` stands for the text `{name}`, and `{{{name}}}` for the value in braces. Other
+braces are text, as in LaTeX."""
 QUESTION = "question"
 """Placeholder of the text of the prompt's last message of the user."""
 KNOWN = f"{{{QUESTION}}}, {{answer}}, {{solution}}, {{task}} and {{details.NAME}}"
@@ -135,7 +137,7 @@ class TeacherContext:
 
 def placeholders(text: str) -> set[str]:
     """Return the names of the placeholders of a text."""
-    return {name for _, name in PLACEHOLDER.findall(text) if name}
+    return {braced or name for braced, _, name in PLACEHOLDER.findall(text) if braced or name}
 
 
 def fill(text: str, prompt: Prompt, question: str | None, key: str) -> str:
@@ -154,11 +156,13 @@ def fill(text: str, prompt: Prompt, question: str | None, key: str) -> str:
 
     def value(match: re.Match[str]) -> str:
         """Return the value of a placeholder, or an escaped one without its outer braces."""
-        escaped, name = match.groups()
+        braced, escaped, name = match.groups()
         if escaped:
             return escaped
+        name = braced or name
         found = known[name] if name in known else _detail(prompt.details, name.partition(".")[2])
-        return _text(found, name, prompt, key)
+        text = _text(found, name, prompt, key)
+        return f"{{{text}}}" if braced else text
 
     return PLACEHOLDER.sub(value, text)
 
