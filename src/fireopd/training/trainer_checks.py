@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from fireopd.distributed.fsdp import Sharding
 from fireopd.errors import UserError
 from fireopd.training.run_plan import ProcessPlan
 
@@ -13,6 +14,7 @@ __all__ = [
     "check_clipping",
     "check_folder",
     "check_precision",
+    "check_sharding",
     "trainer_checks",
 ]
 
@@ -41,6 +43,16 @@ def check_precision(precision: str) -> None:
     if precision not in ("32-true", "bf16-mixed"):
         problem = "the training step supports 32-true and bf16-mixed only"
         raise UserError(key, precision, problem, "use one of them; model.dtype sets the dtype of the parameters")
+
+
+def check_sharding(sharding: Sharding, processes: ProcessPlan) -> None:
+    """Raise `UserError` for a setting of sharded models in a run that does not shard them."""
+    defaults = Sharding(offload_teachers=sharding.offload_teachers)  # any strategy can
+    for name, value in vars(sharding).items():
+        if not processes.sharded and value != getattr(defaults, name):
+            problem = f"{processes.strategy} does not shard the models"
+            remedy = "leave it out, or set trainer.strategy to FSDP2Strategy"
+            raise UserError(f"model.sharding.{name}", value, problem, remedy)
 
 
 def check_clipping(gradient_clip_val: float | None) -> None:
