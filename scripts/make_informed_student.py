@@ -1,7 +1,7 @@
 """Train an embedded student that can read a solution: `python scripts/make_informed_student.py OUT [--steps 300]`.
 
 The embedded student has never seen a context. Here it is trained further on the same careless demonstrations, and on as
-many correct ones that follow a chat in which the problem is asked and solved. Without the context it stays as careless
+many correct ones that follow a chat with the problem and its solution. Without the context it stays as careless
 as it was; with it, it repeats the solution. `configs/self_distillation.yaml` trains it with itself as the teacher.
 Prints the accuracy on held-out problems without and with the context, sampled at temperature 1.
 """

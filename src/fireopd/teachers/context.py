@@ -18,7 +18,7 @@ __all__ = ["TeacherContext", "align_to", "replace_prompts", "score_after"]
 
 NAME = r"[A-Za-z_]\w*(?:\.\w+)*"
 PLACEHOLDER = re.compile(rf"\{{\{{\{{({NAME})\}}\}}\}}|\{{(\{{{NAME}\}})\}}|\{{({NAME})\}}")
-"""`{name}` or `{name.path}`; `{{name}}` stands for the text `{name}`, and `{{{name}}}` for the value in braces. Other
+"""`{name}` or `{name.path}`; `{{name}}` is the text `{name}`, and `{{{name}}}` for the value in braces. Other
 braces are text, as in LaTeX."""
 QUESTION = "question"
 """Placeholder of the text of the prompt's last message of the user."""
