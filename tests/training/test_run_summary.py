@@ -37,7 +37,7 @@ def test_one_line_names_models_method_step_and_memory(run, plan):
     for strategy in run[0].method.strategies.values():
         assert str(strategy) in line
     assert f"{run[1].batch_size} trajectories of at most {run[1].engine.max_response_length} tokens" in line
-    assert " · log-probabilities by PyTorch operations on chunks of logits · " in line
+    assert " · log-probabilities by PyTorch operations on chunks of logits, attention by sdpa · " in line
     assert re.search(r"about \d+\.\d of \d+\.\d GiB \(cpu\) a process$", line)
 
 

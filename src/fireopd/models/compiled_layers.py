@@ -54,4 +54,4 @@ def compile_layers(model: PreTrainedModel, backend: str = "inductor") -> None:
     names = private_apis.no_split_modules(model)
     for layer in model.modules():
         if type(layer).__name__ in names:
-            layer.forward = torch.compile(layer.forward, backend=backend, dynamic=True)  # type: ignore[method-assign]
+            layer.forward = torch.compile(layer.forward, backend=backend, dynamic=True)
