@@ -94,6 +94,7 @@ class SafeTrainer(Trainer):
         path, found = None, list[UserError]()
         if isinstance(model, FiReOPDModule) and isinstance(datamodule, RolloutDataModule):
             model.trainer = datamodule.trainer = self
+            self.datamodule = datamodule  # which the checks of a resume read
             with collect_errors(found):
                 check_run(model.run_plan(datamodule))  # before Lightning's own checks
             model.checked = True
