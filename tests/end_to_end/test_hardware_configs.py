@@ -9,7 +9,10 @@ from helpers.paths import CONFIGS
 from transformers import Qwen3Config, Qwen3MoeConfig
 
 from fireopd.cli.training_cli import build
+from fireopd.distributed.fsdp import Sharding
 from fireopd.models.loading import load_tokenizer
+from fireopd.models.model_size import count_parameters
+from fireopd.training.host_memory import host_parts
 from fireopd.training.memory_phases import memory_phases
 from fireopd.training.remedies import cheapest_remedy, shortages
 from fireopd.training.run_checks import problems
@@ -121,12 +124,26 @@ def test_one_card_is_too_small_for_the_paper_and_a_remedy_fits(monkeypatch, fold
     assert any("the rollout phase needs" in text for text in shortages(plan, card))
     remedy = cheapest_remedy(plan, card)
     assert shortages(remedy.plan, card) == []
-    settings = [argument for argument in remedy.arguments if not argument.startswith("--gpus")]
-    changed = plan_of(monkeypatch, folder, name, *settings)
+    apart = ("--gpus", "--model.optimizer=torchao.")  # an extra
+    settings = [argument for argument in remedy.arguments if not argument.startswith(apart)]
+    changed = replace(plan_of(monkeypatch, folder, name, *settings), optimizer=remedy.plan.optimizer)
     changed = replace(changed, processes=changed.processes.on_gpus(remedy.plan.processes.world_size))
     assert shortages(changed, card) == [], remedy.arguments
     assert changed.sharding == remedy.plan.sharding
     assert changed.data.engine == remedy.plan.data.engine
+
+
+def test_a_larger_student_fits_a_small_card_with_8_bit_states_or_in_host_memory(monkeypatch, folder):
+    card, small = 24 * 2**30, plan_of(monkeypatch, folder, "hardware/one_24gb_card")
+    plan = replace(on_gpus(small, 1), student=str(folder / "1.7B"))
+    remedy = cheapest_remedy(plan, card)
+    settings = ("--model.sharding.offload_teachers=true", "--model.optimizer=torchao.optim.AdamW8bit")
+    assert remedy.arguments[-2:] == settings
+    held = replace(plan, sharding=Sharding(offload_student=True), processes=plan.processes.on_gpus(1, sharded=True))
+    for phase in memory_phases(held, card):
+        assert not any(part.size for part in phase.parts if part.name.startswith("student:"))
+    (size,) = (part.size for part in host_parts(held) if part.name == "student")
+    assert size == count_parameters(MODELS["1.7B"]) * (4 + 4 + 8), "weights, gradients, two states of AdamW"
 
 
 def test_replicated_models_of_the_paper_do_not_fit(monkeypatch, folder):

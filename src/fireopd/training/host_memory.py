@@ -24,18 +24,23 @@ def host_parts(plan: RunPlan) -> list[Part]:
         if not plan.shares_weights(teacher)
     }
     sizes = {label: sum(size for size, _ in parts.values()) for label, parts in frozen.items()}
-    whole = max([count * width, *sizes.values()])
+    whole, copies = max([count * width, *sizes.values()]), 1 if processes.sharded else here
     parts = [
         Part("processes", here * PROCESS, f"{here} processes x {PROCESS / GIB:.0f} GiB, assumed"),
-        Part("loading", here * whole, f"{here} processes x the largest model, {whole / GIB:.1f} GiB"),
+        Part("loading", copies * whole, f"{copies} x the largest model, {whole / GIB:.1f} GiB"),
     ]
     engine = plan.data.engine
     if engine.releases_memory and processes.device.type == "cuda":
         own = count * dtype_size(getattr(engine, "dtype", "bfloat16")) // getattr(engine, "tensor_parallel_size", 1)
         parts.append(Part("vLLM asleep", here * own, f"{here} processes x {own / GIB:.1f} GiB of its weights"))
-    if processes.sharded and plan.sharding.offload_teachers:
-        size = sum(sizes.values()) // processes.nodes
-        parts.append(Part("teachers", size, "shards of this machine (offload_teachers)"))
+    held = processes.nodes if processes.sharded else 1 / here
+    if plan.sharding.offload_teachers:
+        parts.append(Part("teachers", int(sum(sizes.values()) / held), "weights on this machine (offload_teachers)"))
+    if plan.sharding.offload_student:
+        trained = trained_parameters(plan, student)
+        own = dtype_size("float32" if plan.adapter is not None else plan.dtype)
+        size = count * width + trained * (own + optimizer_bytes(plan.optimizer))
+        parts.append(Part("student", int(size / held), "weights, gradients, optimizer states (offload_student)"))
     return parts
 
 

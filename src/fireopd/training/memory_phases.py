@@ -113,7 +113,12 @@ def _student(plan: RunPlan, student: ModelPasses) -> list[Part]:
     if plan.adapter is not None:
         parts.append(Part("student: adapter", trained * 4 // shards, f"{trained / 1e6:.1f} M parameters x 4 B{over}"))
     states = int(trained * slots) // shards
-    return [*parts, Part("student: optimizer", states, f"{trained / 1e6:.1f} M trained x {slots:.3g} B{over}")]
+    parts.append(Part("student: optimizer", states, f"{trained / 1e6:.1f} M trained x {slots:.3g} B{over}"))
+    return [_on_host(part, "offload_student") for part in parts] if plan.sharding.offload_student else parts
+
+
+def _on_host(part: Part, setting: str) -> Part:
+    return Part(part.name, 0, f"in host memory ({setting})")
 
 
 def _gradients(plan: RunPlan, student: ModelPasses) -> Part:
@@ -122,7 +127,8 @@ def _gradients(plan: RunPlan, student: ModelPasses) -> Part:
     shown = f"{count / 1e6:.1f} M trained x {width} B{_over(plan)}" + (
         ", and the buckets of DDP" if buckets > 1 else ""
     )
-    return Part("student: gradients", buckets * count * width // plan.processes.shards, shown)
+    part = Part("student: gradients", buckets * count * width // plan.processes.shards, shown)
+    return _on_host(part, "offload_student") if plan.sharding.offload_student else part
 
 
 def _teachers(plan: RunPlan) -> list[Part]:
@@ -137,10 +143,9 @@ def _teachers(plan: RunPlan) -> list[Part]:
             parts.append(Part(label, 0, "shares the weights of the student"))
         elif own is None:
             parts.append(Part(label, 0, f"not included: {type(teacher).__name__} does not give its memory"))
-        elif plan.processes.sharded and plan.sharding.offload_teachers:
-            parts.append(Part(f"{label}: weights", 0, "in host memory (offload_teachers)"))
         else:
-            parts += [Part(f"{label}: {name}", size, formula) for name, (size, formula) in own.items()]
+            made = [Part(f"{label}: {name}", size, formula) for name, (size, formula) in own.items()]
+            parts += [_on_host(p, "offload_teachers") for p in made] if plan.sharding.offload_teachers else made
     return parts
 
 
@@ -217,7 +222,11 @@ def _scoring(plan: RunPlan, student: ModelPasses) -> dict[str, list[Part]]:
             own = replace(student, tokens=max(teacher.token_budget, row), row=row)
             found[label] = scoring_parts(own, plan.budgets.chunk_logits)
         elif isinstance(teacher, HFTeacher) and not plan.shares_weights(teacher):
-            found[label] = scoring_parts(teacher_passes(plan, teacher), teacher.chunk_logits)
+            passes = teacher_passes(plan, teacher)
+            found[label] = scoring_parts(passes, teacher.chunk_logits)
+            if plan.sharding.offload_teachers and not plan.processes.sharded:
+                size = (passes.counts[1] + passes.counts[0]) * dtype_size(teacher.dtype)
+                found[label].append(Part("teacher: copied weights", size, "one layer, and all outside of layers"))
     return found or {"": []}
 
 
@@ -235,17 +244,22 @@ def teacher_passes(plan: RunPlan, teacher: HFTeacher) -> ModelPasses:
 
 
 def _loading(plan: RunPlan, student: ModelPasses, *, gpu: bool) -> dict[str, list[Part]]:
-    """Return the parts while models are loaded, teachers first: each is whole on the device before it is sharded."""
-    runtime = _runtime(plan, gpu=gpu)
-    moments = {"the student": [*runtime, *_teachers(plan), *_student(plan, student)[:-1]]}
-    earlier = list[Part]()
+    """Return the parts while models are loaded, teachers first: of a sharded model, a unit is whole on the device."""
+    runtime, earlier = _runtime(plan, gpu=gpu), list[Part]()
+    sharded, moments = plan.processes.shards > 1, dict[str, list[Part]]()
     for label, teacher in frozen_models(plan).items():
-        whole = sum(size for size, _ in (teacher.memory(1) or {}).values())
-        if plan.processes.shards > 1 and not plan.shares_weights(teacher):
-            part = Part("loading: whole teacher", whole, f"{label}, before it is sharded")
-            moments[label] = [*runtime, *earlier, part]
-        earlier += [part for part in _teachers(plan) if part.name.startswith(label)]
-    return moments
+        own = [part for part in _teachers(plan) if part.name.startswith(label)]
+        if isinstance(teacher, HFTeacher) and sharded and not plan.shares_weights(teacher):
+            moments[label] = [*runtime, *earlier, *own, _unit(label, teacher_passes(plan, teacher))]
+        earlier += own
+    unit = [_unit("student", student)] if sharded else []
+    return moments | {"the student": [*runtime, *earlier, *_student(plan, student)[:-1], *unit]}
+
+
+def _unit(label: str, model: ModelPasses) -> Part:
+    """Return the largest part of a model that is on the device before it is sharded: a layer, or all outside layers."""
+    size = max(model.counts) * dtype_size(model.dtype)
+    return Part("loading: whole layer or embeddings", size, f"{label}, before it is sharded")
 
 
 def _worst(name: str, moments: dict[str, list[Part]]) -> Phase:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import nn
+
 from fireopd.engines.vllm.engine import VLLMEngine
 from fireopd.teachers import HFTeacher
 from fireopd.training.memory_phases import GIB, memory_phases
@@ -153,10 +156,39 @@ def _memory_fraction(plan: RunPlan, memory: int) -> Remedy | None:
 
 
 def _offload_teachers(plan: RunPlan, memory: int) -> Remedy | None:
-    if not plan.processes.sharded or plan.sharding.offload_teachers:
+    if plan.sharding.offload_teachers or not plan.frozen_models:
         return None
     changed = replace(plan, sharding=replace(plan.sharding, offload_teachers=True))
     return Remedy(changed, ("--model.sharding.offload_teachers=true",))
+
+
+def _eight_bit_states(plan: RunPlan, memory: int) -> Remedy | None:
+    """Return the run with the AdamW of torchao, whose states take 2 bytes a parameter instead of 8."""
+    if plan.adapter is not None or type(plan.optimizer([nn.Parameter(torch.zeros(1))])) is not torch.optim.AdamW:
+        return None
+    return Remedy(replace(plan, optimizer=_EightBitStates), ("--model.optimizer=torchao.optim.AdamW8bit",))
+
+
+class _EightBitStates(torch.optim.Optimizer):
+    """Stand-in for torchao's AdamW8bit in an estimate: a step makes states of its size."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.0})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override] # no loss
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter] = {
+                name: torch.zeros_like(parameter, dtype=torch.uint8) for name in ("mean", "square")
+            }
+
+
+def _offload_student(plan: RunPlan, memory: int) -> Remedy | None:
+    """Return the run with shards, gradients and optimizer states of the student in host memory, under FSDP2."""
+    if plan.sharding.offload_student:
+        return None
+    made = _sharded(plan, plan.processes.world_size)
+    sharding = replace(made.plan.sharding, offload_student=True)
+    return Remedy(replace(made.plan, sharding=sharding), (*made.arguments, "--model.sharding.offload_student=true"))
 
 
 def _shard(plan: RunPlan, memory: int) -> Remedy | None:
@@ -197,6 +229,8 @@ REMEDIES: tuple[Change, ...] = (
     _memory_fraction,
     _offload_teachers,
     _shard,
+    _eight_bit_states,
+    _offload_student,
     _more_gpus,
 )
 """Changes from the cheapest to the most expensive, in seconds of a step, then in GPUs."""

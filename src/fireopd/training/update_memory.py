@@ -195,5 +195,6 @@ def _last_reduction(model: ModelPasses, plan: RunPlan, *, everything: bool) -> l
 
 
 def _optimizer_step(plan: RunPlan, trained: int) -> list[Part]:
-    each = optimizer_step_bytes(plan.optimizer) if plan.processes.device.type == "cuda" else 0
+    on_gpu = plan.processes.device.type == "cuda" and not plan.sharding.offload_student
+    each = optimizer_step_bytes(plan.optimizer) if on_gpu else 0
     return [Part("optimizer step: intermediate results", trained * each, f"{trained / 1e6:.1f} M x {each} B")]
