@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.training import Notes, fit, make_data, make_module, make_trainer
+from lightning.pytorch.callbacks import Callback
 
 from fireopd.callbacks import RolloutRecorder
 from fireopd.engines import HFEngine
@@ -142,6 +143,20 @@ def test_strategies_that_need_what_the_recording_lacks_are_refused_by_name(run, 
     module, data = make_module(), recorded_data(file)
     assert any("so no teacher is loaded. Set model.teachers {}" in text for text in found(module, data, tmp_path))
     assert found(*offline(file), tmp_path) == []
+
+
+class Version(Callback):
+    """Notes the version of the engine's weights at the end."""
+
+    def on_fit_end(self, trainer, pl_module):
+        self.found = pl_module.data.engine.policy_version
+
+
+def test_an_engine_for_validation_has_the_weights_of_the_student_at_the_end(run, tmp_path):
+    version = Version()
+    data = recorded_data(run[1] / "step_000000.safetensors", num_validation=1)
+    fit(make_module(teachers={}), data, tmp_path, callbacks=[version], limit_val_batches=0)
+    assert version.found == 1
 
 
 def test_responses_without_a_sampler_train_without_importance_weights(run, tmp_path):
