@@ -123,4 +123,6 @@ def full_tensor(tensor: Tensor) -> Tensor:
     """Return the gathered tensor if it is sharded, on the device of the mesh, else the tensor. Every rank must call."""
     if not isinstance(tensor, DTensor):
         return tensor
-    return tensor.to(tensor.device_mesh.device_type).full_tensor()  # shards may be kept in CPU memory
+    moved: Any = tensor.to(tensor.device_mesh.device_type)  # shards may be kept in CPU memory
+    whole: Tensor = moved.full_tensor()
+    return whole

@@ -101,10 +101,11 @@ class Sharding:
                 dist.broadcast(_bytes(buffer), group=mesh.get_group(), group_src=0)
 
 
+@torch.no_grad()
 def _scatter(whole: Tensor, shard: Tensor, mesh: DeviceMesh) -> None:
     """Copy the slices of a parameter of the first process to the shards of all."""
     assert isinstance(shard, DTensor)
-    own = shard.detach().to_local()
+    own = shard.to_local()
     rows = -(-len(whole) // mesh.size())
     direct = len(own) == rows and own.device.type == mesh.device_type
     received = own if direct else whole.new_empty((rows, *whole.shape[1:]), device=mesh.device_type)
