@@ -77,8 +77,8 @@ def _config(api: Any, quantization: Quantization, device: torch.device) -> Any:
     if device.type == "cuda":
         settings = {"int4_packing_format": "tile_packed_to_4d", "set_inductor_config": False}
         return api.Int4WeightOnlyConfig(group_size=GROUP_SIZE, **settings)
-    granularity = api.PerGroup(GROUP_SIZE)
-    return api.IntxWeightOnlyConfig(torch.int4, granularity=granularity, mapping_type=api.MappingType.ASYMMETRIC)
+    granularity, int4 = api.PerGroup(GROUP_SIZE), getattr(torch, "int4")  # noqa: B009 - stubs lack it
+    return api.IntxWeightOnlyConfig(int4, granularity=granularity, mapping_type=api.MappingType.ASYMMETRIC)
 
 
 def quantized_bytes(config: PreTrainedConfig, dtype: Dtype, quantization: Quantization) -> int:
