@@ -216,11 +216,11 @@ def attention_implementation(config: "PreTrainedConfig") -> str | None:
 
 def supported_attention(model: "nn.Module") -> list[str]:
     """Return the names of the attention implementations that an architecture supports. transformers 5.19.0."""
-    names: Any = ["eager"]
-    if not model._can_set_attn_implementation():
-        return [str(model.config._attn_implementation)]
-    names += ["sdpa"] if model._supports_sdpa else []
-    return names + (["flash_attention_2", "flash_attention_3"] if model._supports_flash_attn else [])
+    own: Any = model
+    if not own._can_set_attn_implementation():
+        return [str(own.config._attn_implementation)]
+    names = ["eager", *(["sdpa"] if own._supports_sdpa else [])]
+    return names + (["flash_attention_2", "flash_attention_3"] if own._supports_flash_attn else [])
 
 
 def shapes_of_flash_attention(query: Any, key: Any, value: Any, scale: float | None) -> Any:
