@@ -12,11 +12,13 @@ from fireopd.errors import UserError
 from fireopd.models import LoRA, load_causal_lm
 from fireopd.models.output_head import OutputHead
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, InitialStudentTeacher, StudentTeacher
+from fireopd.training.gpu_cards import CARDS
 from fireopd.training.host_memory import checkpoint_bytes
 from fireopd.training.memory_phases import largest, memory_phases
 from fireopd.training.resume_checks import check_resume
 from fireopd.training.run_checks import check_averages
 from fireopd.training.run_warnings import run_warnings
+from fireopd.training.step_seconds import step_seconds
 
 DECAY = 0.75
 CONTEXT = [{"role": "user", "content": "{question}"}, {"role": "assistant", "content": "{solution}"}]
@@ -103,7 +105,7 @@ def test_an_average_resumes_with_the_same_bits(averaged, tmp_path):
 
 def test_with_an_adapter_only_its_average_is_a_copy(tmp_path):
     module = module_of(InitialStudentTeacher(), EMAStudentTeacher(decay=DECAY), adapter=LoRA(rank=4))
-    run(module, tmp_path, 2)
+    run(module, tmp_path, 1)
     initial, average = (module.teachers[name].scorer for name in ("math", "code"))
     assert initial.model is average.model is module.student.model, "no second copy of the model"
     held = {value.data_ptr(): value.nbytes for value in module.state_dict().values()}
@@ -153,6 +155,8 @@ def test_copies_and_contexts_count_in_the_memory(averaged):
     assert parts["teacher code"] == 0, "shared"
     math, code = (plan.longest_row(module.teachers[name]) for name in ("math", "code"))
     assert plan.data.longest_trajectory == max(math, plan.data.longest_trajectory) < code
+    seconds = {part.name: part.seconds for part in step_seconds(plan, CARDS[0], 2**34, 8)}
+    assert seconds["teacher code"] > seconds["teacher math"] > 0
     without = replace(plan, teachers={"math": StudentTeacher(), "code": StudentTeacher(CONTEXT)})
     assert checkpoint_bytes(plan) - checkpoint_bytes(without) == size
     assert any("the teacher math is the current student without a context" in text for text in run_warnings(without))

@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 from fireopd.engines.vllm.engine import VLLMEngine
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters, dtype_size
-from fireopd.teachers import HFTeacher
+from fireopd.teachers import HFTeacher, StudentTeacher, Teacher
 from fireopd.training.gpu_cards import Card
 from fireopd.training.memory_estimate import cache_per_token
 from fireopd.training.memory_phases import frozen_models, student_passes
@@ -64,10 +64,11 @@ def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> 
     sampled = plan.data.recorded is None
     parts = [_rollout(plan, card, memory, mean_response, tokens)] if sampled else []
     for label, teacher in frozen_models(plan).items():
-        if isinstance(teacher, HFTeacher):
-            own = int(total * _share(plan, teacher))
-            config, budget = load_config(teacher.path, "model.teachers"), teacher.token_budget
-            parts.append(_passes(label, plan, card, config, own, tokens, budget=budget, factor=2))
+        if isinstance(teacher, HFTeacher | StudentTeacher):
+            config = load_config(teacher.path, "model.teachers") if isinstance(teacher, HFTeacher) else student
+            row = tokens + max(0, plan.longest_row(teacher) - plan.data.longest_trajectory)  # with its context
+            own = int(plan.data.trajectories * row * _share(plan, teacher))
+            parts.append(_passes(label, plan, card, config, own, row, budget=teacher.token_budget, factor=2))
     budget = plan.budgets.token_budget
     if plan.scores_student_first:
         parts.append(_passes("student, scores", plan, card, student, total, tokens, budget=budget, factor=2))
@@ -90,7 +91,7 @@ def active_parameters(config: PreTrainedConfig) -> int:
     return int(count - text.num_hidden_layers * (experts - used) * own)
 
 
-def _share(plan: RunPlan, teacher: HFTeacher) -> float:
+def _share(plan: RunPlan, teacher: Teacher) -> float:
     """Return the fraction of the trajectories that a teacher scores; equal fractions without prompts."""
     names = {name for name, other in plan.teachers.items() if any(model is teacher for _, model in other.models(name))}
     if plan.base is teacher and not names:
