@@ -105,7 +105,7 @@ def test_an_average_resumes_with_the_same_bits(averaged, tmp_path):
 
 def test_with_an_adapter_only_its_average_is_a_copy(tmp_path):
     module = module_of(InitialStudentTeacher(), EMAStudentTeacher(decay=DECAY), adapter=LoRA(rank=4))
-    run(module, tmp_path, 1)
+    run(module, tmp_path, 2)
     initial, average = (module.teachers[name].scorer for name in ("math", "code"))
     assert initial.model is average.model is module.student.model, "no second copy of the model"
     held = {value.data_ptr(): value.nbytes for value in module.state_dict().values()}
