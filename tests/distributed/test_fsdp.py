@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from helpers.processes import Program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.distributed.fsdp import Sharding
+from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm
 from fireopd.models.scorer import CausalScorer
 from fireopd.teachers.base import leave_unsharded
 from fireopd.training.checkpoint_files import read_student
+from fireopd.training.trainer_checks import check_sharding
 
 FSDP = "--config=configs/hardware/fsdp.yaml"
 SAVING = ["--model.gradient_checkpointing=true", "--model.sharding={offload_teachers: true, offload_student: true}"]
@@ -136,3 +139,12 @@ def test_settings_compare_and_default_to_full_precision():
     assert Sharding() == Sharding(
         param_dtype=None, reduce_dtype="float32", offload_teachers=False, offload_student=False
     )
+
+
+def test_settings_of_sharded_models_are_refused_where_models_are_not_sharded():
+    whole, sharded = (SimpleNamespace(sharded=value, strategy="DDPStrategy") for value in (False, True))
+    for settings in ({"param_dtype": "bfloat16"}, {"reduce_dtype": "bfloat16"}, {"offload_student": True}):
+        check_sharding(Sharding(**settings), sharded)
+        with pytest.raises(UserError, match=f"model.sharding.{next(iter(settings))}: .*DDPStrategy does not shard"):
+            check_sharding(Sharding(**settings), whole)
+    check_sharding(Sharding(offload_teachers=True), whole)
