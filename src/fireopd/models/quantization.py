@@ -59,7 +59,7 @@ def check_quantization(
 def load_quantized(
     name: str, key: str, dtype: Dtype, quantization: Quantization, device: torch.device
 ) -> PreTrainedModel:
-    """Load a causal language model, and quantize it on its way to the device, layer by layer.
+    """Load a causal language model, and move it to a device layer by layer, each of them quantized.
 
     Raises:
         UserError: if it cannot be loaded.

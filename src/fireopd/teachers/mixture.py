@@ -57,7 +57,7 @@ class MixtureTeacher(Teacher):
     chunk_logits: int = CHUNK_LOGITS
     """Number of logits (tokens x vocabulary) of a part in memory at a time; at least those of one token."""
     key: str = field(default="model.teachers", init=False, compare=False, repr=False)
-    """Setting that holds the teacher, after `setup`."""
+    """Setting that holds the teacher, after `check` or `setup`."""
 
     def __post_init__(self) -> None:
         """Check names and weights."""
@@ -100,6 +100,7 @@ class MixtureTeacher(Teacher):
 
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
         """Check each part with the prompts that it scores; a geometric mean needs distributions of all parts."""
+        self.key = key
         tasks = {prompt.task for prompt in prompts}
         unknown = [task for task in self.task_weights if prompts and task not in tasks]
         if unknown:

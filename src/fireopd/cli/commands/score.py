@@ -2,8 +2,8 @@
 
 A FILE holds recorded rollouts (.safetensors), or lines of a prompt and its "response" (JSONL). For each, a file of
 scored rollouts is written, on which `fireopd fit` trains without teachers (data.rollouts). TEACHERS is a mapping as in
-model.teachers, for example '{math: {class_path: HFTeacher, init_args: {path: tiny/math}}}'; it may stand in a file
-that --config names. Repeat the command to resume one that was stopped.
+model.teachers, for example '{math: {class_path: HFTeacher, init_args: {path: tiny/math}}}'; it may be part of a
+file that --config names. Repeat the command to resume one that was stopped.
 """
 
 import sys
