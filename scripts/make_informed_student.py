@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from make_tiny_models import ASSISTANT, END, SLIP, USER, accuracy, careless, train
 
 from fireopd.models import load_causal_lm, load_tokenizer
 from fireopd.prompts import tiny_tasks
+from make_tiny_models import ASSISTANT, END, SLIP, USER, accuracy, careless, train
 
 RATE = 1e-3
 """Learning rate."""

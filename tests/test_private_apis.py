@@ -25,7 +25,9 @@ needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not i
 
 def private_names(tree):
     """Yield the private names that a module reads from other libraries: attributes and imports."""
-    defined = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    defined = {
+        node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+    }
     stored = [node for node in ast.walk(tree) if isinstance(getattr(node, "ctx", None), ast.Store)]
     defined |= {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "") for node in stored}
     for node in ast.walk(tree):

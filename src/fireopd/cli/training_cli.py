@@ -94,13 +94,12 @@ class SafeTrainer(Trainer):
         path, found = None, list[UserError]()
         if isinstance(model, FiReOPDModule) and isinstance(datamodule, RolloutDataModule):
             model.trainer = datamodule.trainer = self
-            self.datamodule = datamodule  # which the checks of a resume read
             with collect_errors(found):
                 check_run(model.run_plan(datamodule))  # before Lightning's own checks
             model.checked = True
         if ckpt_path is not None:
             with collect_errors(found):
-                path = self.check_checkpoint(ckpt_path, model, resume_with_changes=resume_with_changes)
+                path = self.check_checkpoint(ckpt_path, model, datamodule, resume_with_changes=resume_with_changes)
         raise_together(found)
         clean(Path(self.default_root_dir))
         try:
@@ -117,7 +116,9 @@ class SafeTrainer(Trainer):
             problem = f"its state cannot be restored ({reason})"
             raise UserError("--ckpt_path", path, problem, "give another checkpoint, or start a new run") from error
 
-    def check_checkpoint(self, ckpt_path: str, model: LightningModule, *, resume_with_changes: bool) -> str:
+    def check_checkpoint(
+        self, ckpt_path: str, model: LightningModule, data: LightningDataModule | None, *, resume_with_changes: bool
+    ) -> str:
         """Check that a run can resume from a checkpoint, before any model is loaded, and return its path.
 
         Raises:
@@ -128,7 +129,7 @@ class SafeTrainer(Trainer):
         check(place, sharded=isinstance(strategy, FSDP2Strategy), whole=self.local_rank == 0)
         if isinstance(model, FiReOPDModule):
             model.resume_with_changes = resume_with_changes
-            check_resume(place, model)
+            check_resume(place, model, data.fingerprint if isinstance(data, RolloutDataModule) else None)
             if isinstance(strategy, FSDP2Strategy):
                 strategy.restores_optimizers = not model.fresh_optimizer
         return str(place)
@@ -207,5 +208,6 @@ class FitCLI(LightningCLI):
         if self.config.ckpt_path is not None:
             with collect_errors(found):
                 trainer, allowed = cast(SafeTrainer, self.trainer), self.config.resume_with_changes
-                trainer.check_checkpoint(self.config.ckpt_path, self.model, resume_with_changes=allowed)
+                path = self.config.ckpt_path
+                trainer.check_checkpoint(path, self.model, self.datamodule, resume_with_changes=allowed)
         return found

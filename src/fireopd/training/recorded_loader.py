@@ -36,7 +36,7 @@ class RecordedLoader(RolloutLoader):
         end = (self.next_number // len(self) + 1) * len(self)
         while self.next_number < end:
             groups = torch.tensor(self.batch_groups(self.next_number)).tensor_split(self.ranks)[self.rank].tolist()
-            self.current = self._together(partial(self.recording.rollouts, groups, self.next_number))
+            self.current = self.together(partial(self.recording.rollouts, groups, self.next_number))
             self.next_number += 1
             yield self.current
 

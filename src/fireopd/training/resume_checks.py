@@ -36,16 +36,21 @@ PROMPTS = ("seed_everything", "model.student", *(f"data.{name}" for name in ("pr
 """Beginnings of the keys of settings that change the prompts."""
 
 
-def check_resume(path: Path, module: "FiReOPDModule") -> None:
+def check_resume(path: Path, module: "FiReOPDModule", prompts: str | None = None) -> None:
     """Name all settings that differ from those in a checkpoint, and refuse a resume that would be another run.
 
     `fresh_optimizer` of the module is set if the checkpoint holds the state of an optimizer of another class.
+
+    Args:
+        path: path of the checkpoint, a file or a folder.
+        module: module of the run.
+        prompts: fingerprint of the run's training prompts; None to skip their comparison.
 
     Raises:
         UserError: with all problems, see `resume_problems`.
     """
     saved = read_run(path)
-    raise_together(resume_problems(path, saved, module))
+    raise_together(resume_problems(path, saved, module, prompts))
     module.fresh_optimizer = optimizer_differs(path, saved, module)
     if "settings" not in saved[RUN]:
         rank_zero_info("The checkpoint is of an earlier version and holds no settings to compare with")
@@ -53,13 +58,16 @@ def check_resume(path: Path, module: "FiReOPDModule") -> None:
         rank_zero_info(f"Changed setting: {change}{' (applied to the optimizer)' if change.applied else ''}")
 
 
-def resume_problems(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule") -> list[UserError]:
+def resume_problems(
+    path: Path, saved: Mapping[str, Any], module: "FiReOPDModule", prompts: str | None = None
+) -> list[UserError]:
     """Return all reasons why a run cannot resume from a checkpoint.
 
     Args:
         path: path of the checkpoint, a file or a folder.
         saved: its content, see `read_run`.
         module: module of the run; with `resume_with_changes`, only what cannot be loaded is a problem.
+        prompts: fingerprint of the run's training prompts; None to skip their comparison.
     """
     if not module.resume_with_changes:
         refused = [change for change in changed_settings(saved, module) if not change.free]
@@ -70,7 +78,7 @@ def resume_problems(path: Path, saved: Mapping[str, Any], module: "FiReOPDModule
             found.append(UserError("model.student", module.student_name, problem, ALLOW))
         found += [problem for problem in _adapter(saved, module) if problem.key not in keys]
         found += [problem for problem in _strategies(saved, module) if problem.key not in keys]
-        found += _prompts(saved, module, keys)
+        found += _prompts(saved, prompts, keys)
         if not _settings(saved) and optimizer_differs(path, saved, module):
             found.append(_other_optimizer(module))
     else:
@@ -126,13 +134,11 @@ def _strategies(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[U
                 yield UserError(key, kind, f"it cannot take its state in the checkpoint ({reason})", ALLOW)
 
 
-def _prompts(saved: Mapping[str, Any], module: "FiReOPDModule", changed: set[str]) -> Iterator[UserError]:
+def _prompts(saved: Mapping[str, Any], prompts: str | None, changed: set[str]) -> Iterator[UserError]:
     """Yield the difference of the prompts to those of the checkpoint, unless a changed setting explains it."""
-    if "prompts" not in saved[RUN] or any(key.startswith(PROMPTS) for key in changed):
-        return
-    if saved[RUN]["prompts"] != module.data.fingerprint:
-        kind = type(module.data.source).__name__
-        yield UserError("data.prompts", kind, "its training prompts are not those of the checkpoint", RESTORE)
+    explained = any(key.startswith(PROMPTS) for key in changed)
+    if prompts is not None and not explained and saved[RUN].get("prompts", prompts) != prompts:
+        yield UserError("data.prompts", "training prompts", "their content is not that of the checkpoint", RESTORE)
 
 
 def _adapter(saved: Mapping[str, Any], module: "FiReOPDModule") -> Iterator[UserError]:

@@ -118,7 +118,7 @@ class RolloutLoader:
             return [self.prompts[i] for i in order[start : start + self.size]][self.rank :: self.ranks]
 
         while self.next_number < (epoch + 1) * len(self):
-            self.current = self._together(partial(self._next, own(self.next_number), self.next_number))
+            self.current = self.together(partial(self._next, own(self.next_number), self.next_number))
             self.next_number += 1  # not earlier: a failed rollout is repeated
             self.restored = None
             self.data.next_rollout.discard()
@@ -129,9 +129,9 @@ class RolloutLoader:
 
     def _validate(self) -> Iterator[RolloutBatch]:
         for start in range(0, len(self) * self.size, self.size):
-            yield self._together(partial(self._roll_out, self.own[start : start + self.size], number=0))
+            yield self.together(partial(self._roll_out, self.own[start : start + self.size], number=0))
 
-    def _together(self, make: Callable[[], RolloutBatch]) -> RolloutBatch:
+    def together(self, make: Callable[[], RolloutBatch]) -> RolloutBatch:
         """Return a batch, with rewards if they are read. If one rank fails, raise on all ranks so that none hangs."""
         batch, error = None, None
         with self.data.interrupts.sampling():
