@@ -26,7 +26,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(nn\.Module|(pl\.)?Trainer|PreTrainedModel|PreTrainedConfig|ModelParallelStrategy|DeviceMesh)"),
     # The standard library, likewise, and type variables.
     (r"py:.*", r"(abc|argparse|collections|concurrent|contextlib|importlib|os|pathlib|pickle|random|types|typing)\..*"),
-    (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.T"),
+    (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.(T|Answer)"),
 ]
 
 myst_heading_anchors = 3

@@ -23,7 +23,7 @@ from fireopd.training.run_plan import RunPlan
 from fireopd.types import Prompt, Response, Sampling
 from fireopd.verifiers.grading import grade
 
-__all__ = ["TeacherConfidence", "confidence_lines", "sample_teachers"]
+__all__ = ["Measured", "TeacherConfidence", "confidence_lines", "sample_teachers"]
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ class ServerPool:
             rejected: returns the error of a request that all servers reject as invalid.
 
         Returns:
-            The answer. Its exceptions: `UserError` if no server is left, the result of `rejected`, or `EndedError`.
+            The answer, when it is there. It fails with `UserError` if no server is left, with the result of `rejected`,
+            or with `EndedError`.
         """
         return self._threads.submit(self._answer, ask, rejected)
 
