@@ -99,6 +99,7 @@ NESTED = [
     ("model.optimizer", "harmful.command", "model.optimizer: 'command': not an optimizer"),
     ("model.optimizer", "harmful.Other", "model.optimizer: 'harmful.Other': not an optimizer"),
     ("model.optimizer", "Nope", "model.optimizer: 'Nope': not an optimizer"),
+    ("model.optimizer", nested("nosuch.Adam", lr=1.0), "'nosuch.Adam': the package nosuch is not installed"),
     ("model.scheduler", "torch.optim.SGD", "model.scheduler: 'torch.optim.SGD': not a learning-rate scheduler"),
 ]
 

@@ -156,7 +156,7 @@ BROKEN = {
     "no teacher of a row": (rows("good", teacher=None), ["data.prompts.train"]),
     "no prompts": (rows("empty"), ["data.prompts"]),
     "equal ids": (rows("named", columns=Columns(id="uid")), ["data.prompts"]),
-    "a long prompt": (rows("long"), ["data.prompts", "model.teachers.math.path"]),
+    "a long prompt": (rows("long"), ["data.prompts", "model.teachers.math: "]),
     "all held out": (rows("good", held_out=80), ["data.prompts.held_out"]),
     "few prompts": (data(batch_size=99), ["data.batch_size"]),
     "template": (data(chat_template_options={"return_dict": False}), ["data.prompts"]),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import Namespace, set_parsing_settings
@@ -167,10 +168,10 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
             return f"{place}: missing. Set it."
         return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
     if command_line_key(key) in CALLABLES:
-        named = re.search(r"(?:Expected '|import path string: |class_path='|Got value: )([\w.]+)", message)
-        _, kind, remedy = CALLABLES[command_line_key(key)]
+        named = re.search(r"class_path='([\w.]+)", message)
+        named = named or re.search(r"(?:Expected '|import path string: |Got value: )([\w.]+)", message)
         if named:
-            return str(UserError(command_line_key(key), named[1], f"not {kind}", remedy))
+            return str(_not_callable(command_line_key(key), named[1]))
     kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
     numbers = "float" in kinds or "int" in kinds
     if key and strategy and not numbers:
@@ -187,6 +188,15 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
+
+
+def _not_callable(key: str, path: str) -> UserError:
+    """Return the error of an import path that is no optimizer or scheduler."""
+    package, _, rest = path.partition(".")
+    if rest and find_spec(package) is None:
+        return UserError(key, path, f"the package {package} is not installed", f"install {package}, or fix the name")
+    _, kind, remedy = CALLABLES[key]
+    return UserError(key, path, f"not {kind}", remedy)
 
 
 def _unknown_setting(name: str, settings: Iterable[str], given: Mapping[str, Any]) -> str:
