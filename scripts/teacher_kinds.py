@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
+
 from fireopd.cli.main import main as fireopd
 
 FEW = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
