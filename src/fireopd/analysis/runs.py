@@ -26,7 +26,7 @@ State = Literal["running", "finished", "stopped", "not started"]
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What the files of a run say about it."""
+    """Status of a run, as its files show it."""
 
     folder: Path
     """Folder of the run, `version_<n>`."""
