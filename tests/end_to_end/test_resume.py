@@ -94,7 +94,7 @@ class TermAt:
 
         def terminated(module, *arguments):
             signal.raise_signal(signal.SIGTERM)
-            raise AssertionError("the process goes on after SIGTERM")
+            raise AssertionError("the process continues after SIGTERM")
 
         setattr(FiReOPDModule, self.method, terminated)
 

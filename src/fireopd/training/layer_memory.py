@@ -137,13 +137,7 @@ def scoring_bytes(
 ) -> int:
     """Return the peak of one decoder layer in a forward pass without gradients, its input included, bytes.
 
-    Args:
-        config: of a causal language model whose layers are alike.
-        rows: rows of the micro-batch.
-        length: tokens of a row.
-        dtype: dtype of the parameters in the forward pass.
-        autocast: dtype of autocast; None without.
-        gpu: True for the attention kernels of a GPU.
+    The arguments are those of `layer_bytes`.
     """
     return _scoring(_Layers.of(config, dtype, gpu=gpu), rows, length, autocast)
 

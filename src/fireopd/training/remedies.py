@@ -176,6 +176,7 @@ class _EightBitStates(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": 0.0})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override] # no loss
+        """Create two states of one byte a parameter."""
         for parameter in self.param_groups[0]["params"]:
             self.state[parameter] = {
                 name: torch.zeros_like(parameter, dtype=torch.uint8) for name in ("mean", "square")

@@ -125,6 +125,8 @@ def _scoring_class(base: type[nn.Module]) -> type[nn.Module]:
     from vllm.model_executor.models.interfaces_base import VllmModelForPooling
 
     class ScoringPooler(Pooler):
+        """Pooler that returns log-probability and entropy of each scored token, float32 [tokens, 2]."""
+
         def __init__(self, logits_of: Callable[[Tensor], Tensor | None], vocabulary: int) -> None:
             super().__init__()
             self.logits_of, self.vocabulary = logits_of, vocabulary
@@ -139,6 +141,8 @@ def _scoring_class(base: type[nn.Module]) -> type[nn.Module]:
             return score_prompts(hidden_states, pooling_metadata, self.logits_of, self.vocabulary)
 
     class ScoringModel(base, VllmModelForPooling):  # type: ignore[valid-type, misc] # a base that vLLM selects
+        """Causal language model that vLLM runs as a pooling model."""
+
         is_pooling_model = True
 
         def __init__(self, *, vllm_config: Any, prefix: str = "", **settings: Any) -> None:
