@@ -226,8 +226,8 @@ def test_a_missing_checkpoint_is_reported_with_the_other_problems(folder, tmp_pa
 
 
 def test_problems_of_all_parts_are_reported_at_once(folder, tmp_path):
-    parts = ["clipping by the trainer", "negative rate", "nucleus", "no such teacher", "a long prompt", "few prompts"]
-    parts += ["unknown signal", "no base model"]
+    parts = ["clipping by the trainer", "negative rate", "nucleus", "a long prompt", "few prompts"]
+    parts += ["unknown signal", "no such base model"]
     given = {"model": {}, "data": {}, "trainer": {}}
     for name in parts:
         for part, settings in BROKEN[name][0].items():
