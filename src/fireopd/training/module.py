@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
@@ -42,7 +41,7 @@ from fireopd.training.step_metrics import step_metrics
 from fireopd.training.stopwatch import Stopwatch
 from fireopd.training.student import load_student, versions_of
 from fireopd.training.update_targets import update_targets
-from fireopd.training.validation_metrics import ValidationMetrics, validation_scalars
+from fireopd.training.validation import ValidatedModule
 from fireopd.types import RolloutBatch, ScoredBatch
 from fireopd.types.signals import JOINT, OF_STUDENT
 from fireopd.weighters import TokenWeighter, UniformWeighter
@@ -50,7 +49,7 @@ from fireopd.weighters import TokenWeighter, UniformWeighter
 __all__ = ["FiReOPDModule"]
 
 
-class FiReOPDModule(LightningModule):
+class FiReOPDModule(ValidatedModule):
     """Lightning module that trains a student on its own rollouts with per-token supervision by frozen teachers.
 
     Args:
@@ -139,8 +138,7 @@ class FiReOPDModule(LightningModule):
         self.extra_signals, self.max_skipped_steps = frozenset(extra_signals), max_skipped_steps
         self.settings: dict[str, Any] = {}  # those of the command line, see `run_settings`
         self.checked = self.resume_with_changes = self.fresh_optimizer = self.optimizer_changed = False
-        self.policy_version = self.skipped_steps = 0
-        self.validated: tuple[int, dict[str, float]] = (-1, {})
+        self.skipped_steps = 0
         self.student: CausalScorer = None  # type: ignore[assignment] # until configure_model
         self.versions: StudentVersions = None  # type: ignore[assignment] # until configure_model
 
@@ -219,11 +217,6 @@ class FiReOPDModule(LightningModule):
         """True if the distributions of student and teachers are compared."""
         return self.method.direct or bool(self.requires & JOINT)
 
-    @property
-    def data(self) -> RolloutDataModule:
-        """Data module of the run."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
     def student_weights(self) -> WeightStream:
         """Return the student's tensors, named as in the Hugging Face model."""
         return WeightStream(self.student.model, self.adapter)
@@ -271,20 +264,6 @@ class FiReOPDModule(LightningModule):
         settings: dict[str, Any] = {"signals": self.requires, "distributions": self.needs_distributions}
         settings |= {"top_k": self.top_k, "token_budget": self.budgets.token_budget}
         return score_batch(rollouts, student, self.teachers, self.base, watch, **settings)
-
-    def on_validation_epoch_start(self) -> None:
-        """Reset the metrics of held-out prompts."""
-        self.validation = ValidationMetrics(self.data.tasks).to(self.device)
-
-    def validation_step(self, rollouts: RolloutBatch, batch_idx: int) -> None:
-        """Update the metrics with graded rollouts of held-out prompts."""
-        self.validation.update(rollouts)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log avg@k, pass@k, maj@k, finish rate and length of each task."""
-        results = self.validation.compute()
-        self.validated = (self.policy_version, results)
-        self.log_dict(validation_scalars(results))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add counters, the state of strategies and the settings."""
