@@ -5,6 +5,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
@@ -39,6 +40,8 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
         train: train after building.
     """
     load_plugins()
+    shows_help = any(argument == "-h" or "help" in argument or "comments" in argument for argument in arguments)
+    set_parsing_settings(docstring_parse_attribute_docstrings=shows_help)  # takes a second, and only help shows them
     return FitCLI(
         FiReOPDModule,
         RolloutDataModule,
