@@ -10,6 +10,7 @@ from torch import Tensor
 
 __all__ = [
     "SMALLEST_DEVIATION",
+    "group_mean",
     "kl",
     "lowest",
     "maximum",
@@ -17,6 +18,8 @@ __all__ = [
     "min_max",
     "quantile",
     "row_mean",
+    "row_median",
+    "row_top",
     "standardized",
     "top",
     "total",
@@ -44,6 +47,16 @@ def maximum(values: Tensor, mask: Tensor) -> Tensor:
 def row_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Return float [N]: the mean of each row of [N, L] `values` over its mask; 0 for rows with an empty mask."""
     return torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1).clamp(min=1)
+
+
+def row_median(values: Tensor, mask: Tensor) -> Tensor:
+    """Return float [N]: the median of each row of [N, L] `values` over its mask; 0 for rows with an empty mask.
+
+    The mean of the two middle values if their number is even.
+    """
+    ordered, last = torch.where(mask, values, torch.inf).sort(-1).values, (mask.sum(-1) - 1).clamp(min=0)
+    middle = torch.stack([last // 2, (last + 1) // 2], -1)
+    return torch.where(mask.any(-1), ordered.gather(-1, middle).mean(-1), 0.0)
 
 
 def quantile(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
@@ -77,6 +90,19 @@ def lowest(values: Tensor, mask: Tensor, number: int) -> Tensor:
     return mask & (values <= ordered[min(number, len(ordered)) - 1])
 
 
+def row_top(values: Tensor, mask: Tensor, numbers: Tensor) -> Tensor:
+    """Return bool [N, L]: True for the largest values of each row over its mask, ties included.
+
+    Args:
+        values: float [N, L].
+        mask: bool [N, L].
+        numbers: int64 [N]. Number of values to choose in each row; at least 1 and at most all of them are chosen.
+    """
+    ordered = torch.where(mask, values, -torch.inf).sort(-1, descending=True).values
+    last = numbers.clamp(min=1).minimum(mask.sum(-1)).clamp(min=1) - 1
+    return mask & (values >= ordered.gather(-1, last[:, None]))
+
+
 def min_max(values: Tensor, mask: Tensor) -> Tensor:
     """Return float [N, L]: values scaled to [0, 1] over the mask, 0 off the mask; all 0 if they are equal."""
     low, high = -maximum(-values, mask), maximum(values, mask)
@@ -95,6 +121,13 @@ def standardized(values: Tensor, groups: Tensor) -> Tensor:
         if len(finite) > 1 and finite.max() > finite.min():
             scores[rows] = ((finite - finite.mean()) / (finite.std() + SMALLEST_DEVIATION)).to(values.dtype)
     return scores
+
+
+def group_mean(values: Tensor, groups: Tensor) -> Tensor:
+    """Return float [N]: for each row, the mean of float [N] `values` over its group of int64 [N] `groups`."""
+    _, group, sizes = groups.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(sizes), dtype=torch.float64, device=values.device).index_add(0, group, values.double())
+    return (sums / sizes)[group].to(values.dtype)
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:

@@ -20,18 +20,35 @@ REQUIRED = frozenset({"teacher_logprobs", "student_logprobs", "rewards"})
 class VerdictGatedReverseKL(Objective):
     """Positive log-ratios of correct responses, negative ones of incorrect responses: OPDVR (arXiv 2608.24696).
 
-    A_t = max(r_t, 0) if the response is correct, min(r_t, 0) otherwise, with the log-ratio r_t.
+    A_t = max(r_t, 0) if the response is correct, min(r_t, 0) otherwise, with the log-ratio r_t. The same paper's GRPD
+    (group-relative policy distillation) multiplies A_t by the absolute value of the verdict relative to the responses
+    to the same prompt, so that a group of equal verdicts has no effect: `centered` in the paper, `standardized` as the
+    default of the released script.
     """
 
     threshold: float = 0.5
     """Responses with a reward above the threshold count as correct."""
+    scale: Literal["none", "centered", "standardized"] = "none"
+    """Factor of a response: 1 (OPDVR), or the absolute value of its verdict, 1 or 0, minus the mean over its group
+    (GRPD), also divided by the standard deviation."""
 
     requires = REQUIRED
 
+    @property
+    def needs_groups(self) -> bool:
+        """True unless the scale is `none`."""
+        return self.scale != "none"
+
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float32 [N, L]."""
-        ratio, correct = log_ratio(batch), (batch.rewards > self.threshold)[:, None]
-        return torch.where(correct, ratio.clamp(min=0), ratio.clamp(max=0))
+        ratio, correct = log_ratio(batch), batch.rewards > self.threshold
+        gated = torch.where(correct[:, None], ratio.clamp(min=0), ratio.clamp(max=0))
+        if self.scale == "none":
+            return gated
+        verdicts = correct.to(ratio.dtype)
+        if self.scale == "standardized":
+            return gated * reductions.standardized(verdicts, batch.groups).abs()[:, None]
+        return gated * (verdicts - reductions.group_mean(verdicts, batch.groups)).abs()[:, None]
 
 
 @dataclass(frozen=True)

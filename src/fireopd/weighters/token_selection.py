@@ -205,10 +205,8 @@ class UncertainTokenWeighter(TokenWeighter):
         if self.scope == "batch":
             number = max(1, math.floor(self.share * int(batch.lengths.sum())))
             return reductions.lowest(-batch.student_entropy, batch.response_mask, number).float()
-        entropy = torch.where(batch.response_mask, batch.student_entropy, -torch.inf)
-        last = (self.share * batch.lengths.double()).long().clamp(min=1) - 1
-        threshold = entropy.sort(-1, descending=True).values.gather(-1, last[:, None])
-        return (batch.response_mask & (entropy >= threshold)).float()
+        numbers = (self.share * batch.lengths.double()).long()
+        return reductions.row_top(batch.student_entropy, batch.response_mask, numbers).float()
 
 
 @dataclass(frozen=True)
