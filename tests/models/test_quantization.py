@@ -9,7 +9,13 @@ from helpers.training import make_data, make_module, make_trainer
 
 from fireopd.errors import UserError
 from fireopd.models.loading import load_config
-from fireopd.models.quantization import check_quantization, load_quantized, quantized_bytes
+from fireopd.models.quantization import (
+    GROUP_SIZE,
+    check_quantization,
+    load_quantized,
+    quantized_bytes,
+    round_to_int4,
+)
 from fireopd.teachers import HFTeacher, deduplicate
 from fireopd.training.run_checks import problems
 
@@ -41,6 +47,20 @@ def test_quantized_weights_give_nearly_the_scores_of_the_model():
         assert known.heads[0].weight.dtype == torch.float32
     # Half a step is 1/254 of the largest weight of an output in int8, and about 1/30 of the range of a group in int4.
     assert 0 < gaps["int8"] < gaps["int4"] / 2 < 1
+
+
+def test_int4_keeps_weights_of_sixteen_equal_steps():
+    torch.manual_seed(0)
+    low, step = torch.randn(7, 3, 1) + 2, torch.rand(7, 3, 1) + 0.1  # zero is none of the values
+    levels = torch.randint(16, (7, 3, GROUP_SIZE))
+    levels[..., :2] = torch.tensor([0, 15])
+    weight = (low + step * levels).flatten(-2)
+    torch.testing.assert_close(round_to_int4(weight), weight)
+    other = weight + step.expand(7, 3, GROUP_SIZE).flatten(-2) * (torch.rand_like(weight) - 0.5)
+    low, high = other.unflatten(-1, (-1, GROUP_SIZE)).aminmax(dim=-1)
+    moved = (round_to_int4(other) - other).abs().unflatten(-1, (-1, GROUP_SIZE)).amax(-1)
+    assert (moved <= (high - low) / 30 + 1e-6 * high.abs()).all()  # half a step
+    assert torch.equal(round_to_int4(torch.full((1, GROUP_SIZE), 0.3)), torch.full((1, GROUP_SIZE), 0.3))
 
 
 def test_the_memory_is_that_of_the_quantized_weights():

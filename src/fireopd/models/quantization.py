@@ -1,14 +1,15 @@
 """Weight-only quantization of frozen models with torchao: linear layers of the decoder in int8 or int4.
 
 The embeddings and the output layer keep their dtype, and products are computed in the dtype of the model. Weights have
-one scale and one zero point per output in int8, and per `GROUP_SIZE` inputs in int4. On a GPU, int4 packs two weights
-into a byte; a CPU has no such kernel, and stores one in each byte.
+one scale and one zero point per output in int8, and a step and a middle per `GROUP_SIZE` inputs in int4. On a GPU, int4
+packs two weights into a byte. A CPU has no fast kernel for it: weights are rounded to the same values and keep their
+dtype.
 """
 
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 
@@ -16,7 +17,14 @@ from fireopd.errors import UserError, import_extra
 from fireopd.models.loading import Dtype, load_causal_lm, load_config
 from fireopd.models.model_size import count_parameters, dtype_size, shapes_of
 
-__all__ = ["GROUP_SIZE", "Quantization", "check_quantization", "load_quantized", "quantized_bytes"]
+__all__ = [
+    "GROUP_SIZE",
+    "Quantization",
+    "check_quantization",
+    "load_quantized",
+    "quantized_bytes",
+    "round_to_int4",
+]
 
 Quantization = Literal["int8", "int4"]
 """Dtype of the weights of linear layers."""
@@ -65,24 +73,42 @@ def load_quantized(
         UserError: if it cannot be loaded.
     """
     model = load_causal_lm(name, key, dtype)
-    layers = set(_linear_layers(model))
-    api: Any = import_extra("torchao.quantization", "torchao", key, quantization)
-    api.quantize_(model, _config(api, quantization, device), filter_fn=lambda _, layer: layer in layers, device=device)
+    layers = _linear_layers(model)
+    if quantization == "int4" and device.type != "cuda":
+        for layer in layers.values():
+            layer.weight.data = round_to_int4(layer.weight.data)
+    else:
+        api: Any = import_extra("torchao.quantization", "torchao", key, quantization)
+        config = _config(api, quantization)
+        api.quantize_(model, config, filter_fn=lambda _, layer: layer in layers, device=device)
     return model.to(device)  # type: ignore[arg-type] # transformers restricts its overload
 
 
-def _config(api: Any, quantization: Quantization, device: torch.device) -> Any:
+def round_to_int4(weight: Tensor) -> Tensor:
+    """Return weights rounded to the values that the int4 kernel of GPUs represents: minimum + n x step, n from 0 to 15.
+
+    torchao's int4 for CPUs requires that zero is one of the values, which moves each group by up to half a step.
+
+    Args:
+        weight: float [N, K], K a multiple of `GROUP_SIZE`.
+    """
+    groups = weight.unflatten(-1, (-1, GROUP_SIZE))
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    step = ((high - low) / 15).clamp(min=torch.finfo(weight.dtype).smallest_normal)
+    middle = low + 8 * step  # the kernel stores the middle, in the dtype of the weights
+    levels = ((groups - (middle - 8 * step)) / step).round().clamp(0, 15)
+    return ((levels - 8) * step + middle).flatten(-2)
+
+
+def _config(api: Any, quantization: Quantization) -> Any:
     if quantization == "int8":
         return api.Int8WeightOnlyConfig(set_inductor_config=False)
-    if device.type == "cuda":
-        settings = {"int4_packing_format": "tile_packed_to_4d", "set_inductor_config": False}
-        return api.Int4WeightOnlyConfig(group_size=GROUP_SIZE, **settings)
-    granularity, int4 = api.PerGroup(GROUP_SIZE), getattr(torch, "int4")  # noqa: B009 - stubs lack it
-    return api.IntxWeightOnlyConfig(int4, granularity=granularity, mapping_type=api.MappingType.ASYMMETRIC)
+    settings = {"int4_packing_format": "tile_packed_to_4d", "set_inductor_config": False}
+    return api.Int4WeightOnlyConfig(group_size=GROUP_SIZE, **settings)
 
 
 def quantized_bytes(config: PreTrainedConfig, dtype: Dtype, quantization: Quantization) -> int:
-    """Return the bytes of a quantized model on a GPU; int4 on a CPU takes as much as int8."""
+    """Return the bytes of a quantized model on a GPU; a CPU does not pack int4."""
     layers, width = _linear_layers(shapes_of(config)).values(), dtype_size(dtype)
     linear, outputs = sum(layer.weight.numel() for layer in layers), sum(layer.out_features for layer in layers)
     others = (count_parameters(config) - linear) * width
