@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fireopd.distributed.collectives import all_gather_objects, all_reduce_max, rank, world_size
-from fireopd.types import ScoredBatch
+from fireopd.types import ScoredBatch, Source
 
 __all__ = ["gather_batch", "gather_rows"]
 
@@ -20,11 +20,14 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
     """
     if world_size() == 1:
         return batch, slice(0, len(batch.teachers))
-    strings: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((), ())] * world_size()
-    dist.all_gather_object(strings, (batch.teachers, batch.tasks))
-    counts = [len(teachers) for teachers, _ in strings]
+    described = all_gather_objects((batch.teachers, batch.tasks, batch.sources is not None))
+    counts = [len(teachers) for teachers, _, _ in described]
     width = all_reduce_max(batch.tokens.shape[1], batch.tokens.device)
     start = sum(counts[: rank()])
+    sources = None
+    if any(mixed for _, _, mixed in described):  # on some ranks, the student may have sampled all tokens
+        own = batch.response_mask.to(torch.uint8) * Source.STUDENT if batch.sources is None else batch.sources
+        sources = _gather_rows(own, counts, width)
     gathered = replace(
         batch,
         tokens=_gather_rows(batch.tokens, counts, width),
@@ -32,8 +35,9 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
         groups=_gather_rows(batch.groups, counts, width),
         finished=_gather_rows(batch.finished, counts, width),
         signals={name: _gather_rows(batch.signals[name], counts, width) for name in sorted(batch.signals)},
-        teachers=tuple(name for teachers, _ in strings for name in teachers),
-        tasks=tuple(name for _, tasks in strings for name in tasks),
+        teachers=tuple(name for teachers, _, _ in described for name in teachers),
+        tasks=tuple(name for _, tasks, _ in described for name in tasks),
+        sources=sources,
     )
     return gathered, slice(start, start + counts[rank()])
 

@@ -8,6 +8,7 @@ engine score a probe sequence and compare: some engines report success but keep 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from fireopd.errors import UserError
 from fireopd.models.loading import resolve
 from fireopd.types import Prompt, Response, Sampling
 
-__all__ = ["NO_WEIGHTS", "MemoryPart", "RolloutEngine", "ignore_response"]
+__all__ = ["NO_WEIGHTS", "MemoryPart", "RolloutEngine", "RowRequest", "ignore_response"]
 
 NO_WEIGHTS = -1
 """Policy version of an engine that has not received weights from a trainer."""
@@ -27,6 +28,12 @@ def ignore_response(row: int, response: Response) -> None:
     """Do nothing. Default of `RolloutEngine.announce`."""
 
 
+def _announce_at(
+    announce: Callable[[int, Response], None], places: Sequence[int], row: int, response: Response
+) -> None:
+    announce(places[row], response)
+
+
 class MemoryPart(NamedTuple):
     """One part of the memory of an engine."""
 
@@ -34,6 +41,20 @@ class MemoryPart(NamedTuple):
     """Bytes."""
     formula: str
     """Formula of the size."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowRequest:
+    """One response to sample."""
+
+    prompt: Prompt
+    """Prompt, followed by the start of the response if it is not empty."""
+    seed: int
+    """Seed of the row."""
+    max_length: int
+    """Maximum number of tokens to sample."""
+    temperature: float
+    """Divisor of the logits."""
 
 
 @dataclass
@@ -130,6 +151,41 @@ class RolloutEngine(ABC):
         may come from another thread, but never concurrently with another call; it must not use the process group of
         the trainer.
         """
+
+    def sample(self, rows: Sequence[RowRequest]) -> list[Response]:
+        """Return one response per row, in order, within the length and at the temperature of each row.
+
+        Every process must call. Calls `generate` if all rows have the settings of the engine, else `generate_mixed`.
+        """
+        own = (self.max_response_length, self.temperature)
+        if any((row.max_length, row.temperature) != own for row in rows):
+            return self.generate_mixed(rows)
+        return self.generate([row.prompt for row in rows], [row.seed for row in rows])
+
+    def requests(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[RowRequest]:
+        """Return rows with the length and the temperature of the engine."""
+        settings = (self.max_response_length, self.temperature)
+        return [RowRequest(prompt, seed, *settings) for prompt, seed in zip(prompts, seeds, strict=True)]
+
+    def generate_mixed(self, rows: Sequence[RowRequest]) -> list[Response]:
+        """Return one response per row: by a call of `generate` for each combination of length and temperature.
+
+        An engine that samples them together overrides this method. So does one that processes share, since they need
+        not have the same combinations.
+        """
+        places: dict[tuple[int, float], list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault((row.max_length, row.temperature), []).append(place)
+        own, announce, responses = (self.max_response_length, self.temperature), self.announce, dict[int, Response]()
+        try:
+            for (self.max_response_length, self.temperature), part in sorted(places.items()):
+                if announce is not ignore_response:
+                    self.announce = partial(lambda part, row, response: announce(part[row], response), part)
+                sampled = self.generate([rows[place].prompt for place in part], [rows[place].seed for place in part])
+                responses |= dict(zip(part, sampled, strict=True))
+        finally:
+            (self.max_response_length, self.temperature), self.announce = own, announce
+        return [responses[place] for place in range(len(rows))]
 
     @abstractmethod
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:

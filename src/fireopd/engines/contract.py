@@ -18,7 +18,12 @@ KEY = "data.engine"
 
 
 def checked_responses(
-    engine: RolloutEngine, responses: object, prompts: Sequence[Prompt], vocabulary: int, key: str = KEY
+    engine: RolloutEngine,
+    responses: object,
+    prompts: Sequence[Prompt],
+    vocabulary: int,
+    key: str = KEY,
+    limits: Sequence[int] | None = None,
 ) -> list[Response]:
     """Return an engine's responses, their values as tuples.
 
@@ -30,6 +35,7 @@ def checked_responses(
         prompts: prompts of the responses.
         vocabulary: number of token ids of the model.
         key: setting that holds the engine.
+        limits: maximum number of tokens of each response; None for that of the engine.
 
     Raises:
         ContractError: unless there is one `Response` per prompt, of 1 to `max_response_length` ids in the vocabulary,
@@ -40,8 +46,9 @@ def checked_responses(
     if len(responses) != len(prompts):
         problem = f"returned {len(responses)} responses to {len(prompts)} prompts"
         raise _error(engine, problem, "return one response per prompt, in the order of the prompts", key)
-    for prompt, response in zip(prompts, responses, strict=True):
-        problem, remedy = _problem(response, engine.max_response_length, vocabulary)
+    limits = [engine.max_response_length] * len(prompts) if limits is None else limits
+    for prompt, response, limit in zip(prompts, responses, limits, strict=True):
+        problem, remedy = _problem(response, limit, vocabulary)
         if problem:
             raise _error(engine, f"returned {problem} for the prompt {prompt.id}", remedy, key)
     return [_plain(response) for response in responses]

@@ -1,4 +1,4 @@
-"""Rollouts: sampling of responses with an engine, and their collation to a `RolloutBatch`."""
+"""Rollouts of one engine without a plan, and the collation of responses to a `RolloutBatch`."""
 
 import hashlib
 import time
@@ -8,7 +8,7 @@ import torch
 
 from fireopd.engines.base import RolloutEngine, ignore_response
 from fireopd.engines.contract import checked_responses
-from fireopd.types import Prompt, Response, RolloutBatch, Sampling
+from fireopd.types import Prompt, Response, RolloutBatch, Sampling, Source
 
 __all__ = ["collate", "roll_out", "row_seed"]
 
@@ -74,28 +74,37 @@ def collate(
     sampling: Sampling,
     policy_version: int,
     seconds: float = 0.0,
+    *,
+    trains_given: bool = False,
 ) -> RolloutBatch:
-    """Concatenate B prompts with their responses and pad on the right."""
+    """Concatenate B prompts with their responses and pad on the right.
+
+    With `trains_given`, given tokens are part of the response mask. `sources` are set if another author than the
+    student wrote a token.
+    """
     lengths = [(len(p.tokens), len(r.tokens)) for p, r in zip(prompts, responses, strict=True)]
     width = max((prompt + response for prompt, response in lengths), default=1)
     tokens = torch.zeros(len(prompts), width, dtype=torch.int64)
     attention, mask = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros_like(tokens, dtype=torch.bool)
-    logprobs = torch.zeros(tokens.shape)
+    logprobs, sources = torch.zeros(tokens.shape), torch.zeros_like(tokens, dtype=torch.uint8)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         start, end = len(prompt.tokens), len(prompt.tokens) + len(response.tokens)
         tokens[row, :end] = torch.tensor(prompt.tokens + response.tokens)
         attention[row, :end] = True
+        sources[row, start:end] = torch.tensor(response.authors, dtype=torch.uint8)
         mask[row, start:end] = True
         logprobs[row, start:end] = torch.tensor(response.logprobs)
+    mixed = any(response.sources is not None for response in responses)
     return RolloutBatch(
         tokens=tokens,
         attention_mask=attention,
-        response_mask=mask,
+        response_mask=mask if trains_given else mask & (sources != Source.GIVEN),
         sampling_logprobs=logprobs,
         groups=torch.tensor(groups, dtype=torch.int64),
         finished=torch.tensor([response.finished for response in responses], dtype=torch.bool),
         prompts=tuple(prompts),
         sampling=sampling,
         policy_version=policy_version,
+        sources=sources if mixed else None,
         seconds=seconds,
     )

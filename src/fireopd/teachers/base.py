@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from fireopd.engines import MemoryPart
+from fireopd.engines import MemoryPart, RolloutEngine
 from fireopd.errors import UserError
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.models.scorer import CausalScorer
 from fireopd.models.student_versions import StudentVersions
+from fireopd.teachers.sampling import TeacherSampler
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
 __all__ = ["Teacher", "leave_unsharded"]
@@ -134,3 +135,23 @@ class Teacher(ABC):
     ) -> tuple[TokenScores, TeacherDistributions]:
         """Return the scores of all response tokens and the distributions at these tokens. Every process calls."""
         raise NotImplementedError(f"{type(self).__name__} does not return distributions")
+
+    def check_sampling(self, key: str) -> None:
+        """Raise `UserError` if the teacher cannot sample responses. Loads no weights.
+
+        A teacher that overrides this method also overrides `sampler`.
+
+        Args:
+            key: setting that holds the teacher.
+        """
+        problem = "it only scores tokens, but data.plan lets it write some"
+        raise UserError(key, type(self).__name__, problem, "use an HFTeacher, or another data.plan")
+
+    def sampler(self, like: RolloutEngine, vocabulary: int) -> TeacherSampler:
+        """Return a sampler on the loaded weights.
+
+        Args:
+            like: engine of the student, whose length and sampling distribution the sampler has.
+            vocabulary: number of token ids of the student, the first ones of the teacher.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not sample")

@@ -212,26 +212,34 @@ def score_after(
 
 
 def replace_prompts(rollouts: RolloutBatch, prompts: Sequence[Sequence[int]]) -> RolloutBatch:
-    """Return the trajectories with other prompt tokens and unchanged response tokens.
+    """Return the trajectories with other prompt tokens and unchanged responses, given tokens included.
 
     Args:
         rollouts: B trajectories.
         prompts: B sequences of token ids.
     """
-    lengths = rollouts.response_mask.sum(-1).tolist()
+    written = rollouts.written
+    lengths = written.sum(-1).tolist()
     width = max((len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True)), default=1)
     tokens = rollouts.tokens.new_zeros(len(prompts), width)
-    mask = torch.zeros_like(tokens, dtype=torch.bool)
-    attention = torch.zeros_like(mask)
+    placed, attention = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros_like(tokens, dtype=torch.bool)
     for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        start, end = len(prompt), len(prompt) + length
-        tokens[row, :start] = tokens.new_tensor(prompt)
-        tokens[row, start:end] = rollouts.tokens[row][rollouts.response_mask[row]]
-        mask[row, start:end] = True
-        attention[row, :end] = True
-    logprobs = rollouts.sampling_logprobs.new_zeros(tokens.shape)
-    logprobs[mask] = rollouts.sampling_logprobs[rollouts.response_mask]
-    return replace(rollouts, tokens=tokens, attention_mask=attention, response_mask=mask, sampling_logprobs=logprobs)
+        tokens[row, : len(prompt)] = tokens.new_tensor(prompt)
+        placed[row, len(prompt) : len(prompt) + length] = True
+        attention[row, : len(prompt) + length] = True
+
+    def moved(values: Tensor) -> Tensor:
+        """Return the values of responses at their new places."""
+        return values.new_zeros(tokens.shape).masked_scatter(placed, values[written])
+
+    return replace(
+        rollouts,
+        tokens=tokens.masked_scatter(placed, rollouts.tokens[written]),
+        attention_mask=attention,
+        response_mask=moved(rollouts.response_mask),
+        sampling_logprobs=moved(torch.where(rollouts.response_mask, rollouts.sampling_logprobs, 0.0)),
+        sources=None if rollouts.sources is None else moved(rollouts.sources),
+    )
 
 
 def align_to(rollouts: RolloutBatch, values: Tensor, response_mask: Tensor) -> Tensor:

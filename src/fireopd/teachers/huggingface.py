@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.engines import MemoryPart
+from fireopd.engines import HFEngine, MemoryPart, RolloutEngine
 from fireopd.models.architecture import check_architecture
 from fireopd.models.attention import Attention, use_attention
 from fireopd.models.distributions import TeacherDistributions
@@ -26,6 +26,7 @@ from fireopd.models.loading import (
     load_config,
     load_tokenizer,
     same_model,
+    stop_tokens,
 )
 from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.models.output_head import OutputHead
@@ -35,6 +36,7 @@ from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
 from fireopd.models.student_versions import StudentVersions
 from fireopd.teachers.base import Teacher, leave_unsharded
 from fireopd.teachers.context import TeacherContext, score_after
+from fireopd.teachers.sampling import TeacherSampler
 from fireopd.teachers.vocabulary import MISSING_TOKEN_LOGPROB, checked_tokenizer
 from fireopd.types import Prompt, RolloutBatch, TokenScores
 
@@ -141,6 +143,20 @@ class HFTeacher(Teacher):
         dtype = scores.hidden_states[0].dtype if scores.hidden_states else torch.float32
         head = OutputHead.from_model(self.scorer.model, dtype, rollouts.tokens.device)
         return scores, TeacherDistributions(scores.hidden_states, (head,) * len(scores.hidden_states))
+
+    def check_sampling(self, key: str) -> None:
+        """Raise `UserError` if the model caches more than keys and values."""
+        HFEngine(dtype=self.dtype).check(f"{key}.path", self.path)
+
+    def sampler(self, like: RolloutEngine, vocabulary: int) -> TeacherSampler:
+        """Return an `HFEngine` on the loaded model."""
+        assert self.scorer is not None, "call setup() first"
+        slots = like.batch_size if isinstance(like, HFEngine) else HFEngine.batch_size
+        own = like.sampling
+        engine = HFEngine(like.max_response_length, own.temperature, own.top_p, own.top_k, batch_size=slots)
+        stops = stop_tokens(self.path, "teacher", load_tokenizer(self.path, "teacher"))
+        engine.share(self.scorer.model, stops, vocabulary)
+        return TeacherSampler(engine, self.prompt_tokens, context_length(self.path, "teacher"))
 
     def _score(self, rollouts: RolloutBatch, *, entropy: bool, keep_hidden_states: bool) -> TokenScores:
         assert self.scorer is not None, "call setup() first"

@@ -6,9 +6,10 @@ Dimension letters: B rows on this rank, N rows of the global batch, L tokens.
 """
 
 from fireopd.types.prompts import Prompt
-from fireopd.types.responses import Response, Sampling
+from fireopd.types.responses import Response, Sampling, Source
 from fireopd.types.rollouts import RolloutBatch
 from fireopd.types.scores import Population, ScoredBatch, TokenScores
 from fireopd.types.targets import Targets
 
-__all__ = ["Population", "Prompt", "Response", "RolloutBatch", "Sampling", "ScoredBatch", "Targets", "TokenScores"]
+__all__ = ["Population", "Prompt", "Response", "RolloutBatch", "Sampling", "ScoredBatch", "Source", "Targets"]
+__all__ += ["TokenScores"]

@@ -10,9 +10,22 @@ import torch
 from torch import Tensor
 
 from fireopd.types.prompts import Prompt
-from fireopd.types.responses import Sampling
+from fireopd.types.responses import Sampling, Source
 
-__all__ = ["RecordedSignals", "RolloutBatch"]
+__all__ = ["RecordedSignals", "RolloutBatch", "tokens_by"]
+
+
+def tokens_by(source: Source, sources: Tensor | None, response_mask: Tensor) -> Tensor:
+    """Return bool [N, L], True on the tokens of one author.
+
+    Args:
+        source: the author.
+        sources: uint8 [N, L]. Author of each token; None if the student sampled all of the mask.
+        response_mask: bool [N, L]. Response tokens.
+    """
+    if sources is not None:
+        return sources == source
+    return response_mask if source == Source.STUDENT else torch.zeros_like(response_mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +56,11 @@ class RolloutBatch:
     attention_mask: Tensor
     """bool [B, L]. False on padding."""
     response_mask: Tensor
-    """bool [B, L]. True on sampled tokens, including the end-of-sequence token."""
+    """bool [B, L]. True on sampled tokens, including the end-of-sequence token; on given tokens only if the objective
+    trains on them."""
     sampling_logprobs: Tensor
-    """float32 [B, L]. Log-probability of each sampled token under the engine's copy of the student, nats."""
+    """float32 [B, L]. Log-probability of each sampled token under its author, nats: the engine's copy of the student,
+    or the teacher that wrote it."""
     groups: Tensor
     """int64 [B]. Group number, equal for responses to the same prompt."""
     finished: Tensor
@@ -63,6 +78,9 @@ class RolloutBatch:
     verifier."""
     recorded: RecordedSignals | None = None
     """Signals of recorded trajectories; None for trajectories that this run sampled."""
+    sources: Tensor | None = None
+    """uint8 [B, L]. Author of each token, a `fireopd.types.responses.Source`; None if the student sampled all of the
+    response mask."""
     number: int = 0
     """Number of the batch in the run, from 0."""
     seconds: float = 0.0
@@ -77,6 +95,15 @@ class RolloutBatch:
     def tasks(self) -> tuple[str, ...]:
         """[B]. Task of each prompt."""
         return tuple(prompt.task for prompt in self.prompts)
+
+    def tokens_by(self, source: Source) -> Tensor:
+        """Return bool [B, L], True on the tokens of one author."""
+        return tokens_by(source, self.sources, self.response_mask)
+
+    @property
+    def written(self) -> Tensor:
+        """All tokens of the response, given ones included, bool [B, L]."""
+        return self.response_mask | self.tokens_by(Source.GIVEN)
 
     def to(self, device: torch.device | str) -> RolloutBatch:
         """Return the batch on another device."""
@@ -102,4 +129,5 @@ class RolloutBatch:
             rewards=None if self.rewards is None else self.rewards[rows],
             votes=None if self.votes is None else self.votes[rows],
             recorded=None if self.recorded is None else self.recorded.select(rows, width),
+            sources=None if self.sources is None else self.sources[rows, :width],
         )

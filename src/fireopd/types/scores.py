@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fireopd.types.responses import Sampling
-from fireopd.types.rollouts import RolloutBatch
+from fireopd.types.responses import Sampling, Source
+from fireopd.types.rollouts import RolloutBatch, tokens_by
 from fireopd.types.strategy import Strategy, UndeclaredSignalError
 
 __all__ = ["Population", "ScoredBatch", "TokenScores"]
@@ -49,7 +49,7 @@ class ScoredBatch:
     tokens: Tensor
     """int64 [N, L]. Prompt and response token ids."""
     response_mask: Tensor
-    """bool [N, L]. True on sampled tokens."""
+    """bool [N, L]. True on sampled tokens; on given tokens only if the objective trains on them."""
     groups: Tensor
     """int64 [N]. Group number, equal for responses to the same prompt."""
     finished: Tensor
@@ -68,6 +68,9 @@ class ScoredBatch:
     """True for recorded trajectories, which other weights than the student's sampled."""
     student_scored: Tensor | None = None
     """bool [N]. Trajectories that the student scored; None for all. Student signals of the others are 0."""
+    sources: Tensor | None = None
+    """uint8 [N, L]. Author of each token, a `fireopd.types.responses.Source`; None if the student sampled all of the
+    response mask."""
     strategy: Strategy | None = None
     """Strategy whose declared signals this view is restricted to."""
 
@@ -85,6 +88,7 @@ class ScoredBatch:
             policy_version=rollouts.policy_version,
             tasks=rollouts.tasks,
             recorded=rollouts.recorded is not None,
+            sources=rollouts.sources,
         )
 
     @property
@@ -103,9 +107,18 @@ class ScoredBatch:
         """Response tokens of trajectories that the student scored, bool [N, L]."""
         return self.response_mask if self.student_scored is None else self.response_mask & self.student_scored[:, None]
 
+    def tokens_by(self, source: Source) -> Tensor:
+        """Return bool [N, L], True on the tokens of one author."""
+        return tokens_by(source, self.sources, self.response_mask)
+
+    @property
+    def own_mask(self) -> Tensor:
+        """Tokens that the student sampled, of trajectories that it scored, for log-ratio estimates, bool [N, L]."""
+        return self.student_mask & self.tokens_by(Source.STUDENT)
+
     @property
     def sampling_logprobs(self) -> Tensor:
-        """float32 [N, L]. Log-probability of each token under the sampler."""
+        """float32 [N, L]. Log-probability of each token under its author, nats."""
         return self._signal("sampling_logprobs")
 
     @property
@@ -159,6 +172,11 @@ class ScoredBatch:
         return self._signal("student_topk_mass")
 
     @property
+    def teacher_rank(self) -> Tensor:
+        """float32 [N, L]. Rank of the student's likeliest token under the row's own teacher, from 1."""
+        return self._signal("teacher_rank")
+
+    @property
     def rewards(self) -> Tensor:
         """float32 [N]. The verifier's grade of each trajectory, in [0, 1]."""
         return self._signal("rewards")
@@ -203,6 +221,7 @@ class ScoredBatch:
             student_scored=None if self.student_scored is None else self.student_scored[index],
             teachers=tuple(self.teachers[row] for row in index),
             tasks=tuple(self.tasks[row] for row in index) if self.tasks else (),
+            sources=None if self.sources is None else self.sources[index, :width],
             signals={
                 name: value[index] if value.ndim == 1 else value[index, :width] for name, value in self.signals.items()
             },

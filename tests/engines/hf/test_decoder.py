@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, MistralConfig, Qwen3Config
 
+from fireopd.engines import RowRequest
 from fireopd.engines.hf import decoder
 from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
@@ -46,8 +47,12 @@ def make_prompts(count, seed=0, distinct=None):
 
 
 def decode(model, prompts, seeds, sampling=Sampling(), slots=100, max_length=LONGEST, stops=STOPS):  # noqa: B008 - frozen
-    settings = {"sampling": sampling, "stops": stops, "max_length": max_length, "slots": slots}
-    return Decoder(model, prompts, seeds, **settings).decode()
+    settings = {"sampling": sampling, "stops": stops, "slots": slots}
+    return Decoder(model, requests(prompts, seeds, max_length, sampling.temperature), **settings).decode()
+
+
+def requests(prompts, seeds, max_length=LONGEST, temperature=1.0):
+    return [RowRequest(p, seed, max_length, temperature) for p, seed in zip(prompts, seeds, strict=True)]
 
 
 def reference(model, prompt, seed, sampling):
@@ -191,7 +196,7 @@ def test_a_step_without_an_end_reads_one_value_from_the_device(monkeypatch):
     for name in ("item", "tolist", "__bool__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, reading(getattr(torch.Tensor, name)))
     monkeypatch.setattr(Decoder, "_decode_step", counted)
-    settings = {"sampling": Sampling(), "stops": STOPS, "max_length": LONGEST, "slots": 6}
-    Decoder(model, prompts, range(6), **settings, announce=lambda row, response: None).decode()
+    settings = {"sampling": Sampling(), "stops": STOPS, "slots": 6}
+    Decoder(model, requests(prompts, range(6)), **settings, announce=lambda row, response: None).decode()
     assert {found for found, ended in steps if not ended} == {1}
     assert any(ended for _, ended in steps)

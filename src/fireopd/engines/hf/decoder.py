@@ -1,19 +1,21 @@
 """Continuous batching with a Hugging Face model: a waiting prompt takes the slot of each finished row."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
 
-from fireopd.engines.base import ignore_response
+from fireopd.engines.base import RowRequest, ignore_response
 from fireopd.engines.hf.sampling import sample
 from fireopd.engines.hf.slot_cache import SlotCache
 from fireopd.models.output_head import OutputHead, backbone
 from fireopd.progress import report
-from fireopd.types import Prompt, Response, Sampling
+from fireopd.types import Response, Sampling
 
 __all__ = ["Decoder"]
 
@@ -24,7 +26,7 @@ REFILL_FRACTION = 8
 
 
 class Decoder:
-    """Single-use decoder of a list of prompts.
+    """Single-use decoder of a list of rows, each with its own length limit and temperature.
 
     Longer prompts come first, so that a new row is never longer than the running rows.
     """
@@ -32,33 +34,38 @@ class Decoder:
     def __init__(
         self,
         model: PreTrainedModel,
-        prompts: Sequence[Prompt],
-        seeds: Sequence[int],
+        rows: Sequence[RowRequest],
         *,
         sampling: Sampling,
         stops: frozenset[int],
-        max_length: int,
         slots: int,
+        vocabulary: int | None = None,
         announce: Callable[[int, Response], None] = ignore_response,
     ) -> None:
         """Allocate the outputs and queue the prompts.
 
         Args:
             model: model that caches nothing but keys and values.
-            prompts: one prompt per row.
-            seeds: one seed per row. A response depends only on the model, its prompt and its seed.
-            sampling: sampling distribution.
+            rows: rows to sample. A response depends only on the model and its row.
+            sampling: sampling distribution; the temperatures are those of the rows.
             stops: tokens that end a response.
-            max_length: maximum response length, tokens.
             slots: maximum number of rows that are decoded together.
+            vocabulary: number of token ids to sample from, the first ones; None for all.
             announce: called with each row and its response when it is complete.
         """
         device = model.device
         self.backbone, self.head = backbone(model), OutputHead.of(model)
-        self.prompts, self.sampling, self.slots, self.announce = prompts, sampling, slots, announce
-        self.uniforms = torch.stack([_uniforms(seed, max_length) for seed in seeds]).to(device)
+        self.prompts = prompts = [row.prompt for row in rows]
+        self.slots, self.vocabulary, self.announce = slots, vocabulary, announce
+        temperatures, max_length = {row.temperature for row in rows}, max(row.max_length for row in rows)
+        self.sampling = replace(sampling, temperature=rows[0].temperature)
+        self.temperatures = None  # one for all rows: a number, which CUDA multiplies by its inverse
+        if len(temperatures) > 1:
+            self.temperatures = torch.tensor([row.temperature for row in rows], device=device)
+        uniforms = [pad(_uniforms(row.seed, row.max_length), (0, max_length - row.max_length)) for row in rows]
+        self.uniforms = torch.stack(uniforms).to(device)
         self.stops = torch.tensor(sorted(stops), device=device)
-        self.max_length = max_length
+        self.limits = torch.tensor([row.max_length for row in rows], device=device)
         self.lengths = torch.tensor([len(prompt.tokens) for prompt in prompts], device=device)
         self.counts = torch.zeros_like(self.lengths)
         self.tokens = torch.zeros(len(prompts), max_length, dtype=torch.int64, device=device)
@@ -126,7 +133,7 @@ class Decoder:
 
     def _logits(self, output: Any) -> Tensor:
         """Return the logits after the last token of each row, computed as the trainer does."""
-        return self.head(output.last_hidden_state[:, -1:])[:, -1].float()
+        return self.head(output.last_hidden_state[:, -1:])[:, -1, : self.vocabulary].float()
 
     def _set_running(self, rows: Tensor) -> None:
         """Store the row of each slot."""
@@ -147,12 +154,13 @@ class Decoder:
         In a step without an end, the second result is the only value that is read from the device.
         """
         counts = self.counts[rows]
-        token_ids, logprobs = sample(logits, self.sampling, self.uniforms[rows, counts])
+        temperatures = None if self.temperatures is None else self.temperatures[rows]
+        token_ids, logprobs = sample(logits, self.sampling, self.uniforms[rows, counts], temperatures)
         self.tokens[rows, counts], self.logprobs[rows, counts] = token_ids, logprobs
         self.counts[rows] = counts + 1
         stopped = torch.isin(token_ids, self.stops)
         self.finished[rows] = stopped
-        active = ~stopped & (counts + 1 < self.max_length)
+        active = ~stopped & (counts + 1 < self.limits[rows])
         ended = not active.all().item()
         if ended and self.announce is not ignore_response:
             complete = rows[~active]

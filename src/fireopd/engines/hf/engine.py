@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import private_apis
-from fireopd.engines.base import MemoryPart, RolloutEngine
+from fireopd.engines.base import MemoryPart, RolloutEngine, RowRequest
 from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.hf.slot_cache import has_non_kv_state, spare_columns
@@ -33,6 +34,8 @@ class HFEngine(RolloutEngine):
     """The engine's copy of the model, after `setup`."""
     stops: frozenset[int] = field(default=frozenset(), init=False, compare=False, repr=False)
     """Token ids that end a response."""
+    vocabulary: int | None = field(default=None, init=False, compare=False, repr=False)
+    """Number of token ids to sample from, the first ones; None for all of the model."""
 
     def __post_init__(self) -> None:
         """Check the range of the settings."""
@@ -92,20 +95,26 @@ class HFEngine(RolloutEngine):
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Sample one response per prompt."""
+        return self.generate_mixed(self.requests(prompts, seeds))
+
+    def generate_mixed(self, rows: Sequence[RowRequest]) -> list[Response]:
+        """Sample one response per row, all of them together."""
         assert self.model is not None, "call setup() first"
-        if not prompts:
+        if not rows:
             return []
-        decoder = Decoder(
-            self.model,
-            prompts,
-            seeds,
-            sampling=self.sampling,
-            stops=self.stops,
-            max_length=self.max_response_length,
-            slots=self.batch_size,
-            announce=self.announce,
-        )
-        return decoder.decode()
+        settings: dict[str, Any] = {"slots": self.batch_size, "vocabulary": self.vocabulary, "announce": self.announce}
+        return Decoder(self.model, rows, sampling=self.sampling, stops=self.stops, **settings).decode()
+
+    def share(self, model: PreTrainedModel, stops: frozenset[int], vocabulary: int) -> None:
+        """Sample from a loaded model in the place of `setup`, without a copy of its weights.
+
+        Args:
+            model: the model; its attention is switched to an equal one that is faster for single tokens.
+            stops: token ids that end a response.
+            vocabulary: number of token ids to sample from, the first ones.
+        """
+        use_grouped_query_attention(model)
+        self.model, self.stops, self.vocabulary = model, stops, vocabulary
 
     def _cannot_decode(self, key: str, model: str) -> UserError:
         problem = f"{model} caches more than keys and values"

@@ -12,7 +12,9 @@ BLOCK_SIZE = 256
 """Tokens per block; sampling selects a block first, then a token within the block."""
 
 
-def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def sample(
+    logits: Tensor, sampling: Sampling, uniforms: Tensor, temperatures: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Sample one token per row by inverting the cumulative distribution.
 
     Only one block of the cumulative distribution is computed token by token. At temperature 0, the most likely token
@@ -22,13 +24,16 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
         logits: float32 [B, V].
         sampling: temperature, top-p and top-k.
         uniforms: float [B]. One random number in [0, 1) per row.
+        temperatures: float32 [B]. Temperature of each row, in the place of that of `sampling`; 0 is not allowed.
 
     Returns:
         int64 [B] token ids, and float32 [B] their log-probabilities in nats under the sampling distribution.
     """
-    if sampling.greedy:
+    if temperatures is not None:
+        logits = logits / temperatures[:, None]
+    elif sampling.greedy:
         return logits.argmax(-1), logits.new_zeros(len(logits))
-    if sampling.temperature != 1:
+    elif sampling.temperature != 1:
         logits = logits / sampling.temperature
     log_distribution = truncate(logits, sampling).log_softmax(-1)
     rows, size = torch.arange(len(logits), device=logits.device), min(BLOCK_SIZE, logits.shape[-1])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fireopd import private_apis
 from fireopd.distributed import collectives
-from fireopd.engines.base import MemoryPart, RolloutEngine
+from fireopd.engines.base import MemoryPart, RolloutEngine, RowRequest
 from fireopd.engines.vllm.flat_logprobs import chosen_logprobs
 from fireopd.engines.vllm.process_group import SHARED_GROUP
 from fireopd.engines.vllm.worker import repack_head
@@ -161,13 +161,15 @@ class VLLMEngine(RolloutEngine):
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Sample one response per prompt, batched by vLLM."""
-        rows = [(prompt.tokens, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        group_rows, own = self._gather_rows(rows)
+        return self.generate_mixed(self.requests(prompts, seeds))
+
+    def generate_mixed(self, rows: Sequence[RowRequest]) -> list[Response]:
+        """Sample one response per row, all of them together."""
+        group_rows, own = self._gather_rows(list(rows))
         with self._awake():
-            outputs = self._generate(
-                [tokens for tokens, _ in group_rows], [self._parameters(seed) for _, seed in group_rows]
-            )
-        return [self._response(output) for output in outputs[own]]
+            tokens = [row.prompt.tokens for row in group_rows]
+            outputs = self._generate(tokens, [self._parameters(row) for row in group_rows])
+        return [self._response(output, row) for output, row in zip(outputs[own], rows, strict=True)]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], policy_version: int) -> None:
         """Load the tensors one by one and reset the prefix cache."""
@@ -203,15 +205,15 @@ class VLLMEngine(RolloutEngine):
             return self.longest_prompt + self.max_response_length
         return self.max_model_length
 
-    def _parameters(self, seed: int) -> Any:
+    def _parameters(self, row: RowRequest) -> Any:
         from vllm import SamplingParams
 
         return SamplingParams(
-            temperature=self.temperature,
+            temperature=row.temperature,
             top_p=self.top_p,
             top_k=self.top_k,
-            seed=seed,
-            max_tokens=self.max_response_length,
+            seed=row.seed,
+            max_tokens=row.max_length,
             logprobs=0,
             flat_logprobs=True,  # lists of numbers: a dictionary and an object for each token cost more than sampling
             detokenize=False,
@@ -222,11 +224,10 @@ class VLLMEngine(RolloutEngine):
         prompts = [{"prompt_token_ids": list(tokens)} for tokens in sequences]
         return self.llm.generate(prompts, list(parameters), use_tqdm=False) if prompts else []
 
-    def _response(self, output: Any) -> Response:
-        [completion] = output.outputs
-        tokens = tuple(completion.token_ids)
+    def _response(self, output: Any, row: RowRequest) -> Response:
+        [completion], tokens = output.outputs, tuple(output.outputs[0].token_ids)
         logprobs = tuple(chosen_logprobs(completion.logprobs, tokens))
-        if self.sampling.greedy:  # vLLM returns the log-probability before the choice; after it, the probability is 1
+        if row.temperature == 0:  # vLLM returns the log-probability before the choice; after it, the probability is 1
             logprobs = (0.0,) * len(tokens)
         return Response(tokens, logprobs, finished=completion.finish_reason == "stop")
 

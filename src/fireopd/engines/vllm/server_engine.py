@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from fireopd.distributed import collectives
-from fireopd.engines.base import RolloutEngine
+from fireopd.engines.base import RolloutEngine, RowRequest
 from fireopd.engines.hf.engine import HFEngine
 from fireopd.engines.vllm.answers import Expected
 from fireopd.engines.vllm.client import RefusedError, ServerClient, ServerError
@@ -136,18 +136,24 @@ class VLLMServerEngine(RolloutEngine):
 
     def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
         """Sample one response per prompt; the pending prompts of a failed server go to the other servers."""
+        return self.generate_mixed(self.requests(prompts, seeds))
+
+    def generate_mixed(self, rows: Sequence[RowRequest]) -> list[Response]:
+        """Sample one response per row, all of them at the same time."""
         if not self.pool.available:
             raise self.pool.no_server_error()
-        expected = Expected(self.max_response_length, self.stops, self.vocabulary, str(self.policy_version))
-        rows = [
-            self.pool.submit(partial(self._generate, row, prompt, seed, expected), partial(_rejected, prompt))
-            for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        version = str(self.policy_version)
+        pending = [
+            self.pool.submit(partial(self._generate, place, row, version), partial(_rejected, row.prompt))
+            for place, row in enumerate(rows)
         ]
-        return self.pool.gather(rows)
+        return self.pool.gather(pending)
 
-    def _generate(self, row: int, prompt: Prompt, seed: int, expected: Expected, server: ServerClient) -> Response:
-        response = server.generate(prompt.tokens, self.sampling, seed=seed, expected=expected)
-        self.announce(row, response)
+    def _generate(self, place: int, row: RowRequest, version: str, server: ServerClient) -> Response:
+        expected = Expected(row.max_length, self.stops, self.vocabulary, version)
+        sampling = replace(self.sampling, temperature=row.temperature)
+        response = server.generate(row.prompt.tokens, sampling, seed=row.seed, expected=expected)
+        self.announce(place, response)
         return response
 
 
