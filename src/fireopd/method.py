@@ -1,13 +1,13 @@
 """Method: a filter, a weighter and an objective, with the settings that combine them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from fireopd import algorithm
 from fireopd.algorithm import Normalization, Reduction
 from fireopd.filters import KeepAll, TrajectoryFilter
-from fireopd.objectives import DirectObjective, Objective, ReverseKL
+from fireopd.objectives import Objective, ReverseKL
 from fireopd.types import Population, ScoredBatch, Targets, contracts, signals
 from fireopd.types.strategy import Strategy, union
 from fireopd.weighters import TokenWeighter, UniformWeighter
@@ -51,12 +51,12 @@ class Method:
 
     @property
     def direct(self) -> bool:
-        """True if the loss includes a divergence of student and teacher."""
-        return isinstance(self.objective, DirectObjective)
+        """True if the loss includes a divergence of student and teacher, at any step."""
+        return self.objective.direct
 
     @property
     def strategies(self) -> dict[str, Strategy]:
-        """Filter, weighter and objective by the names of their settings."""
+        """Filter, weighter and objective by the names of their settings. They declare what they need at any step."""
         parts: dict[str, Strategy] = {
             "trajectory_filter": self.trajectory_filter,
             "token_weighter": self.token_weighter,
@@ -74,12 +74,21 @@ class Method:
         filter_needs_student = self.trajectory_filter.requires & signals.OF_STUDENT
         return not by_trajectory or bool(filter_needs_student | self.requires & signals.JOINT)
 
+    def at(self, policy_version: int) -> "Method":
+        """Return the method with the strategies that are in effect at an optimizer step."""
+        return replace(self, **{name: part.at(policy_version) for name, part in self.strategies.items()})
+
+    def changes(self, policy_version: int) -> dict[str, float]:
+        """Return the values of scheduled settings and the numbers of phases at an optimizer step, by metric tag."""
+        values = {name: part.changes(policy_version) for name, part in self.strategies.items()}
+        return {f"schedule/{part}/{name}": value for part, own in values.items() for name, value in own.items()}
+
     def keep(self, batch: ScoredBatch) -> Tensor:
         """Return bool [N], True for kept trajectories of a global batch.
 
         Student signals may be missing if `scores_student_first` is False.
         """
-        return algorithm.kept(batch, self.trajectory_filter, self.population)
+        return algorithm.kept(batch, self.trajectory_filter.at(batch.policy_version), self.population)
 
     def targets(self, batch: ScoredBatch, keep: Tensor | None = None) -> Targets:
         """Return the targets of a global batch, or of some of its rows if `scores_student_first` is False.
@@ -91,8 +100,8 @@ class Method:
         return algorithm.fire_targets(
             batch,
             self.keep(batch) if keep is None else keep,
-            self.token_weighter,
-            self.objective,
+            self.token_weighter.at(batch.policy_version),
+            self.objective.at(batch.policy_version),
             normalization=self.normalization,
             importance_cap=self.importance_cap,
             population=self.population,
@@ -100,7 +109,7 @@ class Method:
 
     def reasons(self, batch: ScoredBatch) -> list[str]:
         """Return the filter's reason for each trajectory of a global batch, a short text."""
-        part, reasons = self.trajectory_filter, []
+        part, reasons = self.trajectory_filter.at(batch.policy_version), []
         for rows in batch.populations(self.population):
             reasons += contracts.checked_reasons(part, part.reasons(rows.view_for(part)), rows)
         return reasons

@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from fireopd.cli.class_paths import CALLABLES, check_class_paths, command_line_key, find_class_paths, sections
 from fireopd.cli.entry_points import GROUPS, broken_plugins, failed_import, load_plugins
+from fireopd.cli.scheduled_settings import construct, refused_schedule
 from fireopd.cli.setting_names import alternatives, full_name, given_settings, place_of_missing
 from fireopd.errors import UserError
 
@@ -30,11 +31,13 @@ STRATEGY_KEYS = {
     "token_weighter": "fireopd.weighters",
     "weighters": "fireopd.weighters",
     "objective": "fireopd.objectives",
+    "objectives": "fireopd.objectives",
     "teachers": "fireopd.teachers",
     "base": "fireopd.teachers",
     "engine": "fireopd.engines",
     "prompts": "fireopd.prompts",
     "sources": "fireopd.prompts",
+    "plan": "fireopd.plans",
     "verifier": "fireopd.verifiers",
 }
 """Entry-point group by name of a setting that holds a plug-in."""
@@ -133,7 +136,7 @@ def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
         for name, value in arguments.items():
             for _, path in find_class_paths(value):
                 raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
-        return kind(*args, **arguments)
+        return construct(kind, *args, **arguments)
     except UserError:
         raise
     except ValueError as error:
@@ -153,7 +156,7 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     key = key if "." in key else full_name(key, given)
     strategy = re.search(r"(?:import path string:|path but) (\S+)", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
-    refused = _refused_class(command_line_key(key), message)
+    refused = _refused_class(command_line_key(key), message) or refused_schedule(command_line_key(key), message)
     if refused:
         return str(refused)
     if strategy and group:
@@ -183,7 +186,9 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
         return str(UserError(command_line_key(key), None, problem, f"name the class first: --{command_line_key(key)}"))
     value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
     if key and kinds and value:
-        names = " or ".join(dict.fromkeys(kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds))
+        names = " or ".join(
+            dict.fromkeys(kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds if kind != "dict")
+        )
         return f"{command_line_key(key)}: {value[1]!r}: not of the type {names}. Give a value of this type."
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."

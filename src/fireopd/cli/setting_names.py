@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 from fireopd.cli.entry_points import load_plugins
+from fireopd.cli.scheduled_settings import looks_scheduled
+from fireopd.types.schedule import Schedule
 
 __all__ = ["alternatives", "full_name", "given_settings", "place_of_missing"]
 
@@ -33,8 +35,14 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def full_name(name: str, settings: Mapping[str, Any]) -> str:
-    """Return the dotted name of a given setting whose last part is known; the name itself if it is not given."""
-    return next((key for key in reversed(list(settings)) if key.rpartition(".")[2] == name), name)
+    """Return the dotted name of a given setting whose last part is known; the name itself if it is not given.
+
+    The parser names the first key of a schedule with its setting.
+    """
+    setting, _, key = name.rpartition(".")
+    names = (name, setting) if setting and key in Schedule.__annotations__ else (name,)
+    found = (full for own in names for full in reversed(list(settings)) if full.rpartition(".")[2] == own)
+    return next(found, name)
 
 
 def alternatives(key: str, settings: Mapping[str, Any]) -> tuple[str | None, str]:
@@ -79,7 +87,7 @@ def _parameters(kind: type) -> dict[str, Parameter]:
 
 
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping) and value and not looks_scheduled(value):
         for name, own in value.items():
             yield from _flat(own, key if name == "init_args" else f"{key}.{name}".lstrip("."))
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):

@@ -5,15 +5,18 @@ from fireopd.filters.composition import AllOf
 from fireopd.filters.length import LengthFilter
 from fireopd.filters.margin import MarginFilter
 from fireopd.filters.reward import AgreementFilter, BalanceFilter, VerdictFilter
+from fireopd.filters.schedule import FilterSequence, ScheduledFilter
 from fireopd.filters.teacher_likelihood import TeacherLikelihoodFilter
 
 __all__ = [
     "AgreementFilter",
     "AllOf",
     "BalanceFilter",
+    "FilterSequence",
     "KeepAll",
     "LengthFilter",
     "MarginFilter",
+    "ScheduledFilter",
     "TeacherLikelihoodFilter",
     "TrajectoryFilter",
     "VerdictFilter",

@@ -3,6 +3,7 @@
 from fireopd.objectives.base import DirectObjective, Objective
 from fireopd.objectives.base_model import BaselinedReverseKL, ExtrapolatedReverseKL
 from fireopd.objectives.divergence import GeneralizedJSD, SkewKL
+from fireopd.objectives.entropy_penalty import EntropyRankedPenalty
 from fireopd.objectives.gated_kl import EntropyGatedKL, SignGatedKL
 from fireopd.objectives.log_ratio import (
     ClippedReverseKL,
@@ -12,15 +13,23 @@ from fireopd.objectives.log_ratio import (
     ReverseKL,
     SoftLogRatio,
 )
+from fireopd.objectives.outcome_weighting import DualPathReverseKL, OutcomeAlignedReverseKL
+from fireopd.objectives.return_to_go import BoundedReturnToGo, ReturnToGo, SingleStepReturnToGo
 from fireopd.objectives.reward import CreditedReverseKL, GroupRewardReverseKL, MarginReverseKL, VerdictGatedReverseKL
+from fireopd.objectives.schedule import ObjectiveSequence, ScheduledObjective
+from fireopd.objectives.tail_residual import TailResidualKL
+from fireopd.objectives.teacher_scale import TeacherScaledReverseKL
 from fireopd.objectives.topk_divergence import TopKDivergence, TopKPolicyGradient
 
 __all__ = [
     "BaselinedReverseKL",
+    "BoundedReturnToGo",
     "ClippedReverseKL",
     "CreditedReverseKL",
     "DirectObjective",
+    "DualPathReverseKL",
     "EntropyGatedKL",
+    "EntropyRankedPenalty",
     "ExtrapolatedReverseKL",
     "FixedPenalty",
     "FlooredReverseKL",
@@ -28,11 +37,18 @@ __all__ = [
     "GroupRewardReverseKL",
     "MarginReverseKL",
     "Objective",
+    "ObjectiveSequence",
+    "OutcomeAlignedReverseKL",
     "PowerDifference",
+    "ReturnToGo",
     "ReverseKL",
+    "ScheduledObjective",
     "SignGatedKL",
+    "SingleStepReturnToGo",
     "SkewKL",
     "SoftLogRatio",
+    "TailResidualKL",
+    "TeacherScaledReverseKL",
     "TopKDivergence",
     "TopKPolicyGradient",
     "VerdictGatedReverseKL",

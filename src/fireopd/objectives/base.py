@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from fireopd.types import ScoredBatch
+from fireopd.types import ScoredBatch, Source
 from fireopd.types.strategy import Strategy
 
 __all__ = ["DirectObjective", "Objective"]
@@ -23,6 +23,28 @@ class Objective(Strategy, ABC):
     setting = "model.objective"
     check = "check_objective"
 
+    @property
+    def direct(self) -> bool:
+        """True for a `DirectObjective`, and for an objective that is one at some step."""
+        return isinstance(self, DirectObjective)
+
+    @property
+    def exact_for(self) -> frozenset[Source]:
+        """Authors of the tokens at which the gradient is that of the objective: the student only, by default.
+
+        An estimate from the sampled token, such as a log-ratio, is wrong at tokens that another model wrote. A run with
+        such tokens is refused. A subclass may assign a frozenset.
+        """
+        return frozenset({Source.STUDENT})
+
+    @property
+    def trains_given(self) -> bool:
+        """True to train on given tokens, too, such as a part of a solution; they are context otherwise.
+
+        A subclass may assign True.
+        """
+        return False
+
     @abstractmethod
     def advantage(self, batch: ScoredBatch) -> Tensor:
         """Return float [N, L] in nats: positive raises the token's probability."""
@@ -33,6 +55,17 @@ class DirectObjective(Objective):
 
     The loss of a token is coefficient x divergence, in addition to the policy gradient of its advantage.
     """
+
+    @property
+    def exact_for(self) -> frozenset[Source]:
+        """All authors if divergence and coefficient do not depend on the sampled token, else the student only.
+
+        Only the methods of this class are known not to: a subclass that overrides `advantage`, `coefficient` or
+        `estimate` declares other authors itself.
+        """
+        names = ("advantage", "coefficient", "estimate")
+        own = all(getattr(type(self), name) is getattr(DirectObjective, name) for name in names)
+        return frozenset(Source) - {Source.PROMPT} if own else super().exact_for
 
     @property
     def proper(self) -> bool:
@@ -52,6 +85,19 @@ class DirectObjective(Objective):
             student: float32 [T, V]. Log-distribution over the vocabulary before each token.
             teacher: float32 [T, V]. Log-distribution of the row's own teacher, without gradient.
         """
+
+    def estimate(self, student: Tensor, teacher: Tensor, tokens: Tensor) -> Tensor:
+        """Return float [T]: the loss of each state; by default the divergence, whatever the sampled token.
+
+        A subclass whose divergence leaves out a part of the vocabulary may add an estimate of the rest, with a gradient
+        of the right expectation over the sampled tokens.
+
+        Args:
+            student: as in `divergence`.
+            teacher: as in `divergence`.
+            tokens: int64 [T]. The sampled tokens.
+        """
+        return self.divergence(student, teacher)
 
     def coefficient(self, batch: ScoredBatch) -> Tensor:
         """Return float [N, L] >= 0, the factor of the divergence of each token; 1 by default."""

@@ -6,6 +6,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
@@ -62,6 +63,8 @@ def check_filter(strategy: TrajectoryFilter) -> None:
         AssertionError: with one paragraph per violation: the observation and the fix.
     """
     report(violations(strategy, KEEP), strategy)
+    for part in in_effect(strategy):
+        check_filter(part)
 
 
 def check_weighter(strategy: TokenWeighter) -> None:
@@ -74,6 +77,8 @@ def check_weighter(strategy: TokenWeighter) -> None:
         AssertionError: with one paragraph per violation: the observation and the fix.
     """
     report(violations(strategy, WEIGHT), strategy)
+    for part in in_effect(strategy):
+        check_weighter(part)
     warn(strategy, WEIGHT)
 
 
@@ -90,6 +95,14 @@ def check_objective(strategy: Objective) -> None:
         report(violations(strategy, ADVANTAGE, COEFFICIENT) + divergence_violations(strategy), strategy)
     report(violations(strategy, ADVANTAGE), strategy)
     warn(strategy, ADVANTAGE)
+    for part in in_effect(strategy):
+        check_objective(part)
+
+
+def in_effect(strategy: Strategy) -> list[Any]:
+    """Return the strategies that are in effect at the test's policy versions, if the strategy changes with the step."""
+    parts = [strategy.at(version) for version in VERSIONS]
+    return [part for part in parts if part is not strategy]
 
 
 def warn(strategy: Strategy, spec: MethodSpec) -> None:

@@ -17,7 +17,7 @@ def expected_gradient(
 
     The exact sum over the vocabulary of -p_v A(v) grad log p_v, where p is the student's distribution and A(v) the
     advantage of a one-token response v in a batch of one row. For `ReverseKL` it is the gradient of
-    KL(student || teacher). A direct objective adds the gradient of its divergence, times the mean of its coefficients.
+    KL(student || teacher). A direct objective adds the mean gradient of its estimate, times its coefficient.
     The result does not apply to objectives that compare trajectories.
 
     Args:
@@ -43,10 +43,12 @@ def expected_gradient(
     with torch.no_grad():
         advantages = torch.stack([objective.advantage(batch)[0, 1] for batch in batches])
     loss = -(mass * advantages * student).sum()
+    objective = objective.at(0)
     if isinstance(objective, DirectObjective):
         with torch.no_grad():
             coefficients = torch.stack([objective.coefficient(batch)[0, 1] for batch in batches])
-        loss = loss + (mass * coefficients).sum() * objective.divergence(student[None], teacher[None])[0]
+        pair = student.expand(len(logits), -1), teacher.expand(len(logits), -1)
+        loss = loss + (mass * coefficients * objective.estimate(*pair, torch.arange(len(logits)))).sum()
     return torch.autograd.grad(loss, logits)[0]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from fireopd.errors import UserError
-from fireopd.objectives import DirectObjective
+from fireopd.objectives import Objective
 from fireopd.training.recorded_rollouts import KEY, Recording
 from fireopd.training.recordings import how_to_record
 from fireopd.training.run_plan import RunPlan
@@ -41,8 +41,9 @@ def _check_distributions(plan: RunPlan) -> None:
     remedy = "choose another, or train with the teacher"
     for name, part in plan.method.strategies.items():
         joint = sorted(part.requires & JOINT)
-        if isinstance(part, DirectObjective) or joint:
-            reads = "its divergence" if isinstance(part, DirectObjective) else joint[0]
+        direct = isinstance(part, Objective) and part.direct
+        if direct or joint:
+            reads = "its divergence" if direct else joint[0]
             problem = f"{reads} needs the teacher's distributions, which recordings do not hold"
             raise UserError(f"model.{name}", type(part).__name__, problem, remedy)
     extra = sorted(plan.signals & JOINT)

@@ -1,9 +1,11 @@
 """Base class of filters, weighters and objectives, and the errors of their contract."""
 
-from collections.abc import Iterable
-from typing import ClassVar, Self
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, ClassVar, Self
 
 from fireopd.errors import UserError
+from fireopd.types.schedule import accept_schedules
 from fireopd.types.signals import SIGNALS
 
 __all__ = ["ContractError", "Strategy", "UndeclaredSignalError", "union"]
@@ -38,11 +40,31 @@ class Strategy:
         """
         return False
 
+    def at(self, policy_version: int) -> Any:
+        """Return the strategy that is in effect at an optimizer step: this one, unless it changes with the step."""
+        return self
+
+    def changes(self, policy_version: int) -> dict[str, float]:
+        """Return the values of scheduled settings at an optimizer step by name, those of parts after their place."""
+        values = {place: part.changes(policy_version) for place, part in _parts(self)}
+        return {f"{place}/{name}": value for place, own in values.items() for name, value in own.items()}
+
     def __init_subclass__(cls) -> None:
-        """Reset `by_trajectory` to its default unless the class sets it."""
+        """Let numeric settings accept schedules, and reset `by_trajectory` to its default unless the class sets it."""
         super().__init_subclass__()
+        accept_schedules(cls)
         if "by_trajectory" not in vars(cls):
             cls.by_trajectory = Strategy.by_trajectory  # type: ignore[method-assign]
+
+
+def _parts(strategy: Strategy) -> Iterator[tuple[str, Strategy]]:
+    """Yield the strategies among the settings of a strategy, each with its place."""
+    for setting in fields(strategy) if is_dataclass(strategy) else ():
+        value = getattr(strategy, setting.name)
+        if isinstance(value, Strategy):
+            yield setting.name, value
+        elif isinstance(value, list | tuple):
+            yield from ((f"{setting.name}/{n}", part) for n, part in enumerate(value) if isinstance(part, Strategy))
 
 
 class ContractError(UserError):

@@ -2,8 +2,11 @@
 
 from fireopd.weighters.base import TokenWeighter, UniformWeighter
 from fireopd.weighters.composition import ProductOf
+from fireopd.weighters.disagreement import AcceptedProposalWeighter, DisagreementWeighter
 from fireopd.weighters.entropy import EntropyWeighter
 from fireopd.weighters.position import PositionWeighter, WindowWeighter
+from fireopd.weighters.prefix_discrepancy import PrefixDiscrepancyWeighter
+from fireopd.weighters.schedule import ScheduledWeighter, WeighterSequence
 from fireopd.weighters.teacher_likelihood import TeacherLikelihoodWeighter
 from fireopd.weighters.token_selection import (
     AgreementWeighter,
@@ -17,13 +20,17 @@ from fireopd.weighters.token_selection import (
 from fireopd.weighters.topk_overlap import OverlapDecayWeighter
 
 __all__ = [
+    "AcceptedProposalWeighter",
     "AgreementWeighter",
+    "DisagreementWeighter",
     "EntropyWeighter",
     "HardEntropyWeighter",
     "OverlapDecayWeighter",
     "PhasedEntropyWeighter",
     "PositionWeighter",
+    "PrefixDiscrepancyWeighter",
     "ProductOf",
+    "ScheduledWeighter",
     "TeachabilityWeighter",
     "TeacherLikelihoodWeighter",
     "TokenWeighter",
@@ -31,5 +38,6 @@ __all__ = [
     "UncertainTokenWeighter",
     "UniformWeighter",
     "UnlikelyTokenWeighter",
+    "WeighterSequence",
     "WindowWeighter",
 ]
