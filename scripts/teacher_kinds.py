@@ -2,10 +2,10 @@
 
 fireopd serve tiny/math --teacher --port 8101 --kv_cache_gib 1 --eager
 fireopd serve tiny/code --teacher --port 8102 --kv_cache_gib 1 --eager
-python scripts/teacher_kinds.py --out table.md --servers
+python scripts/teacher_kinds.py --out table.md --kinds HFTeacher VLLMTeacher
 
-Overlays that name teachers (self-distillation) keep their other settings. Without --servers, the column of
-vLLM servers is left out.
+Overlays that name teachers (self-distillation) keep their other settings. Without --kinds, the table has all kinds but
+VLLMTeacher, which needs the servers.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from fireopd.cli.main import main as fireopd
 
 FEW = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
 FEW += ["--data.engine.max_response_length=16", "--trainer.max_steps=2", "--trainer.callbacks=[]"]
+SERVED, RECORDED = "VLLMTeacher", "RecordedRollouts"
 PARTS = {name: {"class_path": "HFTeacher", "init_args": {"path": f"tiny/{name}"}} for name in ("math", "code")}
 
 
@@ -30,21 +31,18 @@ def teacher(name: str, **settings: object) -> dict[str, object]:
     return {"model": {"teachers": {"math": own, "code": own}}}
 
 
-def kinds(folder: Path, *, servers: bool) -> dict[str, dict[str, object]]:
+def kinds(folder: Path) -> dict[str, dict[str, object]]:
     """Return the settings of each kind, by the name of its column."""
-    found = {
+    ports = {"math": 8101, "code": 8102}
+    served = {n: {"path": f"tiny/{n}", "servers": [f"http://127.0.0.1:{p}"]} for n, p in ports.items()}
+    return {
         "HFTeacher": {"model": {"teachers": PARTS}},
         "InitialStudentTeacher": teacher("InitialStudentTeacher"),
         "EMAStudentTeacher": teacher("EMAStudentTeacher"),
         "MixtureTeacher": teacher("MixtureTeacher", teachers=PARTS),
+        SERVED: {"model": {"teachers": {n: {"class_path": SERVED, "init_args": own} for n, own in served.items()}}},
+        RECORDED: {"model": {"teachers": {}}, "data": {"rollouts": {"files": [str(folder / "record")]}}},
     }
-    if servers:
-        ports = {"math": 8101, "code": 8102}
-        settings = {n: {"path": f"tiny/{n}", "servers": [f"http://127.0.0.1:{p}"]} for n, p in ports.items()}
-        own = {name: {"class_path": "VLLMTeacher", "init_args": args} for name, args in settings.items()}
-        found["VLLMTeacher"] = {"model": {"teachers": own}}
-    found["RecordedRollouts"] = {"model": {"teachers": {}}, "data": {"rollouts": {"files": [str(folder / "record")]}}}
-    return found
 
 
 def record(folder: Path) -> None:
@@ -72,13 +70,13 @@ def run(arguments: Sequence[str]) -> str:
     return ""
 
 
-def rows(folder: Path, *, servers: bool) -> Iterator[tuple[str, dict[str, str]]]:
+def rows(folder: Path, chosen: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each overlay with the reason of the refusal by kind, empty if it trains."""
     for overlay in sorted(Path("configs/methods").glob("*.yaml")):
         found = {}
-        for name, settings in kinds(folder, servers=servers).items():
+        for name in chosen:
             path = folder / "kind.yaml"
-            path.write_text(yaml.safe_dump(settings))
+            path.write_text(yaml.safe_dump(kinds(folder)[name]))
             configs = ["--config=configs/opd.yaml", f"--config={overlay}", f"--config={path}"]
             root = f"--trainer.default_root_dir={folder / 'runs' / overlay.stem / name}"
             found[name] = run(["fit", *configs, *FEW, root])
@@ -103,11 +101,14 @@ def main() -> None:
     """Train all pairs, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="Markdown file")
-    parser.add_argument("--servers", action="store_true", help="teacher servers are running, see above")
+    names = list(kinds(Path()))
+    default = [name for name in names if name != SERVED]
+    parser.add_argument("--kinds", nargs="+", choices=names, default=default, help="columns (default: %(default)s)")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        record(Path(folder))
-        write(settings.out, dict(rows(Path(folder), servers=settings.servers)))
+        if RECORDED in settings.kinds:
+            record(Path(folder))
+        write(settings.out, dict(rows(Path(folder), settings.kinds)))
 
 
 if __name__ == "__main__":
