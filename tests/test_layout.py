@@ -20,7 +20,7 @@ LAYERS = [
     {"models"},
     {"engines", "filters", "objectives", "verifiers", "weighters"},
     {"algorithm", "prompts", "teachers"},
-    {"method"},
+    {"method", "plans"},
     {"testing", "training"},
     {"analysis"},
     {"callbacks"},

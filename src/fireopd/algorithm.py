@@ -19,7 +19,8 @@ from torch import Tensor
 from fireopd import reductions
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
-from fireopd.types import Population, ScoredBatch, Targets, contracts
+from fireopd.objectives.sources import check_batch_sources
+from fireopd.types import Population, ScoredBatch, Source, Targets, contracts
 from fireopd.weighters import TokenWeighter
 
 __all__ = ["Normalization", "Reduction", "fire_loss", "fire_targets"]
@@ -65,6 +66,7 @@ def fire_targets(
         importance_cap: cap of the importance weights between engine and trainer; None disables them.
         population: trajectories that the weighter sees together.
     """
+    check_batch_sources(objective, batch)
     weights = []
     for part in batch.populations(population):
         weight = contracts.checked_weight(token_weighter, token_weighter(part.view_for(token_weighter)), part)
@@ -101,7 +103,10 @@ def normalize(weight: Tensor, mask: Tensor, normalization: Normalization) -> Ten
 
 
 def importance_weights(batch: ScoredBatch, mask: Tensor, cap: float | None) -> Tensor:
-    """Return float [N, L]: min(student / sampler, cap) of each token; identical for all methods."""
+    """Return float [N, L]: min(student / sampler, cap) of each token of the student, 1 at tokens of other authors.
+
+    Identical for all methods.
+    """
     if cap is None:
         return mask.to(batch.student_logprobs.dtype)
     if batch.sampling.truncated:
@@ -110,7 +115,10 @@ def importance_weights(batch: ScoredBatch, mask: Tensor, cap: float | None) -> T
             "so importance weights are undefined: set importance_cap to null, or sample from all tokens"
         )
     log_ratio = (batch.student_logprobs - batch.sampling_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return torch.where(mask, log_ratio.exp().clamp(max=cap), 0.0)
+    ratio = log_ratio.exp().clamp(max=cap)
+    if batch.sources is not None:
+        ratio = torch.where(batch.tokens_by(Source.STUDENT), ratio, 1.0)
+    return torch.where(mask, ratio, 0.0)
 
 
 def loss_fractions(mask: Tensor, reduction: Reduction) -> Tensor:

@@ -16,6 +16,7 @@ from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.filters import TrajectoryFilter
 from fireopd.objectives import DirectObjective, Objective
+from fireopd.plans import RolloutPlan
 from fireopd.prompts import PromptSource
 from fireopd.teachers import Teacher
 from fireopd.types.strategy import Strategy
@@ -30,6 +31,7 @@ GROUPS: dict[str, type] = {
     "fireopd.objectives": Objective,
     "fireopd.teachers": Teacher,
     "fireopd.engines": RolloutEngine,
+    "fireopd.plans": RolloutPlan,
     "fireopd.prompts": PromptSource,
     "fireopd.verifiers": Verifier,
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fireopd import reductions
-from fireopd.types import ScoredBatch
+from fireopd.types import ScoredBatch, Source
 from fireopd.types.targets import Targets
 
 __all__ = ["QUARTERS", "effective_share", "quarters", "speed", "step_diagnostics", "step_metrics"]
@@ -18,7 +18,8 @@ QUARTERS = ("quarter_1", "quarter_2", "quarter_3", "quarter_4")
 def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
     """Return scalars by tag: kept trajectories, spread of the weights, divergence from the teachers.
 
-    Metrics that need student signals are means over the trajectories that the student has scored.
+    Metrics that need student signals are means over the trajectories that the student has scored, those of the
+    divergence over the tokens that it sampled.
     """
     values: dict[str, Tensor] = {
         "fire/keep_ratio": targets.keep.float().mean(),
@@ -28,12 +29,15 @@ def step_diagnostics(batch: ScoredBatch, targets: Targets) -> dict[str, float]:
         **_kept_and_dropped(batch, targets),
         **_by_position(batch, targets),
     }
-    if batch.student_mask.any() and "sampling_logprobs" in batch.signals:
+    if batch.sources is not None:
+        of_teachers = (batch.tokens_by(Source.TEACHER) & batch.response_mask).float()
+        values["rollout/teacher_share"] = reductions.mean(of_teachers, batch.response_mask)
+    if batch.own_mask.any() and "sampling_logprobs" in batch.signals:
         values["rollout/recorded_gap" if batch.recorded else "rollout/sampler_gap"] = _sampler_gap(batch)
     for rows in batch.rows_of_each_teacher():
         values |= _of_teacher(batch, targets, rows)
-    if "teacher_logprobs" in batch.signals and batch.student_mask.any():
-        values["train/reverse_kl"] = reductions.mean(_gap(batch), batch.student_mask)  # an estimate
+    if "teacher_logprobs" in batch.signals and batch.own_mask.any():
+        values["train/reverse_kl"] = reductions.mean(_gap(batch), batch.own_mask)  # an estimate
     if "teacher_logprobs" in batch.signals and targets.keep.any():
         scores = reductions.row_mean(batch.teacher_logprobs, batch.response_mask)
         values["fire/threshold"] = scores[targets.keep].min()
@@ -107,8 +111,8 @@ def _of_teacher(batch: ScoredBatch, targets: Targets, rows: Tensor) -> dict[str,
     }
     for model, (entropy, mask) in _entropies(batch).items():
         values[f"entropy/{model}/{teacher}"] = reductions.mean(entropy[rows], mask[rows])
-    if "teacher_logprobs" in batch.signals and batch.student_mask[rows].any():
-        gap, mask = _gap(batch)[rows], batch.student_mask[rows]
+    if "teacher_logprobs" in batch.signals and batch.own_mask[rows].any():
+        gap, mask = _gap(batch)[rows], batch.own_mask[rows]
         values[f"kl/{teacher}"] = reductions.mean(gap, mask)
         # Per response, since the mean per token rises when a student learns to stop sooner.
         values[f"kl_response/{teacher}"] = reductions.total(gap, mask) / mask.any(-1).sum()
@@ -119,7 +123,7 @@ def _by_position(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
     """Return mean weight, reverse KL and entropies over each quarter of the responses."""
     place, values = quarters(batch.response_mask), dict[str, Tensor]()
     measures = {f"entropy_{model}": entropy for model, entropy in _entropies(batch).items()}
-    measures |= {"kl": (_gap(batch), batch.student_mask)} if "teacher_logprobs" in batch.signals else {}
+    measures |= {"kl": (_gap(batch), batch.own_mask)} if "teacher_logprobs" in batch.signals else {}
     measures["weight"] = (targets.weight, targets.mask)
     for number, quarter in enumerate(QUARTERS):
         for name, (measure, mask) in measures.items():
@@ -141,4 +145,4 @@ def _gap(batch: ScoredBatch) -> Tensor:
 
 def _sampler_gap(batch: ScoredBatch) -> Tensor:
     gap = (batch.student_logprobs - batch.sampling_logprobs).abs()
-    return torch.where(batch.student_mask, gap, 0.0).max()
+    return torch.where(batch.own_mask, gap, 0.0).max()
