@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
 from fireopd.training import checkpoint_files
+from fireopd.training.checkpoint_writer import CheckpointWriter
 from fireopd.training.run_folder import run_folder
 from fireopd.training.step_loop import StepCallback
 
@@ -30,16 +31,22 @@ class RunCheckpoint(Checkpoint, StepCallback):
     is stopped.
     """
 
-    def __init__(self, every_n_train_steps: int | None = None, monitor: str = "val/avg_at_k") -> None:
+    def __init__(
+        self, every_n_train_steps: int | None = None, monitor: str = "val/avg_at_k", background: bool = False
+    ) -> None:
         """Store the settings.
 
         Args:
             every_n_train_steps: optimizer steps from one checkpoint to the next; null for one at each validation.
             monitor: validation metric; the largest value is the best.
+            background: copy the state to host memory, and write the copy while training continues. At most one write
+                is in progress: the next checkpoint waits for it, and so does the end of the run.
         """
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}; null for none")
         self.every_n_train_steps, self.monitor = every_n_train_steps, monitor
+        self.background = background
+        self.writer = CheckpointWriter(background=background)
         self.folder = Path()
         self.started = False
         self.saved_step = 0
@@ -60,6 +67,7 @@ class RunCheckpoint(Checkpoint, StepCallback):
 
     def on_step_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Save every n steps, and after the last step while the epoch is open, so that a longer run can resume."""
+        self.writer.poll()
         every = self.every_n_train_steps
         due = every is not None and trainer.global_step // every > self.saved_step // every
         enough = 0 < trainer.max_steps <= trainer.global_step
@@ -73,13 +81,18 @@ class RunCheckpoint(Checkpoint, StepCallback):
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
             raise UserError("RunCheckpoint.monitor", self.monitor, "no such validation metric", f"choose from {known}")
-        value = float(trainer.callback_metrics[self.monitor])
-        if not self.best or value > self.best["value"]:
-            path = self.folder / checkpoint_files.BEST
-            self.best = {"value": value, "step": trainer.global_step, "path": str(path)}
-            checkpoint_files.write(trainer, path)
+        value, best = float(trainer.callback_metrics[self.monitor]), self.folder / checkpoint_files.BEST
+        improved = not self.best or value > self.best["value"]
+        if improved:
+            self.best = {"value": value, "step": trainer.global_step, "path": str(best)}
         if self.every_n_train_steps is None:
-            self._save(trainer)
+            self._save(trainer, *[best] * improved)
+        elif improved:
+            self.writer.write(trainer, [best])
+
+    def on_train_end(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
+        """Wait for the write in progress."""
+        self.writer.wait()
 
     def on_exception(self, trainer: Trainer, pl_module: "FiReOPDModule", exception: BaseException) -> None:
         """Save the last checkpoint if all processes stopped, and log how to resume."""
@@ -88,7 +101,9 @@ class RunCheckpoint(Checkpoint, StepCallback):
                 rank_zero_info("Stopped before the first step: nothing was saved. Start again with the same command.")
             return
         last = self.folder / checkpoint_files.LAST
-        if not collectives.all_ranks_arrive("exception", PATIENCE):
+        together = collectives.all_ranks_arrive("exception", PATIENCE)
+        self._complete(None if together else PATIENCE)
+        if not together:
             rank_zero_warn(f"The processes stopped at different places: {last} is unchanged")
         elif collectives.all_reduce_max(int(pl_module.data.interrupts.torn), pl_module.device):
             rank_zero_warn(f"Stopped within the updates of a step: {last} is unchanged")
@@ -97,6 +112,7 @@ class RunCheckpoint(Checkpoint, StepCallback):
                 self._save(trainer)
             except UserError as error:
                 rank_zero_warn(str(error))
+            self._complete()
         if checkpoint_files.standing(last).exists():
             rank_zero_info(f"Stopped after step {trainer.global_step}. Resume with --ckpt_path {last}")
         else:
@@ -108,6 +124,14 @@ class RunCheckpoint(Checkpoint, StepCallback):
             value, step, path = (self.best[name] for name in ("value", "step", "path"))
             rank_zero_info(f"Best {self.monitor}: {value:.3f}, step {step}: {path}")
 
-    def _save(self, trainer: Trainer) -> None:
-        checkpoint_files.write(trainer, self.folder / checkpoint_files.LAST)
+    def _save(self, trainer: Trainer, *more: Path) -> None:
+        self.writer.write(trainer, [*more, self.folder / checkpoint_files.LAST])
         self.saved_step = trainer.global_step
+
+    def _complete(self, seconds: float | None = None) -> None:
+        """Wait for the write in progress, at most some seconds, and warn if it fails."""
+        try:
+            if not self.writer.wait(seconds):
+                rank_zero_warn("The last checkpoint was not completely written: the one before is unchanged")
+        except UserError as error:
+            rank_zero_warn(str(error))

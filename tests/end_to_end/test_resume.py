@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from helpers.processes import HoldAtStep, Run
-from helpers.resume import EVERY_STEP, assert_same, curve, step_of
+from helpers.resume import BACKGROUND, EVERY_STEP, assert_same, curve, step_of
 
 from fireopd.training import checkpoint_files
 
@@ -48,10 +48,10 @@ class Writing:
 
 
 def test_kills_at_random_moments_lose_no_step_that_was_saved_and_break_no_file(tmp_path, whole):
-    """Every second kill strikes while a checkpoint is being written."""
+    """Every second kill strikes while a checkpoint is being written, in the background in every second pair of runs."""
     rng, known = random.Random(0), 0
     for kill in range(KILLS):
-        run = Run(tmp_path, *EVERY_STEP, *(["--ckpt_path=last"] if known else []))
+        run = Run(tmp_path, *(BACKGROUND if kill % 4 < 2 else EVERY_STEP), *(["--ckpt_path=last"] if known else []))
         before = len(run.checkpoints())
         if kill % 2:
             run.until(Writing(tmp_path, rng.randint(1, 3)))

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 from helpers.resume import curve
-from helpers.resume_sharded import Pair, launch, step_of
+from helpers.resume_sharded import BACKGROUND, Pair, launch, step_of
 
 from fireopd.models.loading import load_causal_lm
 from fireopd.training import checkpoint_files
@@ -16,7 +16,7 @@ STEPS = 10
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The same ten steps: without a break, and with three."""
+    """The same ten steps: without a break, and with three; two write checkpoints in the background."""
     folder = tmp_path_factory.mktemp("sharded")
     whole, broken = folder / "whole", folder / "broken"
     run = Pair(whole)
@@ -29,13 +29,13 @@ def folders(tmp_path_factory):
     assert "stopped at different places" not in said
     assert step_of(broken) == 3
 
-    stopped = Pair(broken, "--ckpt_path=last", "--resume_with_changes=true")  # another engine
+    stopped = Pair(broken, *BACKGROUND, "--ckpt_path=last", "--resume_with_changes=true")  # another engine
     stopped.until_step(5)
     stopped.send(signal.SIGTERM)
     assert stopped.wait() == 128 + signal.SIGTERM, stopped.said
     assert "Resume with --ckpt_path" in stopped.said
 
-    killed = Pair(broken, "--ckpt_path=last")
+    killed = Pair(broken, *BACKGROUND, "--ckpt_path=last")
     killed.until_step(8)
     killed.kill()
 

@@ -7,7 +7,7 @@ import shutil
 import torch
 from helpers.paths import GOLDEN
 
-from fireopd.training import checkpoint_files
+from fireopd.training import checkpoint_files, checkpoint_writer
 from fireopd.training.checkpoint_integrity import DIGEST, digest, file_digests
 
 OLD = GOLDEN / "checkpoints_5b6120e"
@@ -25,7 +25,7 @@ def intact(folder, kind):
         torch.save(saved, path)
     else:
         shutil.copytree(OLD / "sharded.ckpt", path)
-        checkpoint_files.seal(path, file_digests(path.glob("__*")))
+        checkpoint_writer.seal(path, file_digests(path.glob("__*")))
     return path
 
 

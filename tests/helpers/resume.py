@@ -7,6 +7,7 @@ from fireopd.training import checkpoint_files
 
 EVERY_STEP = ["--trainer.callbacks=[{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}]"]
 EVERY_STEP += ["--trainer.limit_val_batches=0"]
+BACKGROUND = [option.replace("steps: 1}", "steps: 1, background: true}") for option in EVERY_STEP]
 
 
 def student(path):

@@ -14,6 +14,7 @@ FIT = ["fit", "--config=configs/multi_teacher.yaml"]
 FIT += ["--config=configs/hardware/fsdp.yaml", "--trainer.devices=2", "--trainer.limit_val_batches=0"]
 EVERY_STEP = "{class_path: RunCheckpoint, init_args: {every_n_train_steps: 1}}"
 FIT += [f"--trainer.callbacks=[{EVERY_STEP}, helpers.memory_recorder.Holdings]"]
+BACKGROUND = [FIT[-1].replace("steps: 1}", "steps: 1, background: true}")]
 FIT += ["--data.prompts.num_training=70", "--data.prompts.num_validation=2", "--data.batch_size=7"]
 FIT += ["--data.engine.max_response_length=32"]
 

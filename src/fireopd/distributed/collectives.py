@@ -56,21 +56,26 @@ def broadcast_object(value: Any) -> Any:
     return values[0]
 
 
-def all_gather_objects(value: Any) -> list[Any]:
-    """Return the values of all ranks, any picklable objects or CPU tensors. Every rank must call."""
+def all_gather_objects(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Return the values of all ranks, any picklable objects or CPU tensors. Every rank must call.
+
+    Args:
+        value: of this rank.
+        group: group of all processes; None for the default group. A thread needs a group to itself.
+    """
     if world_size() == 1:
         return [value]
     values = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
 
 
-def raise_on_all_ranks(error: Exception | None) -> None:
+def raise_on_all_ranks(error: Exception | None, group: dist.ProcessGroup | None = None) -> None:
     """Raise on all ranks if one rank has an error, so that no rank hangs in a later collective. Every rank must call.
 
     A rank with an error raises its own; the others raise the error of the first such rank.
     """
-    errors = all_gather_objects(error if world_size() == 1 else _picklable(error))
+    errors = all_gather_objects(error if world_size() == 1 else _picklable(error), group)
     if error is not None:
         raise error
     for remote_error in errors:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -29,6 +30,8 @@ class FSDP2Strategy(ModelParallelStrategy):
                 a single file.
         """
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=save_distributed_checkpoint)
+        self.saves_shards = save_distributed_checkpoint
+        """True if a checkpoint is a folder to which each process writes its shard."""
         self.restores_optimizers = True
         """False to leave the optimizer as it is when a checkpoint is loaded."""
 
@@ -40,6 +43,16 @@ class FSDP2Strategy(ModelParallelStrategy):
             return super().load_checkpoint(checkpoint_path, weights_only=weights_only)
         finally:
             self.optimizers = optimizers
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return the model's shards on their device, where their writer takes them, or the whole model on rank 0."""
+        return get_model_state_dict(self.model) if self.saves_shards else super().lightning_module_state_dict()
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """Return the shards of the states of an optimizer on their device, or the whole states on rank 0."""
+        if not self.saves_shards:
+            return super().optimizer_state(optimizer)
+        return get_optimizer_state_dict(self.model, getattr(optimizer, "_optimizer", optimizer))
 
     def setup_environment(self) -> None:
         """Set up the device mesh with all processes of all nodes as data-parallel ranks."""

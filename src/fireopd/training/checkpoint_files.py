@@ -1,46 +1,27 @@
-"""Checkpoints of runs, files or sharded folders: written atomically, loaded as data and never as code."""
+"""Checkpoints of runs, files or sharded folders: found, checked, and loaded as data, never as code."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from lightning import Trainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 
-from fireopd.atomic_files import is_locked, remove, replace
-from fireopd.distributed import collectives, sharded_checkpoints
+from fireopd.atomic_files import is_locked, remove
+from fireopd.distributed import sharded_checkpoints
 from fireopd.errors import UserError
-from fireopd.private_apis import dump_checkpoint
-from fireopd.training.checkpoint_integrity import (
-    DIGEST,
-    FILES,
-    METADATA,
-    RUN,
-    CorruptError,
-    check_types,
-    digest,
-    file_digests,
-    load_data,
-    verify,
-)
+from fireopd.training.checkpoint_integrity import METADATA, RUN, CorruptError, check_types, load_data, verify
 
 __all__ = [
     "BEST",
     "LAST",
-    "DirectIO",
     "check",
     "clean",
     "last_checkpoint",
     "read_run",
     "read_student",
-    "seal",
     "standing",
-    "write",
 ]
 
 STUDENT = "student.model."
@@ -51,83 +32,8 @@ BEST = "best.ckpt"
 """Checkpoint with the best validation."""
 
 
-class DirectIO(TorchCheckpointIO):
-    """Checkpoint IO that writes to the file directly, without copies in memory and in a temporary folder."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("wb") as file:
-            torch.save(checkpoint, file)
-
-
-def write(trainer: Trainer, path: Path) -> None:
-    """Write a checkpoint next to the current one, then replace the current one. Every process must call.
-
-    Files are replaced atomically. A folder is moved aside first; `standing` finds it if the run is killed in between.
-
-    Raises:
-        UserError: if it cannot be written; the current checkpoint stays.
-    """
-    trainer.strategy.checkpoint_io = DirectIO()
-    partial = path.with_name(f".{path.name}.partial")
-    if trainer.is_global_zero:
-        remove(partial)
-    trainer.strategy.barrier()
-
-    def save() -> None:
-        """Write the checkpoint, with its digest, next to the current one."""
-        # Like trainer.save_checkpoint, without its final barrier, where other ranks would wait for a rank that failed.
-        checkpoint = dump_checkpoint(trainer)
-        checkpoint[RUN]["run"] = path.parent.parent.name
-        checkpoint[DIGEST] = digest(checkpoint)
-        trainer.strategy.save_checkpoint(checkpoint, partial)
-
-    _on_all_ranks(save, path, partial)
-    if collectives.broadcast_object(partial.is_dir()):
-        own = _on_all_ranks(lambda: file_digests(partial.glob(f"__{collectives.rank()}_*")), path, partial)
-        shards = {name: value for part in collectives.all_gather_objects(own) for name, value in part.items()}
-        _on_all_ranks(lambda: seal(partial, shards) if trainer.is_global_zero else None, path, partial)
-    if trainer.is_global_zero:
-        replace(partial, path)
-    trainer.strategy.barrier()
-
-
-def _on_all_ranks(action: Callable[[], Any], path: Path, partial: Path) -> Any:
-    """Return the result of an action of all ranks. If it fails on one, remove what was written and raise on all."""
-    result, error = None, None
-    try:
-        result = action()
-    except (OSError, RuntimeError, CheckpointException) as failure:
-        error = _unwritten(path, failure)
-    try:
-        collectives.raise_on_all_ranks(error)
-    except UserError:
-        remove(partial)
-        raise
-    return result
-
-
-def seal(folder: Path, shards: dict[str, str]) -> None:
-    """Add the digests of all files to the metadata of a folder."""
-    meta = load_data(folder / METADATA, mmap=False)
-    meta[FILES] = shards | file_digests([folder / sharded_checkpoints.METADATA_FILE])
-    meta[DIGEST] = digest(meta)
-    torch.save(meta, folder / METADATA)
-
-
-def _unwritten(path: Path, failure: BaseException) -> UserError:
-    if isinstance(failure, CheckpointException):
-        failure = next(iter(failure.failures.values()))[0]
-    while failure.__context__ is not None and not isinstance(failure, OSError):
-        failure = failure.__context__  # PyTorch raises a RuntimeError after the OSError of the disk
-    reason = str(failure).partition("\n")[0]
-    problem = f"a checkpoint could not be written ({reason}); the one before is unchanged"
-    return UserError("trainer.default_root_dir", str(path.parent), problem, "free space there, and resume from it")
-
-
 def standing(path: Path) -> Path:
-    """Return the path of a checkpoint, or that of the folder moved aside if `write` was killed between two renames."""
+    """Return the path of a checkpoint, or that of the folder moved aside if a write was killed between two renames."""
     return _aside(path) if _aside(path).exists() and not path.exists() else path
 
 
