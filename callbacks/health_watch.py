@@ -1,4 +1,4 @@
-"""Warnings about failing runs, in the log and in TensorBoard's texts."""
+"""Warnings about failing runs, in the log and in the trackers of the run."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from fireopd.callbacks.failure_detectors import (
     MetricHistory,
     RelativeDrop,
 )
-from fireopd.callbacks.tensorboard_curves import draw
+from fireopd.callbacks.tracker_media import show
 from fireopd.filters import KeepAll
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class HealthWatch(Callback):
     def _report(self, trainer: Trainer, warning: str) -> None:
         step = trainer.global_step
         rank_zero_info(f"Step {step}: {warning}.")
-        draw(trainer, lambda writer: writer.add_text("health", warning, step))
+        show(trainer, lambda media: media.warning(warning, step))
 
     def update(self, metrics: dict[str, float]) -> list[str]:
         """Add the metrics of a step, by tag, and return the new warnings."""

@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fireopd.atomic_files import write_text
-from fireopd.callbacks.tensorboard_curves import tensorboard_loggers
+from fireopd.callbacks.tracker_media import show, tensorboard_loggers
 from fireopd.engines import RolloutEngine
 from fireopd.teachers import HFTeacher
 from fireopd.training.run_folder import run_folder, write_on_rank_zero
@@ -71,6 +71,8 @@ class Summary(Callback):
             self.tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
             self.seconds = self.earlier + time.perf_counter() - self.began
         write_on_rank_zero(trainer, self._write)
+        rows = [{"task": task} | row for task, row in self.tasks.items()]
+        show(trainer, lambda media: media.table("summary", rows, trainer.global_step))
 
     def _write(self, folder: Path) -> None:
         summary = {"tasks": self.tasks, "seconds": round(self.seconds, 1)}

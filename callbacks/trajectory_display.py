@@ -1,4 +1,4 @@
-"""Trajectories during training: a few as text in TensorBoard, more on pages in the run folder."""
+"""Trajectories during training: a few as text, more on pages in the run folder, both in the trackers of the run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from fireopd.analysis.view import Page, View, select_rows
 from fireopd.analysis.view.token_texts import decode_tokens
-from fireopd.callbacks.tensorboard_curves import draw
+from fireopd.callbacks.tracker_media import show
 from fireopd.training.run_folder import write_on_rank_zero
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Trajectories(Callback):
         scored, targets, method = outputs["batch"], outputs["targets"], pl_module.method
         view, tokenizer = View(scored, targets, method.reasons(scored)), pl_module.data.tokenizer
         step = trainer.global_step
-        draw(trainer, lambda writer: writer.add_text("trajectories", text(view, tokenizer, self.number), step))
+        shown = text(view, tokenizer, self.number)
+        show(trainer, lambda media: media.text("trajectories", shown, step))
         if self.page:
             title = f"Step {scored.policy_version}: filter, weights and advantages of each token"
             strategies = " · ".join(map(str, method.strategies.values()))
@@ -63,6 +64,7 @@ class Trajectories(Callback):
             path = folder / FOLDER / f"step_{scored.policy_version:06d}.html"
             path.parent.mkdir(parents=True, exist_ok=True)
             Page.of(title, facts, [view], tokenizer).write(path)
+            show(trainer, lambda media: media.page("trajectories/page", path, step))
 
 
 def text(view: View, tokenizer: Any, number: int) -> str:

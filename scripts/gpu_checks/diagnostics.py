@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from fireopd.callbacks.tensorboard_curves import distributions
+from fireopd.callbacks.curves import distributions
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.method import Method
 from fireopd.training.step_metrics import step_diagnostics

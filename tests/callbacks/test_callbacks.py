@@ -13,8 +13,8 @@ from rich.console import Console
 import fireopd.callbacks
 from fireopd.analysis.view import View
 from fireopd.callbacks import Curves, RolloutRecorder, Trajectories
+from fireopd.callbacks.curves import distributions, page
 from fireopd.callbacks.summary import table
-from fireopd.callbacks.tensorboard_curves import distributions, page
 from fireopd.callbacks.trajectory_display import bar, text
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.method import Method

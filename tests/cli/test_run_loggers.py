@@ -61,11 +61,17 @@ def test_a_logger_writes_into_the_run_folder_unless_it_has_a_place(tmp_path):
         assert placed(plain, folder) is plain
 
 
-def test_mlflow_gets_metric_names_that_are_not_folders_of_each_other(tmp_path):
+def test_mlflow_gets_a_database_and_metric_names_that_are_not_folders_of_each_other(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow = configured("lightning.pytorch.loggers.MLFlowLogger", save_dir="./mlruns")
     found = placed(mlflow, tmp_path)
     assert found.class_path == "fireopd.training.mlflow_logger.FlatMLFlowLogger"
-    assert found.init_args.save_dir == str(tmp_path / "mlruns")
+    assert found.init_args.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert found.init_args.artifact_location == str(tmp_path / "mlruns")
+    own = configured("lightning.pytorch.loggers.MLFlowLogger", save_dir="./mlruns", tracking_uri="sqlite:///own.db")
+    assert "artifact_location" not in placed(own, tmp_path).init_args
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker")
+    assert "tracking_uri" not in placed(mlflow, tmp_path).init_args
     tags = ["fire/keep_ratio", "fire/keep_ratio/math", "val/avg_at_k", "val/math/avg_at_k", "epoch", "a/b/c/d"]
     names = [flat_name(tag) for tag in tags]
     assert names[:2] == ["fire/keep_ratio", "fire/keep_ratio.math"]

@@ -1,5 +1,6 @@
 """Loggers of a run: those of its configuration, placed into the run folder, and that of `metrics.csv`."""
 
+import os
 from collections.abc import Iterable
 from importlib import import_module
 from inspect import signature
@@ -73,5 +74,9 @@ def _place(settings: Namespace, folder: Path) -> Namespace:
     placed = settings.clone()
     placed["init_args"] = arguments
     if kind is MLFlowLogger:
+        if arguments.get("tracking_uri") is None and "MLFLOW_TRACKING_URI" not in os.environ:
+            # By default a database: MLflow refuses new file stores.
+            arguments["tracking_uri"] = f"sqlite:///{folder.resolve()}/mlflow.db"
+            arguments["artifact_location"] = arguments.get("artifact_location") or str(folder.resolve() / "mlruns")
         placed["class_path"] = f"{FlatMLFlowLogger.__module__}.{FlatMLFlowLogger.__name__}"
     return placed

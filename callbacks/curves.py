@@ -1,16 +1,14 @@
-"""TensorBoard histograms of weights and entropies, and the layout of the custom-scalars page."""
+"""Histograms of weights and entropies, and the layout of TensorBoard's custom-scalars page."""
 
 import re
-from collections.abc import Callable, Set
-from contextlib import nullcontext
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor
 
-from fireopd.training.csv_logger import DeferringLogger
+from fireopd.callbacks.tracker_media import show
 from fireopd.training.step_metrics import QUARTERS
 from fireopd.types.signals import ENTROPIES
 
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from fireopd.types import ScoredBatch
     from fireopd.types.targets import Targets
 
-__all__ = ["Curves", "distributions", "draw", "exact_patterns", "page", "tensorboard_loggers"]
+__all__ = ["Curves", "distributions", "exact_patterns", "page"]
 
 
 class Curves(Callback):
@@ -38,37 +36,18 @@ class Curves(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
         """Lay out the custom-scalars page."""
         layout = page(list(pl_module.teachers), pl_module.data.tasks, pl_module.requires)
-        draw(trainer, lambda writer: writer.add_custom_scalars(layout))
+        show(trainer, lambda media: media.layout(layout))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: "FiReOPDModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Draw the histograms."""
-
-        def histograms(writer: SummaryWriter) -> None:
-            for tag, values in distributions(outputs["batch"], outputs["targets"]).items():
-                writer.add_histogram(tag, values, trainer.global_step)
-
-        if batch_idx % self.every_n_steps == 0:
-            draw(trainer, histograms)
+        if batch_idx % self.every_n_steps == 0 and trainer.is_global_zero:
+            values = distributions(outputs["batch"], outputs["targets"])
+            show(trainer, lambda media: media.histograms(values, trainer.global_step))
 
 
-def tensorboard_loggers(trainer: Trainer) -> list[TensorBoardLogger]:
-    """Return the TensorBoard loggers of a run on rank 0; none on other ranks."""
-    return [x for x in trainer.loggers if isinstance(x, TensorBoardLogger)] if trainer.is_global_zero else []
-
-
-def draw(trainer: Trainer, action: Callable[[SummaryWriter], object]) -> None:
-    """Call a function with the writer of each TensorBoard logger, on rank 0.
-
-    An error of the disk is kept by the default logger; see `DeferringLogger`.
-    """
-    for logger in tensorboard_loggers(trainer):
-        with logger.deferring() if isinstance(logger, DeferringLogger) else nullcontext():
-            action(logger.experiment)
-
-
-def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Any]:
+def distributions(batch: "ScoredBatch", targets: "Targets") -> dict[str, Tensor]:
     """Return the values of the histograms by tag: one per response token, or one per trajectory.
 
     The tags differ from those of scalars, since TensorBoard shows only one of two entries with the same tag.
