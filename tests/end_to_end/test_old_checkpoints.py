@@ -17,7 +17,7 @@ from fireopd.training.checkpoint_files import read_student
 OLD = GOLDEN / "checkpoints_5b6120e"
 KINDS = {
     "plain": [],
-    "overlap": ["--data.overlap=true"],
+    "overlap": ["--data.overlap=1"],
     "sharded": [f"--config={CONFIGS}/hardware/fsdp.yaml", "--trainer.devices=2"],
 }
 

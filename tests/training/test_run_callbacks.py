@@ -7,7 +7,7 @@ import torch
 from helpers.fakes import rollouts_of, scored_batch
 
 from fireopd.teachers import HFTeacher, MixtureTeacher, VLLMTeacher
-from fireopd.training.background_rollout import BackgroundRollout
+from fireopd.training.background_rollout import RolloutQueue
 from fireopd.training.run_callbacks import TeacherRequests, run_callbacks
 
 
@@ -26,7 +26,7 @@ class Recorded(VLLMTeacher):
 
 
 def module(*, teachers=None, requires=("teacher_logprobs",), distributions=False):
-    data = SimpleNamespace(finished=None, next_rollout=BackgroundRollout(), interrupts=None)
+    data = SimpleNamespace(finished=None, queue=RolloutQueue(), interrupts=None)
     teachers = teachers or {"math": Recorded(), "code": HFTeacher("tiny/code")}
     return SimpleNamespace(
         data=data, teachers=teachers, requires=frozenset(requires), needs_distributions=distributions

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,18 +12,23 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.engines import HFEngine, RolloutEngine
 from fireopd.errors import UserError, collect_errors, raise_together
-from fireopd.models.loading import load_tokenizer
+from fireopd.method import Method
+from fireopd.models.loading import load_tokenizer, vocabulary_size
+from fireopd.plans import BatchSummary, FixedPlan, RolloutPlan
+from fireopd.plans.rollout import Planning
 from fireopd.prompts import PromptSource, PromptText, TinyPrompts
 from fireopd.prompts.contract import checked_order, checked_texts
 from fireopd.prompts.fingerprint import prompts_fingerprint
 from fireopd.prompts.tokenization import check_lengths, longest_prompt, tokenize, untokenized
-from fireopd.training.background_rollout import BackgroundRollout
+from fireopd.teachers import Teacher
+from fireopd.training.background_rollout import RolloutQueue, largest_staleness
 from fireopd.training.interrupts import Interrupts
 from fireopd.training.recorded_loader import RecordedLoader
 from fireopd.training.recorded_rollouts import RecordedRollouts, Recording
 from fireopd.training.rollout_loader import RolloutLoader
 from fireopd.training.run_plan import DataPlan
-from fireopd.types import Prompt, RolloutBatch
+from fireopd.types import Prompt, Response, RolloutBatch
+from fireopd.verifiers.grading import grade
 
 __all__ = ["RolloutDataModule"]
 
@@ -43,8 +48,10 @@ class RolloutDataModule(LightningDataModule):
         chat_template_options: dict[str, Any] | None = None,
         overlong_prompts: Literal["refuse", "drop"] = "refuse",
         seed: int = 0,
-        overlap: bool = False,
+        overlap: int = 0,
+        max_staleness: int | None = None,
         rollouts: RecordedRollouts | None = None,
+        plan: RolloutPlan = FixedPlan(),  # noqa: B008 - copied below
     ) -> None:
         """Store the settings.
 
@@ -53,15 +60,18 @@ class RolloutDataModule(LightningDataModule):
             prompts: source of the prompts.
             engine: samples the responses.
             batch_size: prompts per step, over all processes.
-            responses_per_prompt: responses to each training prompt.
+            responses_per_prompt: responses to each training prompt, the most of them with a plan.
             validation_batch_size: prompts per validation batch.
             validation_responses: responses to each validation prompt, the k of avg@k.
             chat_template_options: arguments of the chat template, for example {enable_thinking: false}.
             overlong_prompts: refuse or drop prompts that do not fit into the context with a response.
             seed: seed of the prompt order and of all rollouts; follows seed_everything.
-            overlap: sample the next batch during the step on this one, from weights that are one rollout batch older.
+            overlap: number of batches that are sampled together during the steps on the batches before them, from older
+                weights; 0 to sample each batch when it is taken.
+            max_staleness: largest age of a batch, optimizer steps; an older one is refused. null for that of overlap.
             rollouts: recorded rollouts with the scores of their teachers to train on, in the place of responses that
                 the engine samples; then prompts and engine serve validation only. null to sample.
+            plan: what is sampled for each training prompt: how long, how often, by whom, and after which prefix.
 
         Raises:
             ValueError: if a number is out of range.
@@ -77,13 +87,18 @@ class RolloutDataModule(LightningDataModule):
         self.validation_batch_size, self.validation_responses = validation_batch_size, validation_responses
         self.chat_template_options = chat_template_options or {}
         self.overlong_prompts = overlong_prompts
+        for name, value in {"overlap": overlap, "max_staleness": max_staleness or 0}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         self.seed, self.overlap, self.rollouts = seed, overlap, rollouts
+        self.max_staleness = max_staleness
         self.recording: Recording | None = None  # until `load`
         self.interrupts = Interrupts()
-        self.next_rollout = BackgroundRollout()
+        self.queue = RolloutQueue()
         self.finished: Callable[[RolloutBatch], None] | None = None  # gets each trajectory when it is complete
         self.training_loader: RolloutLoader | None = None
         self.grade_training = False
+        self.planning = Planning(copy.deepcopy(plan))
         self.problems: list[UserError] | None = None
         self.tokenizer: PreTrainedTokenizerBase = None  # type: ignore[assignment] # until `load`
         self.training_prompts: list[Prompt] = []
@@ -203,12 +218,50 @@ class RolloutDataModule(LightningDataModule):
             batch_size=self.batch_size,
             responses_per_prompt=self.responses_per_prompt,
             overlap=self.overlap,
+            max_staleness=self.max_staleness,
             recorded=self.recording,
+            rollout_plan=self.planning.plan,
         )
 
-    def mark_learned(self, number: int) -> None:
-        """Record that the step on a training batch, given by its number, is complete."""
+    def prepare(self, method: Method, teachers: Mapping[str, Teacher], *, graded: bool) -> None:
+        """Prepare the rollouts for a method and loaded teachers.
+
+        Args:
+            method: method of the run.
+            teachers: teachers by name; those that the plan lets sample get an engine.
+            graded: whether training rollouts are graded.
+        """
+        self.grade_training = graded
+        plan, vocabulary = self.planning.plan, vocabulary_size(self.student, "model.student")
+        writers = sorted(frozenset[str]().union(*map(plan.writers, self.training_prompts)))
+        self.planning = Planning(
+            plan,
+            {name: teachers[name].sampler(self.engine, vocabulary) for name in writers},
+            self.tokenizer,
+            self._grade if plan.grades_drafts else None,
+            trains_given=method.objective.trains_given,
+            reweighted=method.importance_cap is not None,
+        )
+
+    def _grade(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[float]:
+        """Return the rewards of responses."""
+        texts = [str(self.tokenizer.decode(list(own.tokens), skip_special_tokens=True)) for own in responses]
+        return [verdict.reward for verdict in grade(prompts, texts, self.source.verifiers)]
+
+    def allowed_staleness(self, updates: int) -> int:
+        """Return the largest age of a batch in optimizer steps, of which a batch gets `updates`."""
+        expected = largest_staleness(self.overlap, updates)
+        return expected if self.max_staleness is None else min(expected, self.max_staleness)
+
+    def mark_learned(self, number: int, summary: BatchSummary) -> None:
+        """Record that the step on a training batch is complete, and let the plan observe the batch.
+
+        Args:
+            number: number of the batch.
+            summary: the batch after the step.
+        """
         self.interrupts.torn = False
+        self.planning.plan.observe(summary)
         if self.training_loader is not None:
             self.training_loader.mark_learned(number)
 

@@ -25,6 +25,7 @@ from fireopd.models.scorer import CHUNK_LOGITS, CausalScorer
 from fireopd.models.student_versions import StudentVersions
 from fireopd.models.weight_stream import WeightStream
 from fireopd.objectives import Objective, ReverseKL
+from fireopd.plans import BatchSummary
 from fireopd.teachers import Teacher, deduplicate
 from fireopd.training import run_state, skipped_steps
 from fireopd.training.data import RolloutDataModule
@@ -149,13 +150,13 @@ class FiReOPDModule(ValidatedModule):
             check_run(plan)
         if self.trainer.is_global_zero:
             rank_zero_info(summary_line(plan))
-        self.data.grade_training = "rewards" in self.requires
         for key, teacher in plan.frozen_models.items():
             if plan.shares_weights(teacher):
                 self.sharing.append(teacher)
             else:
                 rank_zero_info(f"Loading {key} ...")
                 teacher.setup(key, self.device, placement_for(self.trainer.strategy, self.sharding, frozen=True))
+        self.data.prepare(self.method, self.teachers, graded="rewards" in self.requires)
 
     def run_plan(self, data: RolloutDataModule | None = None) -> RunPlan:
         """Return the description of the run; `data` defaults to the data module of the trainer."""
@@ -233,7 +234,7 @@ class FiReOPDModule(ValidatedModule):
 
     def training_step(self, rollouts: RolloutBatch, batch_idx: int) -> dict[str, Any]:
         """Take the optimizer steps of one rollout batch; return the global batch and its targets."""
-        allowed = self.budgets.updates if self.data.overlap else 0
+        allowed = self.data.allowed_staleness(self.budgets.updates)
         rollouts, staleness = current_rollouts(rollouts, self.policy_version, allowed)
         self.log("rollout/staleness", staleness)
         watch = Stopwatch(rollout=rollouts.seconds)
@@ -241,21 +242,23 @@ class FiReOPDModule(ValidatedModule):
             scored, distributions = self.score(rollouts, watch)
         batch, own = gather_batch(scored)
         fault = skipped_steps.invalid_signal(batch, self.method.requires | {"student_logprobs", "sampling_logprobs"})
+        method = self.method.at(batch.policy_version)
         targets = update_targets(self.method, batch, usable=fault is None, single=self.budgets.updates == 1)
         with watch("update"):
-            comparison = divergence_comparison(self.method.objective, distributions)
+            comparison = divergence_comparison(method.objective, distributions)
             cuts = updates(targets.keep, self.budgets.mini_batches, self.budgets.epochs, seed=self.policy_version)
             steps = [take_step(self, targets, own, rows, comparison) for rows in cuts]
         batch, final = targets.complete()
         fault = fault or skipped_steps.invalid_signal(batch, self.method.requires & OF_STUDENT)
-        fault = fault or skipped_steps.no_update(batch, final, steps, self.method.strategies)
+        fault = fault or skipped_steps.no_update(batch, final, steps, method.strategies)
         self.skipped_steps = self.skipped_steps + 1 if fault else 0
         if fault:
             skipped_steps.report(fault, self.skipped_steps, self.max_skipped_steps)
         optimizer: Any = self.optimizers()
         metrics = step_metrics(batch, final, steps, watch.seconds) | {"train/skipped_steps": float(self.skipped_steps)}
+        metrics |= self.method.changes(batch.policy_version)
         self.log_dict(metrics | {"train/learning_rate": optimizer.param_groups[0]["lr"]})
-        self.data.mark_learned(rollouts.number)
+        self.data.mark_learned(rollouts.number, BatchSummary.of(batch, final, self.data.engine.max_response_length))
         return {"batch": batch, "targets": final}
 
     def score(self, rollouts: RolloutBatch, watch: Stopwatch) -> tuple[ScoredBatch, TeacherDistributions | None]:

@@ -33,7 +33,7 @@ def _check_teachers(plan: RunPlan) -> None:
 
 def _check_overlap(plan: RunPlan) -> None:
     if plan.data.overlap:
-        raise UserError("data.overlap", True, "recorded rollouts are not sampled", "set it to false")
+        raise UserError("data.overlap", plan.data.overlap, "recorded rollouts are not sampled", "set it to 0")
 
 
 def _check_distributions(plan: RunPlan) -> None:

@@ -43,7 +43,7 @@ class TeacherRequests(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: ScoringModule, stage: str) -> None:
         """Close the connections of the teachers after the running rollout."""
-        pl_module.data.next_rollout.wait()
+        pl_module.data.queue.wait()
         pl_module.data.finished = None
         for teacher in pl_module.teachers.values():
             teacher.close()

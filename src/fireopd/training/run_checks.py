@@ -16,8 +16,10 @@ from fireopd.models.kernels import Kernels, check_kernels
 from fireopd.models.quantization import check_quantization
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, Teacher
 from fireopd.training.attention_checks import attention_checks
+from fireopd.training.background_rollout import largest_staleness
 from fireopd.training.master_weights import check_master_weights
 from fireopd.training.optimizer_checks import check_optimizer
+from fireopd.training.plan_checks import plan_checks
 from fireopd.training.recorded_checks import recorded_checks
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.training.run_warnings import run_warnings
@@ -37,6 +39,7 @@ __all__ = [
     "check_run",
     "check_sampling",
     "check_signals",
+    "check_staleness",
     "check_student",
     "check_verifiers",
     "checks",
@@ -85,6 +88,8 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
         yield partial(check_routing, plan.teachers, data.prompts)
         yield partial(check_sampling, data.engine.sampling, method.importance_cap)
         yield partial(check_overlap, data.overlap, data.engine, method.importance_cap)
+        yield partial(check_staleness, data, plan.budgets.updates)
+    yield from plan_checks(plan)
     yield partial(check_signals, plan.signals)
     for name, teacher in plan.teachers.items():
         key, own = f"model.teachers.{name}", [prompt for prompt in data.training_prompts if prompt.teacher == name]
@@ -102,7 +107,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
         verifier = data.verifiers.get(source)
         if verifier is not None:
             yield partial(verifier.check, _verifier_key(source), [prompts[row] for row in rows])
-    yield partial(check_verifiers, data, plan.signals)
+    yield partial(check_verifiers, data, graded="rewards" in plan.signals or data.rollout_plan.grades_drafts)
     yield partial(check_answers, method, data)
     yield partial(check_groups, method, data.group_size)
     yield partial(check_master_weights, plan)
@@ -158,16 +163,25 @@ def check_sampling(sampling: Sampling, importance_cap: float | None) -> None:
         raise UserError(f"data.engine.{key}", value, problem, remedy)
 
 
-def check_overlap(overlap: bool, engine: RolloutEngine, importance_cap: float | None) -> None:
+def check_overlap(overlap: int, engine: RolloutEngine, importance_cap: float | None) -> None:
     """Raise `UserError` if rollouts cannot overlap with training, or if no importance weights correct for it."""
     if not overlap:
         return
     refusal = engine.refusal_of_overlap()
     if refusal is not None:
-        raise refusal
+        raise UserError(refusal.key, overlap, refusal.problem, refusal.remedy)
     if importance_cap is None:
         problem = "rollouts come from an older student, and no importance weights correct for it"
-        raise UserError("data.overlap", True, problem, "set model.importance_cap, for example 5.0")
+        raise UserError("data.overlap", overlap, problem, "set model.importance_cap, for example 5.0")
+
+
+def check_staleness(data: DataPlan, updates: int) -> None:
+    """Raise `UserError` if overlap makes batches older than allowed; a batch gets `updates` optimizer steps."""
+    expected = largest_staleness(data.overlap, updates)
+    if data.max_staleness is None or expected <= data.max_staleness:
+        return
+    problem = f"with data.overlap {data.overlap} and {updates} optimizer steps per batch, some are {expected} steps old"
+    raise UserError("data.max_staleness", data.max_staleness, problem, "lower data.overlap, or raise it")
 
 
 def check_signals(signals: frozenset[str]) -> None:
@@ -198,9 +212,14 @@ def check_base(plan: RunPlan) -> None:
     plan.base.check("model.base", plan.student, plan.data.training_prompts, plan.data.engine.max_response_length)
 
 
-def check_verifiers(data: DataPlan, signals: frozenset[str]) -> None:
-    """Raise `UserError` if responses are graded and the source of their prompts has no verifier."""
-    for prompt in data.graded_prompts if "rewards" in signals else data.validation_prompts:
+def check_verifiers(data: DataPlan, *, graded: bool) -> None:
+    """Raise `UserError` if responses are graded and the source of their prompts has no verifier.
+
+    Args:
+        data: prompts and verifiers.
+        graded: whether responses to training prompts are graded, besides those of validation.
+    """
+    for prompt in data.graded_prompts if graded else data.validation_prompts:
         if prompt.source not in data.verifiers:
             problem = f"the responses to {prompt.id} are graded, and the source of this prompt has no verifier"
             raise UserError(_verifier_key(prompt.source), None, problem, "set one, for example ExactMatch")

@@ -18,6 +18,7 @@ from fireopd.models.adapter import Adapter
 from fireopd.models.attention import Attention
 from fireopd.models.kernels import Kernels
 from fireopd.models.loading import Dtype
+from fireopd.plans import FixedPlan, RolloutPlan
 from fireopd.teachers import Teacher
 from fireopd.training.recorded_rollouts import Recording
 from fireopd.types import Prompt
@@ -88,6 +89,8 @@ class ProcessPlan:
     """Folder above those of the runs: the trainer's `default_root_dir`, whatever its loggers are."""
     checkpoints: bool
     """True if a callback saves checkpoints."""
+    background_checkpoints: bool = False
+    """True if they are written in the background, from a copy in host memory."""
 
     @property
     def sharded(self) -> bool:
@@ -119,6 +122,7 @@ class ProcessPlan:
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             folder=str(trainer.default_root_dir),
             checkpoints=bool(trainer.checkpoint_callbacks),
+            background_checkpoints=any(getattr(own, "background", False) for own in trainer.checkpoint_callbacks),
         )
 
 
@@ -146,10 +150,14 @@ class DataPlan:
     """Prompts of a rollout batch, over all processes."""
     responses_per_prompt: int
     """Responses to each training prompt."""
-    overlap: bool
-    """True if the next batch is sampled during the update on the current one."""
+    overlap: int
+    """Number of batches that are sampled together during the steps on the batches before them; 0 for none."""
     recorded: Recording | None = None
     """Recorded rollouts to train on; None if the engine samples them."""
+    max_staleness: int | None = None
+    """Largest age of a batch, optimizer steps; None for what `overlap` brings."""
+    rollout_plan: RolloutPlan = field(default_factory=FixedPlan)
+    """What is sampled for each training prompt."""
 
     @property
     def prompts(self) -> list[Prompt]:

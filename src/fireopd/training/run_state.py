@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 
+from fireopd.plans import RolloutPlan
 from fireopd.training.adapter_record import AdapterRecord
 from fireopd.training.checkpoint_integrity import RUN
 from fireopd.training.loop_progress import rewind_loops
@@ -25,13 +26,23 @@ OPTIMIZER = ("model.optimizer", "model.scheduler")
 """Keys of the settings that `apply_optimizer_settings` applies."""
 
 
+SETTINGS = {name: f"model.{name}" for name in ("trajectory_filter", "token_weighter", "objective")}
+SETTINGS |= {"plan": RolloutPlan.setting}
+"""Setting of each strategy by its name in checkpoints."""
+
+
+def _strategies(module: "FiReOPDModule") -> dict[str, object]:
+    """Return all that may have a state: filter, weighter, objective and rollout plan."""
+    return {**module.method.strategies, "plan": module.data.planning.plan}
+
+
 def run_state(module: "FiReOPDModule") -> dict[str, Any]:
     """Return counters, state of strategies, student, adapter, fingerprint of the prompts, and settings."""
     adapter = AdapterRecord.of(module)
     return {
         "policy_version": module.policy_version,
         "skipped_steps": module.skipped_steps,
-        "strategies": strategy_state.state_of(module.method.strategies),
+        "strategies": strategy_state.state_of(_strategies(module)),
         "student": module.student_name,
         "adapter": None if adapter is None else asdict(adapter),
         "prompts": module.data.fingerprint,
@@ -55,8 +66,8 @@ def restore(module: "FiReOPDModule", checkpoint: dict[str, Any]) -> None:
         record.check_base(module.student_name, module.base_fingerprint)
     module.policy_version, module.skipped_steps = saved["policy_version"], saved["skipped_steps"]
     changed = {change.key for change in changed_settings(checkpoint, module)}
-    own = module.method.strategies
-    kept = {name: state for name, state in saved["strategies"].items() if f"model.{name}" not in changed}
+    own = _strategies(module)
+    kept = {name: state for name, state in saved["strategies"].items() if SETTINGS.get(name) not in changed}
     if module.resume_with_changes:
         stateful = strategy_state.state_of(own)
         kept = {name: state for name, state in kept.items() if name in stateful}

@@ -22,6 +22,7 @@ def summary_rows(plan: RunPlan) -> dict[str, str]:
         "teachers": ", ".join(f"{name} = {teacher}" for name, teacher in plan.teachers.items()) or "recorded",
         "method": " · ".join(str(part) for part in plan.method.strategies.values()),
         "rollouts" if plan.data.recorded else "engine": str(plan.data.recorded or plan.data.engine),
+        **({} if plan.data.recorded else {"plan": str(plan.data.rollout_plan)}),
         "prompts": f"{len(plan.data.training_prompts)} for training, {len(plan.data.validation_prompts)} held out",
         "a step": _batch(plan),
         "steps": _steps(plan),

@@ -74,13 +74,14 @@ class WeightSync(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: StudentModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Send the weights for the next rollout."""
+        """Send the weights for the next rollout, unless the next batch is sampled and no rollout starts with it."""
         scored, keep = outputs["batch"], outputs["targets"].keep
         row = int(keep.int().argmax())
         length = int(scored.response_mask[row].nonzero().max()) + 1
         # Without the last token: an engine generates a token after the probe, and the context may be full.
         self.trajectory = scored.tokens[row, : max(2, length - 1)].tolist()
-        if pl_module.data.rollouts is None:  # recorded rollouts need no sync before the next batch
+        loader = pl_module.data.training_loader
+        if pl_module.data.rollouts is None and (loader is None or loader.needs_engine()):
             pl_module.log("time/sync", self.sync(pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: StudentModule) -> None:
@@ -89,7 +90,7 @@ class WeightSync(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: StudentModule, stage: str) -> None:
         """Close the engine after the running rollout."""
-        pl_module.data.next_rollout.wait()
+        pl_module.data.queue.wait()
         if pl_module.data.samples:
             pl_module.data.engine.close()
 
@@ -98,7 +99,7 @@ class WeightSync(Callback):
 
         Weight sync waits for the running rollout, so that all its tokens come from the same weights.
         """
-        pl_module.data.next_rollout.wait()
+        pl_module.data.queue.wait()
         began = time.perf_counter()
         engine = pl_module.data.engine
         if pl_module.data.samples and engine.policy_version != pl_module.policy_version:

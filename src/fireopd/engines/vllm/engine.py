@@ -92,11 +92,11 @@ class VLLMEngine(RolloutEngine):
         """Return an error for settings with which vLLM and the trainer would block each other."""
         if self.sleep:
             problem = "with data.engine.sleep, engine and trainer use the GPU memory in turns"
-            remedy = "set data.overlap false, or data.engine.sleep false with enough memory for both"
-            return UserError("data.overlap", True, problem, remedy)
+            remedy = "set data.overlap 0, or data.engine.sleep false with enough memory for both"
+            return UserError("data.overlap", 1, problem, remedy)
         if self.tensor_parallel_size > 1:
             problem = "processes that share an engine would run collectives in two threads at once"
-            return UserError("data.overlap", True, problem, "set data.engine.tensor_parallel_size 1, or use servers")
+            return UserError("data.overlap", 1, problem, "set data.engine.tensor_parallel_size 1, or use servers")
         return None
 
     def memory(
