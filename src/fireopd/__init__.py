@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fireopd.method import Method
     from fireopd.models.scorer import CausalScorer, score_rollouts
     from fireopd.objectives import DirectObjective, Objective
+    from fireopd.plans import RolloutPlan, RowPlan
     from fireopd.prompts import PromptSource, PromptText
     from fireopd.teachers import Teacher
     from fireopd.training.data import RolloutDataModule
@@ -39,6 +40,7 @@ _MODULES = {
     "fireopd.method": ("Method",),
     "fireopd.models.scorer": ("CausalScorer", "score_rollouts"),
     "fireopd.objectives": ("DirectObjective", "Objective"),
+    "fireopd.plans": ("RolloutPlan", "RowPlan"),
     "fireopd.prompts": ("PromptSource", "PromptText"),
     "fireopd.teachers": ("Teacher",),
     "fireopd.training.data": ("RolloutDataModule",),
@@ -62,6 +64,8 @@ __all__ = [
     "RolloutBatch",
     "RolloutDataModule",
     "RolloutEngine",
+    "RolloutPlan",
+    "RowPlan",
     "Sampling",
     "ScoredBatch",
     "Targets",

@@ -47,7 +47,7 @@ def test_the_tests_of_the_packages_pass(tmp_path):
         main(["new", kind, f"own_{kind}.Own{kind.capitalize()}", "--into", str(folder)])
     code, said = in_a_process(tmp_path, [folder / "src" for folder in folders], run_tests, folders)
     assert code == 0, said
-    assert "29 passed" in said
+    assert "33 passed" in said
 
 
 def test_an_undeclared_read_ends_a_run_with_one_sentence(tmp_path, capfd, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.training import make_data
 
+from fireopd.cli.entry_points import load_plugins
 from fireopd.engines import HFEngine
 from fireopd.errors import UserError
 from fireopd.plans import (
@@ -24,6 +25,7 @@ from fireopd.plans import (
 )
 from fireopd.plans.rollout import Planning, roll_out_plan
 from fireopd.teachers import HFTeacher
+from fireopd.testing import check_plan
 from fireopd.types import Response, Source
 from fireopd.types.strategy import ContractError
 
@@ -246,3 +248,10 @@ def test_a_teacher_with_too_small_a_context_is_named(setting):
     small = {name: replace(sampler, limit=30) for name, sampler in samplers.items()}
     with pytest.raises(UserError, match=r"model.teachers.(math|code): \d+: the teacher reads .* its context has 30"):
         rolled((data, small), TeacherMix(1.0))
+
+
+@pytest.mark.parametrize("plan", [p.strategy for p in load_plugins() if p.group == "fireopd.plans"])
+def test_every_built_in_plan_keeps_its_contract(plan):
+    settings = {"ShortRollouts": {"length": {"from": 3, "to": 9, "steps": 80}}, "AdaptiveLength": {"shortest": 2}}
+    settings |= {"TeacherPrefix": {"length": 5}, "Refine": {"context": REWRITE}}
+    check_plan(plan(**settings.get(plan.__name__, {})))

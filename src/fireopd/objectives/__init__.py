@@ -1,5 +1,6 @@
 """Objectives: the base classes in `base.py`, one family of methods per file."""
 
+from fireopd.objectives.acceptance import AcceptedReverseKL
 from fireopd.objectives.base import DirectObjective, Objective
 from fireopd.objectives.base_model import BaselinedReverseKL, ExtrapolatedReverseKL
 from fireopd.objectives.divergence import GeneralizedJSD, SkewKL
@@ -17,11 +18,13 @@ from fireopd.objectives.outcome_weighting import DualPathReverseKL, OutcomeAlign
 from fireopd.objectives.return_to_go import BoundedReturnToGo, ReturnToGo, SingleStepReturnToGo
 from fireopd.objectives.reward import CreditedReverseKL, GroupRewardReverseKL, MarginReverseKL, VerdictGatedReverseKL
 from fireopd.objectives.schedule import ObjectiveSequence, ScheduledObjective
+from fireopd.objectives.sign_consistency import SignConsistentReverseKL
 from fireopd.objectives.tail_residual import TailResidualKL
 from fireopd.objectives.teacher_scale import TeacherScaledReverseKL
 from fireopd.objectives.topk_divergence import TopKDivergence, TopKPolicyGradient
 
 __all__ = [
+    "AcceptedReverseKL",
     "BaselinedReverseKL",
     "BoundedReturnToGo",
     "ClippedReverseKL",
@@ -43,6 +46,7 @@ __all__ = [
     "ReturnToGo",
     "ReverseKL",
     "ScheduledObjective",
+    "SignConsistentReverseKL",
     "SignGatedKL",
     "SingleStepReturnToGo",
     "SkewKL",

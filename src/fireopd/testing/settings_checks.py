@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from fireopd.engines import RolloutEngine
+from fireopd.plans import RolloutPlan
 from fireopd.prompts import PromptSource
 from fireopd.teachers import Teacher
 from fireopd.testing.example_batches import example_batch
@@ -150,7 +151,7 @@ def yaml_problem(plugin: object, base: type) -> str:
     )
 
 
-PLUGINS = (Strategy, Teacher, RolloutEngine, PromptSource, Verifier)
+PLUGINS = (Strategy, Teacher, RolloutEngine, RolloutPlan, PromptSource, Verifier)
 """Base classes of settings that YAML names by their class."""
 
 

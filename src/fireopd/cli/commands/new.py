@@ -1,8 +1,8 @@
 """`fireopd new KIND PACKAGE.CLASS`: create an installable package with a working plug-in to start from.
 
-KIND is filter, weighter, objective, teacher, engine, prompts or verifier. The package contains the plug-in, its entry
-point, a test of its contract, and a README with the next commands. If the folder is that of an existing package, the
-plug-in is added to it: a module, a test, and an entry point in `pyproject.toml`; no file is overwritten.
+KIND is filter, weighter, objective, teacher, engine, plan, prompts or verifier. The package contains the plug-in, its
+entry point, a test of its contract, and a README with the next commands. If the folder is that of an existing package,
+the plug-in is added to it: a module, a test, and an entry point in `pyproject.toml`; no file is overwritten.
 """
 
 import argparse
@@ -40,6 +40,7 @@ KINDS = {
     "objective": Kind("objectives", "an objective", "--model.objective $name"),
     "teacher": Kind("teachers", "a teacher", "--model.teachers '{math: $name, code: $name}'"),
     "engine": Kind("engines", "a rollout engine", "--data.engine $name"),
+    "plan": Kind("plans", "a rollout plan", "--data.plan $name"),
     "prompts": Kind("prompts", "a prompt source", "--data.prompts $name"),
     "verifier": Kind("verifiers", "a verifier", "--data.prompts.verifier $name"),
 }
