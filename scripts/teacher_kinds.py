@@ -20,7 +20,7 @@ import yaml
 from fireopd.cli.main import main as fireopd
 
 FEW = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
-FEW += ["--data.engine.max_response_length=16", "--trainer.max_steps=2", "--trainer.callbacks=[]"]
+FEW += ["--data.engine.max_response_length=24", "--trainer.max_steps=2", "--trainer.callbacks=[]"]
 SERVED, RECORDED = "VLLMTeacher", "RecordedRollouts"
 PARTS = {name: {"class_path": "HFTeacher", "init_args": {"path": f"tiny/{name}"}} for name in ("math", "code")}
 
