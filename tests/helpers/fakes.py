@@ -96,6 +96,7 @@ def full_batch(rows=8, width=12, seed=0, **settings) -> ScoredBatch:
     signals["topk_reverse_kl"], signals["topk_forward_kl"] = signals["reverse_kl"] / 2, signals["reverse_kl"] ** 2
     for name in ("topk_overlap", "student_topk_mass"):
         signals[name] = random_signal("entropy", batch.response_mask, generator, dtype) / 3
+    signals["teacher_rank"] = random_signal("entropy", batch.response_mask, generator, dtype).mul(3).ceil()
     signals["rewards"] = torch.randint(0, 2, (rows,), generator=generator).to(dtype)
     return replace(batch, groups=torch.arange(rows) // 2, signals=dict(batch.signals) | signals)
 

@@ -10,6 +10,9 @@ from fireopd.types import ScoredBatch
 RECORDED = json.loads((GOLDEN / "fire_reference.json").read_text())["cases"]
 METHODS = json.loads((GOLDEN / "methods_reference.json").read_text())["cases"]
 """Cases of other methods: inputs, and the answers of released implementations."""
+for _case, _more in zip(METHODS, json.loads((GOLDEN / "methods_reference_2.json").read_text())["cases"], strict=True):
+    _case["inputs"], _case["official"] = _case["inputs"] | _more["inputs"], _case["official"] | _more["official"]
+    _case["teachers"] = _more["teachers"]
 
 
 def golden_batch(case):
@@ -31,14 +34,14 @@ def methods_batch(case):
     """Return the scored batch of a case of `METHODS`."""
     inputs = {name: torch.tensor(values) for name, values in case["inputs"].items()}
     mask = inputs["response_mask"].bool()
-    signals = {name: inputs[name] for name in ("student_logprobs", "teacher_logprobs", "rewards")}
+    names = ("student_logprobs", "teacher_logprobs", "rewards", "student_entropy", "sampling_logprobs")
     return ScoredBatch(
         tokens=inputs["tokens"],
         response_mask=mask,
         groups=inputs["groups"],
         finished=torch.ones(len(mask), dtype=torch.bool),
-        teachers=("t",) * len(mask),
-        signals=signals | {"sampling_logprobs": inputs["student_logprobs"]},
+        teachers=tuple(case["teachers"]),
+        signals={name: inputs[name] for name in names},
     )
 
 

@@ -57,7 +57,7 @@ def expected_gradient(objective, logits, teacher, signals=lambda token: {}):
         targets = method.targets(batch)
         divergence = None
         if comparison is not None:
-            value = comparison.measure(student[None], teacher[None])["divergence"]
+            value = comparison.measure(student[None], teacher[None], torch.tensor([token]))["divergence"]
             divergence = torch.cat([torch.zeros_like(value), value])[None]
         logprobs = torch.stack([torch.zeros((), dtype=torch.float64), student[token]])[None]
         shares = loss_fractions(targets.mask, "token")

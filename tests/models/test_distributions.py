@@ -50,7 +50,7 @@ def test_chunked_comparisons_and_gradients_equal_the_reference(chunk, temperatur
         if by_chunks:
             teachers = teachers_of(models, chunk)
             _, known = score_by_teachers(teachers, rollouts, Stopwatch(), entropy=False, distributions=True)
-            comparison = DistributionComparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+            comparison = DistributionComparison(known, lambda s, t, _: {"divergence": objective.divergence(s, t)})
             scorer = CausalScorer(student, chunk * 40)
             scores = scorer(rollouts.tokens, mask, temperature=temperature, comparison=comparison)
             value = ours = scores.comparisons["divergence"]
@@ -108,12 +108,15 @@ def test_joint_signals_equal_a_naive_reference(budget):
             assert signals["topk_forward_kl"] == pytest.approx(forward, abs=1e-4)
             assert signals["topk_overlap"] == pytest.approx(len(tops[0] & tops[1]) / 5)
             assert signals["student_topk_mass"] == pytest.approx(sum(q[v] for v in tops[0]), abs=1e-5)
+            proposed = max(range(40), key=lambda v, p=p: p[v])
+            assert signals["teacher_rank"] == 1 + sum(mass > q[proposed] for mass in q)
 
 
 def test_only_declared_signals_are_computed():
     student, teacher = torch.randn(2, 3, 9).log_softmax(-1)
-    assert joint_signals(frozenset({"topk_overlap"}), 4)(student, teacher).keys() == {"topk_overlap"}
-    full = joint_signals(JOINT, 99)(student, teacher)
+    tokens = torch.zeros(3, dtype=torch.int64)
+    assert joint_signals(frozenset({"topk_overlap"}), 4)(student, teacher, tokens).keys() == {"topk_overlap"}
+    full = joint_signals(JOINT, 99)(student, teacher, tokens)
     assert full["topk_overlap"].tolist() == [1.0] * 3
     torch.testing.assert_close(full["student_topk_mass"], torch.ones(3))
     torch.testing.assert_close(full["topk_reverse_kl"], full["reverse_kl"])
@@ -141,7 +144,7 @@ def test_no_tensor_has_the_size_of_tokens_by_vocabulary():
     )
     assert sum(states.numel() for states in known.hidden_states) == int(rollouts.response_mask.sum()) * 16
     objective, sizes = TopKDivergence(4, mass="tail"), []
-    comparison = DistributionComparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+    comparison = DistributionComparison(known, lambda s, t, _: {"divergence": objective.divergence(s, t)})
     scorer = CausalScorer(make_model("tied"), chunk_logits=160)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
         scores = scorer(rollouts.tokens, rollouts.response_mask, comparison=comparison)
@@ -186,7 +189,7 @@ def test_heads_of_different_sizes_are_compared_on_common_tokens(size):
     teachers = teachers_of({"one": teacher}, 7)
     scores, known = score_by_teachers(teachers, rollouts, Stopwatch(), entropy=True, distributions=True)
     objective, mask = GeneralizedJSD(0.3), rollouts.response_mask
-    comparison = DistributionComparison(known, lambda s, t: {"divergence": objective.divergence(s, t)})
+    comparison = DistributionComparison(known, lambda s, t, _: {"divergence": objective.divergence(s, t)})
     ours = CausalScorer(student, 7 * 40)(rollouts.tokens, mask, entropy=True, comparison=comparison)
     ours.comparisons["divergence"].sum().backward()
     gradients = [p.grad.clone() for p in student.parameters()]

@@ -31,8 +31,9 @@ __all__ = [
     "log_distribution",
 ]
 
-Measure = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
-"""Function of the log-distributions of student and teacher, float32 [T, V] each, that returns float [T] by name."""
+Measure = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
+"""Function of the log-distributions of student and teacher, float32 [T, V] each, and of the tokens that follow, int64
+[T], that returns float [T] by name."""
 
 SMALLEST_PROBABILITY = 1e-12
 """Probability of tokens outside a model's top k in `truncated_forward_kl`."""
@@ -91,14 +92,20 @@ class HeadComparison:
         """Return chunks of at most `size` tokens."""
         return [HeadComparison(self.head, chunk, self.measure) for chunk in self.hidden_states.split(size)]
 
-    def compare(self, student: Tensor, temperature: float) -> Mapping[str, Tensor]:
-        """Return the measure, float [T] by name, of the student's log-distributions [T, V] and the teacher's."""
+    def compare(self, student: Tensor, tokens: Tensor, temperature: float) -> Mapping[str, Tensor]:
+        """Return the measure, float [T] by name, of the student's log-distributions [T, V] and the teacher's.
+
+        Args:
+            student: float32 [T, V].
+            tokens: int64 [T]. The token that follows each state.
+            temperature: divisor of the teacher's logits.
+        """
         size = min(student.shape[-1], self.head.size)
         with torch.no_grad():
             teacher = self.head.first(size).log_distribution(self.hidden_states, temperature)
         if size < student.shape[-1]:
-            student = student[:, :size].log_softmax(-1)
-        return self.measure(student, teacher)
+            student, tokens = student[:, :size].log_softmax(-1), tokens.clamp(max=size - 1)
+        return self.measure(student, teacher, tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +154,8 @@ def joint_signals(names: frozenset[str], top_k: int) -> Measure:
         top_k: number of tokens in the top-k sets, at most the size of the vocabulary.
     """
 
-    def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """Return float [T] by name of log-distributions [T, V]."""
+    def measure(student: Tensor, teacher: Tensor, _: Tensor) -> dict[str, Tensor]:
+        """Return float [T] by name of log-distributions [T, V]; the tokens have no effect."""
         size = min(top_k, student.shape[-1])
         top = student.topk(size).indices
         values = {}
@@ -165,6 +172,9 @@ def joint_signals(names: frozenset[str], top_k: int) -> Measure:
                 values["topk_forward_kl"] = truncated_forward_kl(student.topk(size).values, teacher, matches)
         if "student_topk_mass" in names:
             values["student_topk_mass"] = teacher.gather(-1, top).exp().sum(-1).clamp(max=1)
+        if "teacher_rank" in names:
+            proposal = teacher.gather(-1, top[:, :1])  # of the student's likeliest token
+            values["teacher_rank"] = (teacher > proposal).sum(-1).to(student.dtype) + 1
         return values
 
     return measure

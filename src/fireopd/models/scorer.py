@@ -147,7 +147,7 @@ class CausalScorer(nn.Module):
             values = {"logprobs": student.gather(-1, target_ids[:, None]).squeeze(-1)}
             if entropy:
                 values["entropy"] = torch.special.entr(student.exp()).sum(-1)
-            return {**values, **comparison.compare(student, temperature)}
+            return {**values, **comparison.compare(student, target_ids, temperature)}
 
         chunks = zip(hidden_states.split(size), target_ids.split(size), comparison.split(size), strict=True)
         results = [checkpoint(compare, *chunk, use_reentrant=False) for chunk in chunks]

@@ -94,7 +94,7 @@ class OutcomeAlignedReverseKL(Objective):
         """Return float32 [N, L], of the signs of the log-ratios."""
         ratio = torch.where(batch.response_mask, log_ratio(batch), 0.0)
         median = reductions.row_median(ratio.abs(), batch.response_mask)[:, None].clamp(min=SMALLEST_SCALE)
-        outcome = torch.where(batch.rewards > self.threshold, 1.0, -1.0)[:, None]
+        outcome = torch.where(batch.rewards > self.threshold, 1.0, -1.0).to(ratio.dtype)[:, None]
         gate = (self.sharpness * outcome * ratio / median).sigmoid()
         total, gated = (x.abs().sum(-1, keepdim=True) for x in (ratio, gate * ratio))
         aligned = torch.where(gated > 0, gate * ratio * (total / gated), 0.0)

@@ -19,9 +19,9 @@ def divergence_comparison(
     if distributions is None or not isinstance(objective, DirectObjective):
         return None
 
-    def measure(student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """Return the divergence, float [T], of log-distributions [T, V], with its gradient."""
-        divergence = objective.divergence(student, teacher)
+    def measure(student: Tensor, teacher: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Return the estimate of the divergence, float [T], of log-distributions [T, V], with its gradient."""
+        divergence = objective.estimate(student, teacher, tokens)
         return {"divergence": contracts.checked_divergence(objective, divergence, student)}
 
     return DistributionComparison(distributions, measure)

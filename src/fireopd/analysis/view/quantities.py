@@ -45,6 +45,7 @@ QUANTITIES = {
     "topk_forward_kl": Quantity("top-k forward KL", "KL(teacher || student), each on its own top-k tokens, nats"),
     "topk_overlap": Quantity("top-k overlap", "fraction of the student's top-k tokens that are in the teacher's top-k"),
     "student_topk_mass": Quantity("top-k mass", "teacher probability of the student's top-k tokens"),
+    "teacher_rank": Quantity("teacher rank", "rank of the student's likeliest token under the teacher, from 1"),
 }
 """Quantities by name, in the order of the selection list."""
 
