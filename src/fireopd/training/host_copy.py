@@ -40,7 +40,8 @@ class HostCopy:
             return empty.set_(buffer.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
         kind: Any = type(tensor)
         names, context = tensor.__tensor_flatten__()
-        parts = {name: self._copied(getattr(tensor, name)) for name in names}
+        own = {name: getattr(tensor, name) for name in names}
+        parts = {name: self._copied(part) if isinstance(part, Tensor) else part for name, part in own.items()}
         copied: Tensor = kind.__tensor_unflatten__(parts, context, tensor.size(), tensor.stride())
         return copied
 
