@@ -17,7 +17,7 @@ __all__ = ["RolloutRecorder"]
 
 
 class RolloutRecorder(Callback):
-    """Callback that writes `rollouts/step_<n>.safetensors`, sampled after n optimizer steps."""
+    """Callback that writes `rollouts/step_<n>.safetensors`, the batch of the step after n optimizer steps."""
 
     def __init__(self, every_n_steps: int = 10) -> None:
         """Store the settings.
@@ -45,7 +45,7 @@ class RolloutRecorder(Callback):
 
         def write(folder: Path) -> None:
             """Write the batch below the folder of the run."""
-            file = folder / "rollouts" / f"step_{scored.policy_version:06d}.safetensors"
+            file = folder / "rollouts" / f"step_{scored.student_version:06d}.safetensors"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_scored(file, scored, pl_module.student_name, vocabulary_digest(pl_module.data.tokenizer))
 

@@ -58,10 +58,10 @@ class Trajectories(Callback):
         shown = text(view, tokenizer, self.number)
         show(trainer, lambda media: media.text("trajectories", shown, step))
         if self.page:
-            title = f"Step {scored.policy_version}: filter, weights and advantages of each token"
+            title = f"Step {scored.student_version}: filter, weights and advantages of each token"
             strategies = " · ".join(map(str, method.strategies.values()))
             facts = {"run": str(folder), "student": pl_module.student_name, "method": strategies}
-            path = folder / FOLDER / f"step_{scored.policy_version:06d}.html"
+            path = folder / FOLDER / f"step_{scored.student_version:06d}.html"
             path.parent.mkdir(parents=True, exist_ok=True)
             Page.of(title, facts, [view], tokenizer).write(path)
             show(trainer, lambda media: media.page("trajectories/page", path, step))

@@ -4,12 +4,12 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.fakes import ScriptedEngine
+from helpers.fakes import ScriptedEngine, rollouts_of, scored_batch
 from helpers.processes import Run
 from helpers.resume import EVERY_STEP, assert_same, step_of
 from helpers.resume_sharded import Pair
@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from fireopd.callbacks import RunCheckpoint
+from fireopd.cli.parser import explain_error
 from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.filters import KeepAll
@@ -31,7 +32,10 @@ from fireopd.training.background_rollout import (
     rollout_state,
 )
 from fireopd.training.module import FiReOPDModule
+from fireopd.training.recorded_loader import current_rollouts
+from fireopd.training.recordings import read_scored, write_scored
 from fireopd.training.run_checks import check_overlap, check_staleness
+from fireopd.types import ScoredBatch
 from fireopd.weighters import TokenWeighter
 
 OVERLAP = "--data.overlap=1"
@@ -363,6 +367,26 @@ def test_rollouts_of_earlier_versions_are_read():
     assert loader.state_dict()["pending"][0][0]["tokens"] is batch.tokens
     loader.load_state_dict({"position": 1, "next": [None]})
     assert loader.restored == {}
+
+
+def test_staleness_is_recorded_for_each_row(tmp_path):
+    batch = scored_batch()
+    rollouts, mean = current_rollouts(replace(rollouts_of(batch), policy_version=3), 5, allowed=2)
+    assert mean == 2
+    assert rollouts.staleness.tolist() == [2] * len(batch.teachers)
+    scored = ScoredBatch.of(rollouts, batch.signals)
+    assert (scored.policy_version, scored.student_version) == (3, 5), "recordings of one rollout have different names"
+    write_scored(tmp_path / "batch", scored)
+    assert torch.equal(read_scored(tmp_path / "batch").staleness, rollouts.staleness)
+    assert scored.select([1, 0]).staleness.tolist() == [2, 2]
+    with pytest.raises(RuntimeError, match="stale rollouts: sampled by version 3 of the student, .* at version 6"):
+        current_rollouts(replace(rollouts_of(batch), policy_version=3), 6, allowed=2)
+
+
+def test_a_switch_of_earlier_versions_gets_a_clear_message():
+    message = "Parser key \"data.overlap\": Expected a <class 'int'>. Got value: True"
+    said = explain_error(message, [])
+    assert said == "data.overlap: 'True': not of the type int. Give a number: 0 for false, 1 for true."
 
 
 def test_what_is_older_than_allowed_is_refused_before_the_run():

@@ -186,10 +186,10 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
         return str(UserError(command_line_key(key), None, problem, f"name the class first: --{command_line_key(key)}"))
     value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
     if key and kinds and value:
-        names = " or ".join(
-            dict.fromkeys(kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds if kind != "dict")
-        )
-        return f"{command_line_key(key)}: {value[1]!r}: not of the type {names}. Give a value of this type."
+        kinds = [kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds if kind != "dict"]
+        switch = numbers and value[1].lower() in ("true", "false")
+        remedy = "Give a number: 0 for false, 1 for true." if switch else "Give a value of this type."
+        return f"{command_line_key(key)}: {value[1]!r}: not of the type {' or '.join(dict.fromkeys(kinds))}. {remedy}"
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())

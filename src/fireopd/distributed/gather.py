@@ -38,6 +38,7 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
         teachers=tuple(name for teachers, _, _ in described for name in teachers),
         tasks=tuple(name for _, tasks, _ in described for name in tasks),
         sources=sources,
+        staleness=None if batch.staleness is None else _gather_rows(batch.staleness, counts, width),
     )
     return gathered, slice(start, start + counts[rank()])
 

@@ -42,10 +42,10 @@ class RecordedLoader(RolloutLoader):
 
 
 def current_rollouts(rollouts: RolloutBatch, version: int, allowed: int) -> tuple[RolloutBatch, float]:
-    """Return rollouts with the policy version that schedules see, and their staleness in optimizer steps.
+    """Return rollouts with the policy version that schedules see and the staleness of each row, and its mean.
 
-    Recorded rollouts may be of any version: they take that of the student. Their staleness is the mean difference to
-    the recorded versions, negative for recordings of a later student.
+    Recorded rollouts may be of any version: they take that of the student. Their staleness is the difference to the
+    recorded versions, negative for recordings of a later student.
 
     Args:
         rollouts: B trajectories.
@@ -56,11 +56,11 @@ def current_rollouts(rollouts: RolloutBatch, version: int, allowed: int) -> tupl
         RuntimeError: if sampled rollouts are older, or newer than the student.
     """
     if rollouts.recorded is not None:
-        versions = rollouts.recorded.versions
-        staleness = version - versions.double().mean().item() if len(versions) else 0.0
-        return replace(rollouts, policy_version=version), staleness
+        ages = version - rollouts.recorded.versions
+        mean = ages.double().mean().item() if len(ages) else 0.0
+        return replace(rollouts, policy_version=version, staleness=ages), mean
     staleness = version - rollouts.policy_version
     if not 0 <= staleness <= allowed:
         sampler = f"sampled by version {rollouts.policy_version} of the student"
         raise RuntimeError(f"stale rollouts: {sampler}, which is at version {version}")
-    return rollouts, float(staleness)
+    return replace(rollouts, staleness=torch.full_like(rollouts.groups, staleness)), float(staleness)

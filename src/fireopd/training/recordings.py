@@ -2,10 +2,10 @@
 
 Scored rollouts (`fireopd.scored/1`), tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
-`base_logprobs`, `reverse_kl`, `topk_reverse_kl`, `topk_forward_kl`, `topk_overlap`, `student_topk_mass` [N, L],
-`rewards` [N], `group` int64 [N], `finished` uint8 [N]. Metadata: `format`, `teachers` (a JSON list of N names),
-`policy_version`, and `sampling` (JSON of temperature, top_p, top_k; default 1, 1, 0); optional `student` (its name),
-`vocabulary` (digest of its vocabulary, see `vocabulary_digest`) and `tasks` (a JSON list of N).
+`base_logprobs`, `reverse_kl`, `topk_reverse_kl`, `topk_forward_kl`, `topk_overlap`, `student_topk_mass`,
+`teacher_rank` [N, L], `rewards` [N], `group` and `staleness` int64 [N], `finished` uint8 [N]. Metadata: `format`,
+`teachers` (a JSON list of N names), `policy_version`, and `sampling` (JSON of temperature, top_p, top_k; default 1, 1,
+0); optional `student` (its name), `vocabulary` (see `vocabulary_digest`) and `tasks` (a JSON list of N).
 
 Training reads files that lack any of the signals: those that its strategies need are required then.
 """
@@ -48,6 +48,8 @@ FORMAT = "fireopd.scored/1"
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32})
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 MAX_TOKEN = 2**31 - 1
+PER_ROW = frozenset({"group", "finished", "staleness"})
+"""Optional tensors [N] that are no signals."""
 OPTIONAL = frozenset({"base_logprobs", "rewards"}) | JOINT
 REPLAYED = SIGNALS.keys() - OPTIONAL
 """Signals that every recorded batch of a run holds."""
@@ -56,13 +58,10 @@ REMEDY = "record it with the RolloutRecorder callback, or write the format descr
 
 def write_scored(path: Path, batch: ScoredBatch, student: str | None = None, vocabulary: str | None = None) -> None:
     """Write a scored batch, and the name of the student and the digest of its vocabulary if given."""
-    tensors = {
-        "tokens": batch.tokens,
-        "response_mask": batch.response_mask.to(torch.uint8),
-        "group": batch.groups,
-        "finished": batch.finished.to(torch.uint8),
-        **{name: value.float() for name, value in batch.signals.items()},
-    }
+    tensors = {"tokens": batch.tokens, "response_mask": batch.response_mask.to(torch.uint8)}
+    tensors |= {"group": batch.groups, "finished": batch.finished.to(torch.uint8)}
+    tensors |= {} if batch.staleness is None else {"staleness": batch.staleness}
+    tensors |= {name: value.float() for name, value in batch.signals.items()}
     metadata = {"teachers": json.dumps(batch.teachers), "policy_version": str(batch.policy_version)}
     metadata["sampling"] = json.dumps(asdict(batch.sampling))
     metadata |= {"student": student} if student else {}
@@ -103,8 +102,8 @@ def read_scored(path: Path, required_signals: Collection[str] = REPLAYED) -> Sco
     shape = tuple(tensors["tokens"].shape)
     if len(shape) != 2 or 0 in shape:
         raise _error(path, f"'tokens' has the shape {list(shape)}, expected [N, L] with at least one element")
-    for name in required | (tensors.keys() & (SIGNALS.keys() | {"group", "finished"})):
-        expected = shape[:1] if name in PER_TRAJECTORY | {"group", "finished"} else shape
+    for name in required | (tensors.keys() & (SIGNALS.keys() | PER_ROW)):
+        expected = shape[:1] if name in PER_TRAJECTORY | PER_ROW else shape
         if tuple(tensors[name].shape) != expected:
             raise _error(path, f"{name!r} has the shape {list(tensors[name].shape)}, expected {list(expected)}")
     mask = _flags(path, "response_mask", tensors["response_mask"])
@@ -118,6 +117,7 @@ def read_scored(path: Path, required_signals: Collection[str] = REPLAYED) -> Sco
         signals={name: _signal(path, name, tensors[name], mask) for name in SIGNALS if name in tensors},
         sampling=_sampling(path, metadata),
         policy_version=_version(path, metadata),
+        staleness=_integers(path, "staleness", tensors["staleness"]) if "staleness" in tensors else None,
     )
 
 

@@ -81,6 +81,8 @@ class RolloutBatch:
     sources: Tensor | None = None
     """uint8 [B, L]. Author of each token, a `fireopd.types.responses.Source`; None if the student sampled all of the
     response mask."""
+    staleness: Tensor | None = None
+    """int64 [B]. Optimizer steps of the student since the weights that sampled each row; None before its step."""
     number: int = 0
     """Number of the batch in the run, from 0."""
     seconds: float = 0.0
@@ -130,4 +132,5 @@ class RolloutBatch:
             votes=None if self.votes is None else self.votes[rows],
             recorded=None if self.recorded is None else self.recorded.select(rows, width),
             sources=None if self.sources is None else self.sources[rows, :width],
+            staleness=None if self.staleness is None else self.staleness[rows],
         )

@@ -71,6 +71,8 @@ class ScoredBatch:
     sources: Tensor | None = None
     """uint8 [N, L]. Author of each token, a `fireopd.types.responses.Source`; None if the student sampled all of the
     response mask."""
+    staleness: Tensor | None = None
+    """int64 [N]. Optimizer steps of the student since the weights that sampled each trajectory; None if unknown."""
     strategy: Strategy | None = None
     """Strategy whose declared signals this view is restricted to."""
 
@@ -89,7 +91,14 @@ class ScoredBatch:
             tasks=rollouts.tasks,
             recorded=rollouts.recorded is not None,
             sources=rollouts.sources,
+            staleness=rollouts.staleness,
         )
+
+    @property
+    def student_version(self) -> int:
+        """Optimizer steps of the student before the step on the batch."""
+        sampled = self.staleness is not None and not self.recorded
+        return self.policy_version + (int(self.staleness.max()) if sampled and self.staleness is not None else 0)
 
     @property
     def lengths(self) -> Tensor:
@@ -222,6 +231,7 @@ class ScoredBatch:
             teachers=tuple(self.teachers[row] for row in index),
             tasks=tuple(self.tasks[row] for row in index) if self.tasks else (),
             sources=None if self.sources is None else self.sources[index, :width],
+            staleness=None if self.staleness is None else self.staleness[index],
             signals={
                 name: value[index] if value.ndim == 1 else value[index, :width] for name, value in self.signals.items()
             },
