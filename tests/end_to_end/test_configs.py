@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from helpers.paths import CONFIGS
+from transformers import AutoModelForCausalLM
 
 from fireopd import filters, objectives, weighters
 from fireopd.cli.training_cli import build
@@ -29,6 +30,8 @@ SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes")
 """Hardware overlays that shard the models."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
+LOADERS = ("training.student", "teachers.huggingface", "engines.hf.engine")
+"""Modules that load models."""
 
 
 @cache
@@ -39,7 +42,7 @@ def built(*paths):
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path):
-    for place in ("training.student", "teachers.huggingface", "engines.hf.engine"):
+    for place in LOADERS:
         monkeypatch.setattr(f"fireopd.{place}.load_causal_lm", lambda *a: pytest.fail("a model was loaded"))
     monkeypatch.chdir(tmp_path)
     cli = build(["--config", str(path)], train=False)
@@ -157,10 +160,27 @@ def check_method(cli, path):
     assert len(lines) <= 12
 
 
+def every_other(grades):
+    """Rewards of 0 and 1 in turn, so that methods that read rewards have an effect on short responses."""
+    return torch.arange(len(grades)) % 2.0, torch.full((len(grades),), -1)
+
+
+class ReadOnce:
+    """Copies of models in memory instead of a file read per run; reading has its own tests."""
+
+    read = staticmethod(cache(AutoModelForCausalLM.from_pretrained))
+
+    @classmethod
+    def from_pretrained(cls, path, **settings):
+        return deepcopy(cls.read(path, **settings))
+
+
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
-def test_every_method_builds_and_trains(path, tmp_path):
-    """Two steps on eight prompts each: weights stay finite, and move unless no row was kept."""
-    short = ["--data.prompts.num_training=16", "--data.prompts.num_validation=0", "--data.batch_size=8"]
+def test_every_method_builds_and_trains(path, tmp_path, monkeypatch):
+    """Two steps on four prompts each: weights stay finite, and move. Every other response counts as correct."""
+    monkeypatch.setattr("fireopd.models.loading.AutoModelForCausalLM", ReadOnce)
+    monkeypatch.setattr("fireopd.training.rollout_loader.rewards_and_votes", every_other)
+    short = ["--data.prompts.num_training=8", "--data.prompts.num_validation=0", "--data.batch_size=4"]
     short += ["--data.engine.max_response_length=24", "--trainer.callbacks=[]", "--trainer.logger=false"]
     short += [f"--trainer.default_root_dir={tmp_path}", "--trainer.enable_progress_bar=false", "--model.scheduler=null"]
     cli = build([f"--config={CONFIGS / 'opd.yaml'}", f"--config={path}", *short], train=False)
