@@ -12,10 +12,12 @@ from fireopd.cli.training_cli import build
 from fireopd.distributed.fsdp import Sharding
 from fireopd.models.loading import load_tokenizer
 from fireopd.models.model_size import count_parameters
+from fireopd.training.gpu_cards import find_card
 from fireopd.training.host_memory import host_parts
 from fireopd.training.memory_phases import memory_phases
 from fireopd.training.remedies import cheapest_remedy, shortages
 from fireopd.training.run_checks import problems
+from fireopd.training.step_seconds import step_seconds
 
 DENSE = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "max_position_embeddings": 40_960}
 MODELS = {
@@ -52,6 +54,7 @@ CASES = {
     "paper/strong_to_weak": ("4B", {"math": "30B-A3B"}, 8, 80),
     "recipes/mopd_qwen3_8b": ("8B", {"math": "32B", "code": "30B-A3B"}, 8, 80),
     "hardware/one_24gb_card": ("0.6B", {"math": "1.7B", "code": "1.7B"}, 1, 24),
+    "hardware/one_24gb_card_offload": ("4B", {"math": "4B", "code": "4B"}, 1, 24),
     "hardware/one_80gb_card": ("1.7B", {"math": "4B", "code": "4B"}, 1, 80),
     "hardware/eight_80gb_cards": ("8B", {"math": "32B", "code": "30B-A3B"}, 8, 80),
     "hardware/two_nodes": ("8B", {"math": "32B", "code": "30B-A3B"}, 16, 80),
@@ -144,6 +147,25 @@ def test_a_larger_student_fits_a_small_card_with_8_bit_states_or_in_host_memory(
         assert not any(part.size for part in phase.parts if part.name.startswith("student:"))
     (size,) = (part.size for part in host_parts(held) if part.name == "student")
     assert size == count_parameters(MODELS["1.7B"]) * (4 + 4 + 8), "weights, gradients, two states of AdamW"
+
+
+def test_weights_in_host_memory_cost_transfers_and_a_copy_for_checkpoints(monkeypatch, folder):
+    """Two passes read 4 bytes a parameter and one returns the gradients, for each micro-batch."""
+    plan, card = on_gpus(plan_of(monkeypatch, folder, "hardware/one_24gb_card_offload"), 1), find_card("RTX4090")
+    count, small = count_parameters(MODELS["4B"]), replace(plan, budgets=replace(plan.budgets, token_budget=2048))
+
+    def parts(plan):
+        return {part.name: part for part in step_seconds(plan, card, 24 * 2**30, 512)}
+
+    found = parts(small)
+    rounds = int(found["update"].formula.split("; ")[1].split()[0])
+    assert found["update"].seconds == pytest.approx(rounds * 3 * 4 * count / (card.host * 1e9 * 0.6), rel=1e-6)
+    assert found["optimizer on the host"].seconds == pytest.approx(32 * count / 50e9, rel=1e-6)
+    assert parts(replace(small, sharding=Sharding()))["update"].seconds < found["update"].seconds / 2
+    assert parts(plan)["update"].seconds < found["update"].seconds / 2, "fewer and larger micro-batches"
+    kept = replace(plan, processes=replace(plan.processes, background_checkpoints=True))
+    more = {part.name: part.size for part in host_parts(kept)}["checkpoint"]
+    assert more == 2 * 12 * count, "weights and two states, in pinned memory"
 
 
 def test_replicated_models_of_the_paper_do_not_fit(monkeypatch, folder):

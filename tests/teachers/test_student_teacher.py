@@ -13,8 +13,7 @@ from fireopd.models import LoRA, load_causal_lm
 from fireopd.models.output_head import OutputHead
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, InitialStudentTeacher, StudentTeacher
 from fireopd.training.gpu_cards import CARDS
-from fireopd.training.host_memory import checkpoint_bytes
-from fireopd.training.memory_phases import largest, memory_phases
+from fireopd.training.memory_phases import checkpoint_bytes, largest, memory_phases
 from fireopd.training.resume_checks import check_resume
 from fireopd.training.run_checks import check_averages
 from fireopd.training.run_warnings import run_warnings

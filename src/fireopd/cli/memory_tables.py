@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from fireopd.training.host_memory import checkpoint_bytes, host_parts
-from fireopd.training.memory_phases import GIB, Phase, largest
+from fireopd.training.host_memory import host_parts
+from fireopd.training.memory_phases import GIB, Phase, checkpoint_bytes, largest
 from fireopd.training.run_plan import RunPlan
 from fireopd.training.step_seconds import StepPart
 

@@ -1,12 +1,11 @@
-"""Host memory of a machine and disk space of checkpoints, before any model is loaded."""
+"""Host memory of a machine, before any model is loaded."""
 
 from fireopd.models.model_size import count_parameters, dtype_size
-from fireopd.teachers import EMAStudentTeacher
 from fireopd.training.memory_estimate import Part, optimizer_bytes
-from fireopd.training.memory_phases import GIB, frozen_models, student_passes, trained_parameters
+from fireopd.training.memory_phases import GIB, checkpoint_bytes, frozen_models, student_passes, trained_parameters
 from fireopd.training.run_plan import RunPlan
 
-__all__ = ["checkpoint_bytes", "host_parts"]
+__all__ = ["host_parts"]
 
 PROCESS = 4 * GIB
 """Python, PyTorch, CUDA libraries, vLLM and prompts in one process; assumed."""
@@ -41,12 +40,9 @@ def host_parts(plan: RunPlan) -> list[Part]:
         own = dtype_size("float32" if plan.adapter is not None else plan.dtype)
         size = count * width + trained * (own + optimizer_bytes(plan.optimizer))
         parts.append(Part("student", int(size / held), "weights, gradients, optimizer states (offload_student)"))
+    if processes.background_checkpoints:
+        pinned = 2 if processes.device.type == "cuda" else 1
+        size = pinned * checkpoint_bytes(plan) // (processes.nodes if processes.sharded else 1)
+        rounding = ", twice: pinned memory is allocated in powers of two" if pinned > 1 else ""
+        parts.append(Part("checkpoint", size, f"copy that is written in the background{rounding}"))
     return parts
-
-
-def checkpoint_bytes(plan: RunPlan) -> int:
-    """Return the bytes of one checkpoint: trained parameters, moving averages of them, and optimizer states."""
-    trained = trained_parameters(plan, student_passes(plan))
-    width = dtype_size("float32" if plan.adapter is not None else plan.dtype)
-    averages = {own.decay for own in frozen_models(plan).values() if isinstance(own, EMAStudentTeacher)}
-    return int(trained * (width * (1 + len(averages)) + optimizer_bytes(plan.optimizer)))

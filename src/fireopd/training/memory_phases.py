@@ -5,7 +5,7 @@ from itertools import chain
 
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters, dtype_size
-from fireopd.teachers import HFTeacher, StudentTeacher, Teacher
+from fireopd.teachers import EMAStudentTeacher, HFTeacher, StudentTeacher, Teacher
 from fireopd.training.memory_estimate import Part, cache_per_token, optimizer_bytes
 from fireopd.training.run_plan import RunPlan
 from fireopd.training.update_memory import ModelPasses, scoring_parts, update_moments
@@ -13,6 +13,7 @@ from fireopd.training.update_memory import ModelPasses, scoring_parts, update_mo
 __all__ = [
     "GIB",
     "Phase",
+    "checkpoint_bytes",
     "frozen_models",
     "largest",
     "memory_phases",
@@ -100,6 +101,14 @@ def trained_parameters(plan: RunPlan, student: ModelPasses) -> int:
     return count_parameters(student.config) if plan.adapter is None else plan.adapter.size(student.config)
 
 
+def checkpoint_bytes(plan: RunPlan) -> int:
+    """Return the bytes of one checkpoint: trained parameters, moving averages of them, and optimizer states."""
+    trained = trained_parameters(plan, student_passes(plan))
+    width = _trained_width(plan)
+    averages = {own.decay for own in frozen_models(plan).values() if isinstance(own, EMAStudentTeacher)}
+    return int(trained * (width * (1 + len(averages)) + optimizer_bytes(plan.optimizer)))
+
+
 def _trained_width(plan: RunPlan) -> int:
     return dtype_size("float32" if plan.adapter is not None else plan.dtype)
 
@@ -170,7 +179,8 @@ def frozen_models(plan: RunPlan) -> dict[str, Teacher]:
 
 def _runtime(plan: RunPlan, *, gpu: bool) -> list[Part]:
     if not gpu:
-        return []
+        size, background = checkpoint_bytes(plan) // plan.processes.shards, plan.processes.background_checkpoints
+        return [Part("checkpoint: copy", size, "written in the background")] * background
     parts = [Part("CUDA", CUDA, "assumed: context, kernels, workspaces")]
     return parts + [Part("NCCL", NCCL, "assumed: buffers")] * (plan.processes.world_size > 1)
 

@@ -10,8 +10,8 @@ from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.teachers import HFTeacher, StudentTeacher, Teacher
 from fireopd.training.gpu_cards import Card
-from fireopd.training.memory_estimate import cache_per_token
-from fireopd.training.memory_phases import frozen_models, student_passes
+from fireopd.training.memory_estimate import cache_per_token, optimizer_bytes
+from fireopd.training.memory_phases import frozen_models, student_passes, trained_parameters
 from fireopd.training.rollout_capacity import cache_tokens
 from fireopd.training.run_plan import RunPlan
 
@@ -29,9 +29,12 @@ FIXED_SYNC = 2.0
 """Seconds of a weight sync besides its transfers: calls, probe."""
 SLEEP_CYCLES = 3
 """Transfers of vLLM's weights from host memory in a step with `sleep`: rollout, weight sync, probe."""
+HOST = 50
+"""GB/s of the memory of a machine, in the steps of an optimizer on CPU cores."""
 ASSUMPTIONS = (
     f"{MFU:.0%} of the peak rate, {READS:.0%} of the memory bandwidth in decoding, {TRANSFERS:.0%} of the links, "
-    f"{1000 * OVERHEAD:.0f} ms a decoding step besides, {FIXED_SYNC:.0f} s a weight sync besides"
+    f"{1000 * OVERHEAD:.0f} ms a decoding step besides, {FIXED_SYNC:.0f} s a weight sync besides, "
+    f"{HOST} GB/s of host memory"
 )
 """Assumed efficiencies, for the output."""
 
@@ -68,13 +71,14 @@ def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> 
             config = load_config(teacher.path, "model.teachers") if isinstance(teacher, HFTeacher) else student
             row = tokens + max(0, plan.longest_row(teacher) - plan.data.longest_trajectory)  # with its context
             own = int(plan.data.trajectories * row * _share(plan, teacher))
-            parts.append(_passes(label, plan, card, config, own, row, budget=teacher.token_budget, factor=2))
-    budget = plan.budgets.token_budget
+            parts.append(_passes(label, plan, card, _Model.of(plan, teacher, config), own, row))
+    own = _Model(student, plan.budgets.token_budget, dtype_size(plan.dtype) * plan.sharding.offload_student)
     if plan.scores_student_first:
-        parts.append(_passes("student, scores", plan, card, student, total, tokens, budget=budget, factor=2))
+        parts.append(_passes("student, scores", plan, card, own, total, tokens))
     factor = 8 if plan.budgets.gradient_checkpointing else 6
-    work = total * plan.budgets.epochs
-    parts.append(_passes("update", plan, card, student, work, tokens, budget=budget, factor=factor))
+    parts.append(_passes("update", plan, card, own, total * plan.budgets.epochs, tokens, factor=factor))
+    if plan.sharding.offload_student:
+        parts.append(_optimizer_on_host(plan))
     return [*parts, _sync(plan, card)] if sampled else parts
 
 
@@ -102,32 +106,57 @@ def _share(plan: RunPlan, teacher: Teacher) -> float:
     return sum(prompt.teacher in names for prompt in prompts) / len(prompts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model that computes."""
+
+    config: PreTrainedConfig
+    """Of the model."""
+    budget: int
+    """Tokens of a micro-batch."""
+    hosted: int
+    """Bytes of a parameter in host memory; 0 if the weights are on the GPU."""
+
+    @classmethod
+    def of(cls, plan: RunPlan, teacher: HFTeacher | StudentTeacher, config: PreTrainedConfig) -> "_Model":
+        if isinstance(teacher, HFTeacher) and not plan.shares_weights(teacher):
+            return cls(config, teacher.token_budget, dtype_size(teacher.dtype) * plan.sharding.offload_teachers)
+        return cls(config, teacher.token_budget, dtype_size(plan.dtype) * plan.sharding.offload_student)
+
+
 def _passes(
-    name: str,
-    plan: RunPlan,
-    card: Card,
-    config: PreTrainedConfig,
-    tokens: int,
-    length: int,
-    *,
-    budget: int,
-    factor: int,
+    name: str, plan: RunPlan, card: Card, model: _Model, tokens: int, length: int, *, factor: int = 2
 ) -> StepPart:
-    """Return the passes of a model: the larger of products and, if it is sharded, gathers of its parameters."""
-    text: Any = config.get_text_config()
-    gpus, active, count = plan.processes.world_size, active_parameters(config), count_parameters(config)
+    """Return the passes of a model: products, gathers of its parameters, and copies of parameters in host memory.
+
+    Under FSDP2 they overlap, and the slowest counts; else the layers are copied one after the other.
+    """
+    text: Any = model.config.get_text_config()
+    gpus, active, count = plan.processes.world_size, active_parameters(model.config), count_parameters(model.config)
     heads = text.num_attention_heads * (text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads)
     each = factor * (active + text.num_hidden_layers * heads * length)  # causal attention: half of 2 x 2 x length
     products = each * tokens / gpus / (card.tflops * 1e12 * MFU)
     formula = f"{factor} x {active / 1e9:.2f} B active parameters, and attention, x {tokens / 1e6:.2f} M tokens"
-    if not plan.processes.sharded:
-        return StepPart(name, products, formula)
-    rounds = -(-tokens // (gpus * budget))
+    rounds, sharded = -(-tokens // (gpus * model.budget)), plan.processes.sharded
+    times = 1 if factor == 2 else 3  # an update copies the parameters in both passes, and the gradients back
+    size = times * count * model.hosted // plan.processes.shards
+    copies = rounds * size / (card.host * 1e9 * TRANSFERS)
+    if size:
+        formula += f"; {rounds} rounds of {size / 1e9:.1f} GB to and from the host take {copies:.1f} s"
+    if not sharded:
+        return StepPart(name, products + copies, formula)
     transfers = {2: 1, 6: 4, 8: 4}[factor]  # gathers in both passes, and a sum in float32
     link = card.link if plan.processes.nodes == 1 else min(card.link, card.host)
-    seconds = rounds * transfers * count * 2 / (link * 1e9 * TRANSFERS)
-    formula += f"; {rounds} rounds of {transfers} x {count * 2 / 1e9:.1f} GB on the link take {seconds:.1f} s"
-    return StepPart(name, max(products, seconds), formula)
+    gathers = rounds * transfers * count * 2 / (link * 1e9 * TRANSFERS) if gpus > 1 else 0.0
+    formula += f"; {rounds} rounds of {transfers} x {count * 2 / 1e9:.1f} GB on the link take {gathers:.1f} s"
+    return StepPart(name, max(products, gathers, copies), formula)
+
+
+def _optimizer_on_host(plan: RunPlan) -> StepPart:
+    """Return the optimizer steps in host memory: weights and states are read and written, gradients read twice."""
+    size = int(trained_parameters(plan, student_passes(plan)) * (16 + 2 * optimizer_bytes(plan.optimizer)))
+    size = size * plan.budgets.updates // (plan.processes.nodes if plan.processes.sharded else 1)
+    return StepPart("optimizer on the host", size / (HOST * 1e9), f"{size / 1e9:.0f} GB in the memory of a machine")
 
 
 def _rollout(plan: RunPlan, card: Card, memory: int, mean_response: int, tokens: int) -> StepPart:
@@ -158,5 +187,7 @@ def _sync(plan: RunPlan, card: Card) -> StepPart:
     gathered = count * dtype_size(plan.dtype) / (card.link * 1e9 * TRANSFERS) if plan.processes.shards > 1 else 0.0
     own = count * 2 / getattr(plan.data.engine, "tensor_parallel_size", 1)
     woken = 2 * SLEEP_CYCLES * own / (card.host * 1e9 * TRANSFERS) if plan.data.engine.releases_memory else 0.0
+    hosted = count * dtype_size(plan.dtype) / plan.processes.shards * plan.sharding.offload_student
+    gathered += hosted / (card.host * 1e9 * TRANSFERS)
     formula = f"gather {gathered:.1f} s, {SLEEP_CYCLES} times {own / 1e9:.1f} GB to and from the host {woken:.1f} s"
     return StepPart("weight sync", FIXED_SYNC + gathered + woken, f"{formula}, {FIXED_SYNC:.0f} s")
