@@ -109,7 +109,7 @@ BROKEN = {
     "greedy": (engine(temperature=0.0), ["data.engine.temperature"]),
     "nucleus": (engine(top_p=0.9), ["data.engine.top_p"]),
     "top k": (engine(top_k=5), ["data.engine.top_k"]),
-    "overlap": (data(overlap=True) | model(importance_cap=None), ["data.overlap"]),
+    "overlap": (data(overlap=1) | model(importance_cap=None), ["data.overlap"]),
     "long response": (engine(max_response_length=250), ["data.prompts", *["model.teachers"] * 2]),
     "no such teacher": (taught("tiny/nope"), ["model.teachers.math.path"]),
     "no such folder of a teacher": (taught("./nowhere"), ["model.teachers.math.path"]),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -46,7 +46,8 @@ def schedules_of(kind: type, arguments: Mapping[str, Any]) -> dict[str, Schedule
     if not issubclass(kind, tuple(SCHEDULED)):
         return {}
     numbers = numeric_settings(kind)
-    return {name: dict(own) for name, own in arguments.items() if name in numbers and isinstance(own, Mapping)}
+    given = {name: own for name, own in arguments.items() if name in numbers and isinstance(own, Mapping)}
+    return cast(dict[str, Schedule], given)
 
 
 def refused_schedule(key: str, message: str) -> UserError | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from fireopd.types import strategy_state
 from fireopd.types.schedule import Schedule, check_schedule, last_step, numeric_settings, value_at
@@ -100,13 +100,13 @@ class Scheduled(ChangingStrategy[S]):
 
     def at(self, policy_version: int) -> S:
         """Return the strategy with the values of an optimizer step, and with the state of the last one."""
-        values, latest = self.settings(policy_version), self.latest.strategy or self.strategy
+        values, latest = self.settings(policy_version), cast(Any, self.latest.strategy or self.strategy)
         if any(getattr(latest, name) != value for name, value in values.items()):
             following = replace(latest, **values)
             strategy_state.load_state({"": following}, strategy_state.state_of({"": latest}))
             latest = following
         self.latest.strategy = latest
-        return latest.at(policy_version)
+        return cast(S, latest.at(policy_version))
 
     def changes(self, policy_version: int) -> dict[str, float]:
         """Return the values of the scheduled settings, and of those within the strategy."""

@@ -42,13 +42,13 @@ def numeric_settings(kind: type) -> dict[str, type]:
     """Return the settings of a dataclass that accept a schedule, each with its type: float or int."""
     numbers = {SCHEDULABLE[own]: own for own in (float, int)}
     numbers |= {SCHEDULABLE[own | None]: own for own in (float, int)}
-    return {f.name: numbers[f.type] for f in fields(kind) if f.init and _hashable(f.type) in numbers}  # type: ignore[arg-type]
+    return {f.name: numbers[f.type] for f in fields(kind) if f.init and _hashable(f.type) in numbers}
 
 
 def check_schedule(name: str, schedule: Schedule) -> None:
     """Raise `ValueError` unless the numbers of the schedule of a setting are finite and its steps are in range."""
     for key in ("from", "to"):
-        if not math.isfinite(schedule[key]):  # type: ignore[literal-required]
+        if not math.isfinite(schedule[key]):
             raise ValueError(f"{name} must change between finite numbers, got {dict(schedule)}")
     if schedule["steps"] < 1:
         raise ValueError(f"{name} must change in at least 1 step, got {dict(schedule)}")

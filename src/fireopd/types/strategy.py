@@ -59,12 +59,13 @@ class Strategy:
 
 def _parts(strategy: Strategy) -> Iterator[tuple[str, Strategy]]:
     """Yield the strategies among the settings of a strategy, each with its place."""
-    for setting in fields(strategy) if is_dataclass(strategy) else ():
-        value = getattr(strategy, setting.name)
+    names: list[str] = [setting.name for setting in fields(strategy)] if is_dataclass(strategy) else []
+    for name in names:
+        value = getattr(strategy, name)
         if isinstance(value, Strategy):
-            yield setting.name, value
+            yield name, value
         elif isinstance(value, list | tuple):
-            yield from ((f"{setting.name}/{n}", part) for n, part in enumerate(value) if isinstance(part, Strategy))
+            yield from ((f"{name}/{place}", part) for place, part in enumerate(value) if isinstance(part, Strategy))
 
 
 class ContractError(UserError):
