@@ -199,7 +199,7 @@ def _engine(plan: RunPlan, student: ModelPasses, gpu: int | None) -> list[Part]:
     data, config = plan.data, student.config
     if not data.samples:
         return []
-    rows = -(-data.batch_size // plan.processes.world_size) * data.group_size
+    rows = -(-data.batch_size // plan.processes.world_size) * data.group_size * max(1, data.overlap)
     own = data.engine.memory(
         count_parameters(config),
         cache_per_token(config),
