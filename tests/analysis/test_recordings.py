@@ -15,16 +15,19 @@ from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.objectives import SignGatedKL
 from fireopd.training.recordings import read_scored, recorded_student, write_scored, write_targets
-from fireopd.types import Sampling
+from fireopd.types import Sampling, Source
 from fireopd.types.signals import SIGNALS
 
 
 def test_round_trip(tmp_path):
-    batch = replace(full_batch(), sampling=Sampling(0.7, 0.9, 40))
+    batch = full_batch()
+    sources = torch.where(batch.response_mask, Source.STUDENT, Source.PROMPT).byte()
+    sources[0] *= Source.TEACHER  # the student is 1
+    batch = replace(batch, sampling=Sampling(0.7, 0.9, 40), sources=sources)
     assert batch.signals.keys() == SIGNALS.keys()
     write_scored(tmp_path / "a.safetensors", batch)
     again = read_scored(tmp_path / "a.safetensors")
-    for name in ("tokens", "response_mask", "groups", "finished"):
+    for name in ("tokens", "response_mask", "groups", "finished", "sources"):
         assert torch.equal(getattr(again, name), getattr(batch, name))
     assert again.teachers == batch.teachers
     assert again.sampling == batch.sampling

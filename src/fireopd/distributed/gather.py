@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from fireopd.distributed.collectives import all_gather_objects, all_reduce_max, rank, world_size
-from fireopd.types import ScoredBatch, Source
+from fireopd.types import ScoredBatch
 
 __all__ = ["gather_batch", "gather_rows"]
 
@@ -26,8 +26,7 @@ def gather_batch(batch: ScoredBatch) -> tuple[ScoredBatch, slice]:
     start = sum(counts[: rank()])
     sources = None
     if any(mixed for _, _, mixed in described):  # on some ranks, the student may have sampled all tokens
-        own = batch.response_mask.to(torch.uint8) * Source.STUDENT if batch.sources is None else batch.sources
-        sources = _gather_rows(own, counts, width)
+        sources = _gather_rows(batch.authors, counts, width)
     gathered = replace(
         batch,
         tokens=_gather_rows(batch.tokens, counts, width),

@@ -88,7 +88,7 @@ def value_of(setting: float | Schedule, policy_version: int) -> float:
     return value_at(setting, policy_version) if isinstance(setting, dict) else setting
 
 
-def check_length(key: str, name: str, length: float, max_length: int) -> None:
+def check_length(key: str, name: str, length: int, max_length: int) -> None:
     """Raise `UserError` if a number of tokens exceeds the maximum response length."""
     if length > max_length:
         problem = f"data.engine.max_response_length is {max_length}"

@@ -36,7 +36,7 @@ class TeacherPrefix(RolloutPlan):
 
     def check(self, key: str, prompts: Sequence[Prompt], max_length: int) -> None:
         """Raise `UserError` if the prefix leaves no token of the response to the student."""
-        longest = max(ends_of("length", self.length))
+        longest = round(max(ends_of("length", self.length)))
         if longest >= max_length:
             problem = f"the prefix is not shorter than the response, {max_length} tokens"
             remedy = "lower it, or raise data.engine.max_response_length"

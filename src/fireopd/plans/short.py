@@ -29,7 +29,7 @@ class ShortRollouts(RolloutPlan):
 
     def check(self, key: str, prompts: Sequence[Prompt], max_length: int) -> None:
         """Raise `UserError` if the length exceeds that of the engine."""
-        check_length(key, "length", max(ends_of("length", self.length)), max_length)
+        check_length(key, "length", round(max(ends_of("length", self.length))), max_length)
 
     def rows(self, prompt: Prompt, now: RolloutContext, drafts: Sequence[Draft]) -> list[RowPlan]:
         """Return rows of this length."""

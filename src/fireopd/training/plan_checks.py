@@ -28,13 +28,11 @@ def plan_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
             yield partial(_refuse, UserError(KEY, name, problem, "leave it out, or leave out data.rollouts"))
         return
     yield partial(check_sources, plan.method.objective, own.sources, f"{KEY} {name}")
-    yield partial(own.check, KEY, data.training_prompts, data.engine.max_response_length)
     yield partial(check_writers, plan)
     if own.grades_drafts and data.overlap:
         problem = f"{name} grades responses during the rollout, and verifiers may need the main thread"
-        yield partial(_refuse, UserError("data.overlap", True, problem, "set data.overlap false"))
-    if not data.problems:
-        yield partial(check_planned_rows, plan)
+        yield partial(_refuse, UserError("data.overlap", data.overlap, problem, "set data.overlap 0"))
+    yield partial(check_planned_rows, plan)
 
 
 def check_writers(plan: RunPlan) -> None:
@@ -62,11 +60,15 @@ def check_writers(plan: RunPlan) -> None:
 
 
 def check_planned_rows(plan: RunPlan) -> None:
-    """Plan the rows of the longest prompt of each teacher, and check them against the contract and the contexts.
+    """Check the settings of the plan; plan the rows of the longest prompt of each teacher, and check these.
 
     Raises:
-        UserError: if a row is invalid, or does not fit into the context of the teacher that samples it.
+        UserError: if a setting does not fit the run, a row is invalid, or a row does not fit into the context of the
+            teacher that samples it.
     """
+    plan.data.rollout_plan.check(KEY, plan.data.training_prompts, plan.data.engine.max_response_length)
+    if plan.data.problems:
+        return  # prompts may be missing or untokenized
     data, own = plan.data, copy.deepcopy(plan.data.rollout_plan)
     settings = (data.responses_per_prompt, data.engine.max_response_length, data.tokenizer)
     now = RolloutContext(0, 0, 0, *settings)

@@ -5,6 +5,7 @@ from functools import partial
 
 from fireopd.errors import UserError
 from fireopd.objectives import Objective
+from fireopd.objectives.sources import check_batch_sources
 from fireopd.training.recorded_rollouts import KEY, Recording
 from fireopd.training.recordings import how_to_record
 from fireopd.training.run_plan import RunPlan
@@ -22,6 +23,8 @@ def recorded_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(_check_distributions, plan)
     yield partial(_check_signals, plan, recording)
     yield partial(_check_importance, plan, recording)
+    for file in recording.files:
+        yield partial(check_batch_sources, plan.method.objective, file.batch, str(file.path))
 
 
 def _check_teachers(plan: RunPlan) -> None:

@@ -18,7 +18,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from fireopd.errors import UserError
 from fireopd.models.loading import context_length, load_tokenizer, vocabulary_size
 from fireopd.training.recordings import read_scored, recorded_student, recorded_vocabulary, vocabulary_digest
-from fireopd.types import Prompt, RolloutBatch, Sampling, ScoredBatch
+from fireopd.types import Prompt, RolloutBatch, Sampling, ScoredBatch, Source
 from fireopd.types.rollouts import RecordedSignals
 from fireopd.types.signals import JOINT, OF_STUDENT
 
@@ -113,7 +113,7 @@ class Recording:
         found = []
         for place, (number, rows) in enumerate(self.groups):
             batch = self.files[number].batch
-            tokens = batch.tokens[rows[0], : _start(batch.response_mask[rows[0]])].tolist()
+            tokens = batch.tokens[rows[0], : _start(batch.authors[rows[0]] != Source.PROMPT)].tolist()
             task = batch.tasks[rows[0]] if batch.tasks else batch.teachers[rows[0]]
             name = f"{self.files[number].path.name}:{rows[0]}"
             found.append(Prompt(tuple(tokens), batch.teachers[rows[0]], task, None, name, str(place)))
@@ -150,6 +150,11 @@ class Recording:
         """Policy versions of the students that sampled the files, ascending."""
         return sorted({file.batch.policy_version for file in self.files})
 
+    @property
+    def mixed(self) -> bool:
+        """True if another author than the student wrote tokens of a file."""
+        return any(file.batch.sources is not None for file in self.files)
+
     def __str__(self) -> str:
         """Return sizes and versions."""
         versions = self.versions
@@ -184,6 +189,7 @@ class Recording:
             sampling=self.sampling,
             policy_version=0,
             rewards=values.get("rewards"),
+            sources=_joined([part.authors for part in parts], width) if self.mixed else None,
             recorded=RecordedSignals(values, versions),
             number=number,
         )

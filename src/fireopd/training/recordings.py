@@ -3,9 +3,9 @@
 Scored rollouts (`fireopd.scored/1`), tensors [N, L] padded on the right: `tokens` int64, `response_mask` uint8,
 `sampling_logprobs`, `student_logprobs`, `student_entropy`, `teacher_logprobs`, `teacher_entropy` float32; optional
 `base_logprobs`, `reverse_kl`, `topk_reverse_kl`, `topk_forward_kl`, `topk_overlap`, `student_topk_mass`,
-`teacher_rank` [N, L], `rewards` [N], `group` and `staleness` int64 [N], `finished` uint8 [N]. Metadata: `format`,
-`teachers` (a JSON list of N names), `policy_version`, and `sampling` (JSON of temperature, top_p, top_k; default 1, 1,
-0); optional `student` (its name), `vocabulary` (see `vocabulary_digest`) and `tasks` (a JSON list of N).
+`teacher_rank`, `sources` uint8 [N, L], `rewards` [N], `group`, `staleness` int64 [N], `finished` uint8 [N]. Metadata:
+`format`, `teachers` (a JSON list of N names), `policy_version`, `sampling` (JSON of temperature, top_p, top_k; default
+1, 1, 0); optional `student` (its name), `vocabulary` (see `vocabulary_digest`) and `tasks` (a JSON list of N).
 
 Training reads files that lack any of the signals: those that its strategies need are required then.
 """
@@ -27,6 +27,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from fireopd.atomic_files import replacing
 from fireopd.errors import UserError
 from fireopd.method import Method
+from fireopd.objectives.sources import check_batch_sources
 from fireopd.types import Sampling, ScoredBatch
 from fireopd.types.signals import JOINT, PER_TRAJECTORY, SIGNALS
 from fireopd.types.targets import Targets
@@ -60,7 +61,7 @@ def write_scored(path: Path, batch: ScoredBatch, student: str | None = None, voc
     """Write a scored batch, and the name of the student and the digest of its vocabulary if given."""
     tensors = {"tokens": batch.tokens, "response_mask": batch.response_mask.to(torch.uint8)}
     tensors |= {"group": batch.groups, "finished": batch.finished.to(torch.uint8)}
-    tensors |= {} if batch.staleness is None else {"staleness": batch.staleness}
+    tensors |= {name: v for name in ("staleness", "sources") if (v := getattr(batch, name)) is not None}
     tensors |= {name: value.float() for name, value in batch.signals.items()}
     metadata = {"teachers": json.dumps(batch.teachers), "policy_version": str(batch.policy_version)}
     metadata["sampling"] = json.dumps(asdict(batch.sampling))
@@ -102,7 +103,7 @@ def read_scored(path: Path, required_signals: Collection[str] = REPLAYED) -> Sco
     shape = tuple(tensors["tokens"].shape)
     if len(shape) != 2 or 0 in shape:
         raise _error(path, f"'tokens' has the shape {list(shape)}, expected [N, L] with at least one element")
-    for name in required | (tensors.keys() & (SIGNALS.keys() | PER_ROW)):
+    for name in required | (tensors.keys() & (SIGNALS.keys() | PER_ROW | {"sources"})):
         expected = shape[:1] if name in PER_TRAJECTORY | PER_ROW else shape
         if tuple(tensors[name].shape) != expected:
             raise _error(path, f"{name!r} has the shape {list(tensors[name].shape)}, expected {list(expected)}")
@@ -118,6 +119,7 @@ def read_scored(path: Path, required_signals: Collection[str] = REPLAYED) -> Sco
         sampling=_sampling(path, metadata),
         policy_version=_version(path, metadata),
         staleness=_integers(path, "staleness", tensors["staleness"]) if "staleness" in tensors else None,
+        sources=_integers(path, "sources", tensors["sources"], 0, 3).byte() if "sources" in tensors else None,
     )
 
 
@@ -178,9 +180,11 @@ def check_method(path: Path, batch: ScoredBatch, method: Method, name: str | Non
         name: name of the method under `--methods`; None if it is given by options of the command.
 
     Raises:
-        UserError: if the file lacks a required signal, or if the method uses importance weights and the responses
-            were sampled from a truncated distribution, for which they are undefined.
+        UserError: if the file lacks a required signal, if the objective is wrong at tokens that the student did not
+            sample, or if the method uses importance weights and the responses were sampled from a truncated
+            distribution, for which they are undefined.
     """
+    check_batch_sources(method.objective, batch, str(path))
     missing = sorted(method.requires - batch.signals.keys())
     if missing and name is None:
         problem, remedy = f"a strategy requires {missing[0]!r}", f"{how_to_record(missing[0])}, or choose another"

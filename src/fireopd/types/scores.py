@@ -121,6 +121,11 @@ class ScoredBatch:
         return tokens_by(source, self.sources, self.response_mask)
 
     @property
+    def authors(self) -> Tensor:
+        """uint8 [N, L]. Author of each token, a `fireopd.types.responses.Source`."""
+        return self.response_mask.to(torch.uint8) * Source.STUDENT if self.sources is None else self.sources
+
+    @property
     def own_mask(self) -> Tensor:
         """Tokens that the student sampled, of trajectories that it scored, for log-ratio estimates, bool [N, L]."""
         return self.student_mask & self.tokens_by(Source.STUDENT)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fireopd.types import ScoredBatch
+from fireopd.types import ScoredBatch, Source
 from fireopd.types.signals import OF_STUDENT, PER_TRAJECTORY
 from fireopd.types.targets import Targets
 
@@ -46,6 +46,7 @@ QUANTITIES = {
     "topk_overlap": Quantity("top-k overlap", "fraction of the student's top-k tokens that are in the teacher's top-k"),
     "student_topk_mass": Quantity("top-k mass", "teacher probability of the student's top-k tokens"),
     "teacher_rank": Quantity("teacher rank", "rank of the student's likeliest token under the teacher, from 1"),
+    "teacher_wrote": Quantity("written by a teacher", "1 for tokens of a teacher, 0 for those of the student"),
 }
 """Quantities by name, in the order of the selection list."""
 
@@ -59,6 +60,8 @@ def token_values(batch: ScoredBatch, targets: Targets) -> dict[str, Tensor]:
     found = {name: values for name, values in batch.signals.items() if name not in PER_TRAJECTORY}
     for name in found.keys() & OF_STUDENT:
         found[name] = torch.where(batch.student_mask, found[name], torch.nan)
+    if batch.sources is not None:
+        found["teacher_wrote"] = batch.tokens_by(Source.TEACHER)
     if "teacher_logprobs" in batch.signals:
         found["log_ratio"] = batch.teacher_logprobs - found["student_logprobs"]
     given = {name: values for name, values in targets.tensors.items() if name not in ("keep", "mask")}
