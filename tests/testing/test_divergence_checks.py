@@ -45,6 +45,12 @@ class NotSummed(Right):
 
 
 @dataclass(frozen=True)
+class EstimateOfTheChunk(Right):
+    def estimate(self, student, teacher, tokens):
+        return student.gather(-1, tokens[:, None])
+
+
+@dataclass(frozen=True)
 class CrossEntropy(Right):
     """Is not 0 for equal distributions."""
 
@@ -142,6 +148,7 @@ def test_partial_sums_pass_if_they_are_declared(objective):
     [
         (MeanOfChunk(), ["MeanOfChunk.divergence gives token", "in another", "take no statistics over dim 0"]),
         (Detached(), ["Detached.divergence has no gradient: remove .detach()"]),
+        (EstimateOfTheChunk(), ["has an estimate that returns torch.float32 [6, 1] for 6 tokens"]),
         (NotSummed(), ["NotSummed.divergence returns torch.float32 [6, 48] for 6 tokens: return torch.float32 [T]"]),
         (CrossEntropy(), ["if student and teacher are equal: a divergence must be 0 then"]),
         (Negated(), ["Negated.divergence is -", "must be >= 0", "set proper = False"]),

@@ -4,6 +4,7 @@ Each check is a function of the objective that returns a paragraph for its autho
 """
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -29,16 +30,17 @@ def distributions(seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def returns_one_value_per_token(objective: DirectObjective) -> str:
-    """Check that the divergence is finite float32 [T], also for T = 0."""
-    for tokens in (TOKENS, 1, 0):
-        answer = objective.divergence(distributions(0)[:tokens], distributions(1)[:tokens])
+    """Check that divergence and estimate are finite float32 [T], also for T = 0."""
+    for tokens, name in product((TOKENS, 1, 0), ("divergence", "estimate")):
+        sampled, which = ((torch.arange(tokens),), "has an estimate that ") if name == "estimate" else ((), "")
+        answer = getattr(objective, name)(distributions(0)[:tokens], distributions(1)[:tokens], *sampled)
         if tuple(answer.shape) != (tokens,) or answer.dtype not in (torch.float32, torch.float64):
             return (
-                f"returns {answer.dtype} {list(answer.shape)} for {tokens} tokens: return torch.float32 [T], a sum "
-                f"over the vocabulary (dim -1) for each token."
+                f"{which}returns {answer.dtype} {list(answer.shape)} for {tokens} tokens: return torch.float32 [T], a "
+                f"sum over the vocabulary (dim -1) for each token."
             )
         if not answer.isfinite().all():
-            return f"returns {answer.tolist()} for ordinary distributions: return finite values."
+            return f"{which}returns {answer.tolist()} for ordinary distributions: return finite values."
     return ""
 
 
