@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ class Summary(Callback):
         self.before: dict[str, float] = {}
         self.of_teachers: dict[str, float] = {}
         self.tasks: dict[str, dict[str, float | None]] = {}
+        self.prompts: dict[str, int] = {}
         self.folder = Path()
         self.began = 0.0
         self.earlier = 0.0
@@ -69,13 +71,14 @@ class Summary(Callback):
         self.folder = run_folder(trainer)
         if trainer.is_global_zero:
             self.tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
+            self.prompts = dict(Counter(prompt.task for prompt in pl_module.data.validation_prompts))
             self.seconds = self.earlier + time.perf_counter() - self.began
         write_on_rank_zero(trainer, self._write)
         rows = [{"task": task} | row for task, row in self.tasks.items()]
         show(trainer, lambda media: media.table("summary", rows, trainer.global_step))
 
     def _write(self, folder: Path) -> None:
-        summary = {"tasks": self.tasks, "seconds": round(self.seconds, 1)}
+        summary = {"tasks": self.tasks, "prompts": self.prompts, "seconds": round(self.seconds, 1)}
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
 

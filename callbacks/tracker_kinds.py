@@ -10,6 +10,8 @@ import numpy as np
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
+from fireopd.analysis.tables import Table
+
 __all__ = ["MLFlowMedia", "Media", "TensorBoardMedia", "TrackioMedia", "WandbMedia"]
 
 BINS = 64
@@ -67,7 +69,7 @@ class TensorBoardMedia(Media):
 
     def table(self, tag: str, rows: Rows, step: int) -> None:
         """Add the table as a text."""
-        self.text(tag, markdown_table(rows), step)
+        self.text(tag, markdown(tag, rows), step)
 
 
 class WandbMedia(Media):
@@ -148,19 +150,14 @@ class TrackioMedia(Media):
 
     def table(self, tag: str, rows: Rows, step: int) -> None:
         """Log a table as Markdown."""
-        self.text(tag, markdown_table(rows), step)
+        self.text(tag, markdown(tag, rows), step)
 
     def page(self, tag: str, file: Path, step: int) -> None:
         """Log the page."""
         self.logger.experiment.log({tag: import_module("trackio").Html(file)}, step)
 
 
-def markdown_table(rows: Rows) -> str:
-    """Return a table in Markdown; numbers have three decimals, and a missing value is a dash."""
-
-    def cell(value: object) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
-
+def markdown(title: str, rows: Rows) -> str:
+    """Return a table in Markdown."""
     columns = list(rows[0]) if rows else []
-    lines = [columns, ["---"] * len(columns), *([cell(row[column]) for column in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return Table(title, columns, [[row[column] for column in columns] for row in rows]).to_markdown()

@@ -8,7 +8,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from helpers.fake_hub import TOKEN, FakeHub
 from helpers.training import fit, make_data, make_module
+from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from fireopd.cli.commands.export import export
@@ -137,7 +139,7 @@ def test_ckpt_path_last_goes_on_from_the_last_run(tmp_path, capsys):
 def test_a_full_disk_leaves_the_earlier_folder_and_nothing_else(tmp_path, monkeypatch):
     tensors = AutoModelForCausalLM.from_pretrained("src/fireopd/tiny/student").state_dict()
     out = tmp_path / "out"
-    export("tiny/student", tensors, out)
+    export("tiny/student", tensors, out, "card")
     (tmp_path / "file").touch()
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (*out.iterdir(), tmp_path / "file")}
     assert len(modes) == 1, "weights have the permissions of new files"
@@ -149,9 +151,9 @@ def test_a_full_disk_leaves_the_earlier_folder_and_nothing_else(tmp_path, monkey
     monkeypatch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", full)
     for place in (out, tmp_path / "new"):
         with pytest.raises(UserError, match=f"OUT: '{place}': cannot be written .No space left on device"):
-            export("tiny/student", tensors, place)
+            export("tiny/student", tensors, place, "card")
     with pytest.raises(UserError, match="OUT: .* cannot be written"):
-        export("tiny/student", tensors, tmp_path / "file" / "out")
+        export("tiny/student", tensors, tmp_path / "file" / "out", "card")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
     assert sorted(path.name for path in out.iterdir()) == before
 
@@ -166,3 +168,48 @@ def test_sigterm_leaves_no_files(run, tmp_path, monkeypatch):
     assert stop.value.code == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Stand-in of the hub, with the right token stored."""
+    hub = FakeHub()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.address)
+    monkeypatch.setattr("fireopd.analysis.hub_repository.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield hub
+    hub.close()
+
+
+def test_a_folder_is_pushed_with_its_card_and_again_without_a_change(run, tmp_path, capsys, hub):
+    for _ in range(2):
+        main(["export", str(run[0]), str(tmp_path / "out"), "--force", "--push=user/student", "--private"])
+        assert f"Pushed to {hub.address}/user/student" in capsys.readouterr().out
+        written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        assert hub.repositories["user/student"] == written
+    assert hub.private["user/student"]
+    assert hub.files_sent["user/student"] == len(written), "each file once"
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.library_name == "transformers"
+    assert "tiny/student after 1 optimizer steps" in card.text
+    assert 'from_pretrained("user/student")' in card.text
+    assert str(tmp_path) not in card.content
+
+
+@pytest.mark.parametrize(
+    ("arguments", "token", "problem"),
+    [
+        (["--push=student"], TOKEN, "it names no user or organization. Give USER/NAME"),
+        (["--push=user/stu dent"], TOKEN, "--push: 'user/stu dent': "),
+        (["--push=user/student"], "hf_wrong", "the hub refused it or is not reachable (Invalid user token"),
+        (["--push=stranger/student"], TOKEN, "the hub refused it or is not reachable (403"),
+        (["--private"], TOKEN, "--private: 'true': it has no effect without --push"),
+    ],
+)
+def test_a_push_that_is_refused(run, tmp_path, capsys, monkeypatch, hub, arguments, token, problem):
+    monkeypatch.setenv("HF_TOKEN", token)
+    assert problem in " ".join(
+        refuse(capsys, run[0], tmp_path / "out", *arguments).replace("Client error ", "").split()
+    )
+    assert (tmp_path / "out").exists() == ("stranger" in arguments[0]), "nothing is written before the hub was asked"
