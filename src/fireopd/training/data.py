@@ -34,7 +34,29 @@ __all__ = ["RolloutDataModule"]
 
 
 class RolloutDataModule(LightningDataModule):
-    """Data module whose loaders sample one rollout batch each time the trainer takes one."""
+    """Data module whose loaders sample one rollout batch each time the trainer takes one.
+
+    Args:
+        student: model that gives tokenizer and context length; follows model.student.
+        prompts: source of the prompts.
+        engine: samples the responses.
+        batch_size: prompts per step, over all processes.
+        responses_per_prompt: responses to each training prompt, the most of them with a plan.
+        validation_batch_size: prompts per validation batch.
+        validation_responses: responses to each validation prompt, the k of avg@k.
+        chat_template_options: arguments of the chat template, for example {enable_thinking: false}.
+        overlong_prompts: refuse or drop prompts that do not fit into the context with a response.
+        seed: seed of the prompt order and of all rollouts; follows seed_everything.
+        overlap: number of batches that are sampled together during the steps on the batches before them, from older
+            weights; 0 to sample each batch when it is taken.
+        max_staleness: largest age of a batch, optimizer steps; an older one is refused. null for that of overlap.
+        rollouts: recorded rollouts with the scores of their teachers to train on, in the place of responses that
+            the engine samples; then prompts and engine serve validation only. null to sample.
+        plan: what is sampled for each training prompt: how long, how often, by whom, and after which prefix.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
 
     def __init__(
         self,
@@ -53,29 +75,7 @@ class RolloutDataModule(LightningDataModule):
         rollouts: RecordedRollouts | None = None,
         plan: RolloutPlan = FixedPlan(),  # noqa: B008 - copied below
     ) -> None:
-        """Store the settings.
-
-        Args:
-            student: model that gives tokenizer and context length; follows model.student.
-            prompts: source of the prompts.
-            engine: samples the responses.
-            batch_size: prompts per step, over all processes.
-            responses_per_prompt: responses to each training prompt, the most of them with a plan.
-            validation_batch_size: prompts per validation batch.
-            validation_responses: responses to each validation prompt, the k of avg@k.
-            chat_template_options: arguments of the chat template, for example {enable_thinking: false}.
-            overlong_prompts: refuse or drop prompts that do not fit into the context with a response.
-            seed: seed of the prompt order and of all rollouts; follows seed_everything.
-            overlap: number of batches that are sampled together during the steps on the batches before them, from older
-                weights; 0 to sample each batch when it is taken.
-            max_staleness: largest age of a batch, optimizer steps; an older one is refused. null for that of overlap.
-            rollouts: recorded rollouts with the scores of their teachers to train on, in the place of responses that
-                the engine samples; then prompts and engine serve validation only. null to sample.
-            plan: what is sampled for each training prompt: how long, how often, by whom, and after which prefix.
-
-        Raises:
-            ValueError: if a number is out of range.
-        """
+        """Store the settings."""
         super().__init__()
         sizes = {"batch_size": batch_size, "responses_per_prompt": responses_per_prompt}
         sizes |= {"validation_batch_size": validation_batch_size, "validation_responses": validation_responses}
