@@ -62,10 +62,15 @@ def test_missing_compilers_are_named(monkeypatch, device, missing, message):
     monkeypatch.setattr(compiled_layers, "has_triton", lambda: missing != "triton")
     monkeypatch.setattr(compiled_layers.shutil, "which", lambda name: None if missing == "g++" else name)
     with pytest.raises(MissingResourceError, match=message):
-        check_compile("model.compile", "tiny/student", device)
+        check_compile("model.compile", "tiny/student", device, "torch")
 
 
 def test_models_without_known_layers_are_refused(monkeypatch):
     monkeypatch.setattr(compiled_layers, "layer_sizes", lambda config: (0, 10))
     with pytest.raises(UserError, match="does not name the decoder layers of tiny/student. Set it to false"):
-        check_compile("model.compile", "tiny/student", CPU)
+        check_compile("model.compile", "tiny/student", CPU, "torch")
+
+
+def test_layers_are_not_replaced_twice():
+    with pytest.raises(UserError, match="torch.compile fuses the operations that Liger replaces"):
+        check_compile("model.compile", "tiny/student", CPU, "liger")

@@ -18,7 +18,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize(("choice", "device"), [("torch", CPU), ("torch", GPU), ("triton", GPU)])
 def test_the_summary_names_the_implementation(monkeypatch, choice, device):
     monkeypatch.setattr(fused_logprobs, "has_triton", lambda: choice == "triton")
-    kernels.check_kernels("model.kernels", choice, device)
+    kernels.check_kernels("model.kernels", choice, device, "tiny/student")
     assert kernels.token_logprobs(choice) is (chunked if choice == "torch" else fused_logprobs.token_logprobs)
     assert ("Triton" in kernels.describe_kernels(choice)) == (choice == "triton")
 
@@ -27,7 +27,7 @@ def test_the_summary_names_the_implementation(monkeypatch, choice, device):
 def test_kernels_that_cannot_run_are_refused(monkeypatch, device, problem):
     monkeypatch.setattr(fused_logprobs, "has_triton", lambda: False)
     with pytest.raises(UserError, match=problem):
-        kernels.check_kernels("model.kernels", "triton", device)
+        kernels.check_kernels("model.kernels", "triton", device, "tiny/student")
 
 
 @pytest.fixture

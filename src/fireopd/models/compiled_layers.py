@@ -10,6 +10,7 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd import private_apis
 from fireopd.errors import MissingResourceError, UserError
 from fireopd.models.fused_logprobs import has_triton
+from fireopd.models.kernels import Kernels
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import layer_sizes
 
@@ -19,17 +20,21 @@ VARIANTS = 64
 """Largest number of compiled variants of a layer: with and without gradients, one row or several, adapter on or off."""
 
 
-def check_compile(key: str, path: str, device: torch.device) -> None:
+def check_compile(key: str, path: str, device: torch.device, kernels: Kernels) -> None:
     """Check that the layers of a model can be compiled on a device, before it is loaded.
 
     Args:
         key: setting that asks for it.
         path: model folder, hub name or embedded model.
         device: device of the model.
+        kernels: implementation of the layers.
 
     Raises:
-        UserError: if its layers are not known, or a compiler is missing.
+        UserError: if its layers are not known or replaced by Liger, or a compiler is missing.
     """
+    if kernels == "liger":
+        problem = "torch.compile fuses the operations that Liger replaces"
+        raise UserError(key, True, problem, "set it to false, or model.kernels to triton")
     if not layer_sizes(load_config(path, key))[0]:
         raise UserError(key, True, f"transformers does not name the decoder layers of {path}", "set it to false")
     if device.type == "cuda" and not has_triton():

@@ -18,7 +18,7 @@ from fireopd.engines import HFEngine, MemoryPart, RolloutEngine
 from fireopd.models.architecture import check_architecture
 from fireopd.models.attention import Attention, use_attention
 from fireopd.models.distributions import TeacherDistributions
-from fireopd.models.kernels import Kernels
+from fireopd.models.kernels import Kernels, use_layer_kernels
 from fireopd.models.loading import (
     Dtype,
     context_length,
@@ -114,6 +114,7 @@ class HFTeacher(Teacher):
         self.scorer = CausalScorer(model.eval().requires_grad_(False), self.chunk_logits, self.kernels)
         placement.check(f"{key}.path", self.path, self.scorer)
         use_attention(model, f"{key}.attn_implementation", self.attn_implementation)
+        use_layer_kernels(model, self.kernels)
         shard(self.scorer)
 
     def reads_student(self, student: str, dtype: str, *, adapter: bool) -> bool:

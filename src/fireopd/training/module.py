@@ -71,7 +71,7 @@ class FiReOPDModule(ValidatedModule):
         epochs: passes over a rollout batch.
         token_budget: tokens of a micro-batch of the student, padding included.
         chunk_logits: logits of the student held at once, tokens x vocabulary.
-        kernels: torch, or triton (GPUs only): implementation of the student's log-probabilities.
+        kernels: torch, triton or liger (GPUs only): log-probabilities of the student, and its layers by liger.
         attn_implementation: attention of the student, for example flash_attention_2; null for transformers' choice.
         compile: compile the student's decoder layers (torch.compile).
         dtype: type of the student's parameters.

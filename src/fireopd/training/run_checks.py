@@ -12,7 +12,7 @@ from fireopd.errors import UserError, collect_errors, distinct, raise_together
 from fireopd.method import Method
 from fireopd.models.architecture import check_architecture
 from fireopd.models.compiled_layers import check_compile
-from fireopd.models.kernels import Kernels, check_kernels
+from fireopd.models.kernels import check_kernels
 from fireopd.models.quantization import check_quantization
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, Teacher
 from fireopd.training.attention_checks import attention_checks
@@ -116,10 +116,12 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
 def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     frozen = dict(chain.from_iterable(own.models(f"model.teachers.{name}") for name, own in plan.teachers.items()))
     frozen |= {} if plan.base is None else {"model.base": plan.base}
-    choices: dict[str, Kernels] = {"model.kernels": plan.budgets.kernels}
-    choices |= {f"{key}.kernels": model.kernels for key, model in frozen.items() if isinstance(model, HFTeacher)}
-    for key, kernels in choices.items():
-        yield partial(check_kernels, key, kernels, plan.processes.device)
+    yield partial(check_kernels, "model.kernels", plan.budgets.kernels, plan.processes.device, plan.student)
+    for key, model in frozen.items():
+        if isinstance(model, HFTeacher):
+            yield partial(check_kernels, f"{key}.kernels", model.kernels, plan.processes.device, model.path)
+            if model.kernels == "liger" != plan.budgets.kernels and plan.shares_weights(model):
+                yield partial(_refuse_shared_layers, f"{key}.kernels")
     whole = not plan.processes.sharded and not plan.sharding.offload_teachers
     for key, model in frozen.items():
         if isinstance(model, HFTeacher) and model.quantization is not None:
@@ -127,7 +129,12 @@ def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
             yield partial(check_quantization, key, *settings, whole=whole)
     yield from attention_checks(plan)
     if plan.budgets.compiled:
-        yield partial(check_compile, "model.compile", plan.student, plan.processes.device)
+        yield partial(check_compile, "model.compile", plan.student, plan.processes.device, plan.budgets.kernels)
+
+
+def _refuse_shared_layers(key: str) -> None:
+    problem = "this model has the layers of the student"
+    raise UserError(key, "liger", problem, "set it to triton, or model.kernels to liger")
 
 
 def check_student(plan: RunPlan) -> None:

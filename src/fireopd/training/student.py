@@ -8,6 +8,7 @@ from fireopd.distributed.fsdp import Sharding
 from fireopd.models.adapter import Adapter
 from fireopd.models.attention import use_attention
 from fireopd.models.compiled_layers import compile_layers
+from fireopd.models.kernels import use_layer_kernels
 from fireopd.models.loading import Dtype, disable_dropout, load_causal_lm
 from fireopd.models.placement import Placement, placement_for
 from fireopd.models.scorer import CausalScorer
@@ -43,6 +44,7 @@ def load_student(
     student = CausalScorer(model, budgets.chunk_logits, budgets.kernels)
     placement.check("model.student", name, student)
     use_attention(model, "model.attn_implementation", budgets.attention)
+    use_layer_kernels(model, budgets.kernels)
     if budgets.compiled:
         compile_layers(model)
     return student
