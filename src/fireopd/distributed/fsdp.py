@@ -46,13 +46,17 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the model's shards on their device, where their writer takes them, or the whole model on rank 0."""
-        return get_model_state_dict(self.model) if self.saves_shards else super().lightning_module_state_dict()
+        if not self.saves_shards:
+            return super().lightning_module_state_dict()
+        assert self.model is not None
+        return get_model_state_dict(self.model)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """Return the shards of the states of an optimizer on their device, or the whole states on rank 0."""
         if not self.saves_shards:
             return super().optimizer_state(optimizer)
-        return get_optimizer_state_dict(self.model, getattr(optimizer, "_optimizer", optimizer))
+        assert self.model is not None
+        return get_optimizer_state_dict(self.model, optimizer)
 
     def setup_environment(self) -> None:
         """Set up the device mesh with all processes of all nodes as data-parallel ranks."""

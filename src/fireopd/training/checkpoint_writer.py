@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch.distributed.checkpoint import save
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from fireopd.atomic_files import remove, replace
 from fireopd.distributed import collectives, sharded_checkpoints
@@ -136,18 +136,17 @@ class _Write:
 
     def __call__(self) -> None:
         """Write to each path."""
-        first = collectives.rank() == 0
         for path in self.paths:
             unfinished = path.with_name(f".{path.name}.partial")
             together = partial(_on_all_ranks, path=path, unfinished=unfinished, group=self.group)
-            together(lambda own=unfinished: remove(own) if first else None)
+            together(partial(_on_first_rank, remove, unfinished))
             together(partial(self._save, unfinished))
             if self.sharded:
-                own = together(lambda folder=unfinished: file_digests(folder.glob(f"__{collectives.rank()}_*")))
+                own = together(partial(file_digests, unfinished.glob(f"__{collectives.rank()}_*")))
                 parts = collectives.all_gather_objects(own, self.group)
                 shards = {name: value for part in parts for name, value in part.items()}
-                together(lambda folder=unfinished, shards=shards: seal(folder, shards) if first else None)
-            together(partial(replace, unfinished, path) if first else lambda: None)
+                together(partial(_on_first_rank, seal, unfinished, shards))
+            together(partial(_on_first_rank, replace, unfinished, path))
 
     def _save(self, path: Path) -> None:
         if self.state is None:
@@ -164,6 +163,11 @@ class _Write:
         save(shards, checkpoint_id=path, process_group=self.group)
         if collectives.rank() == 0:
             torch.save(rest, path / METADATA)
+
+
+def _on_first_rank(action: Callable[..., None], *arguments: Any) -> None:
+    if collectives.rank() == 0:
+        action(*arguments)
 
 
 def _state(trainer: Trainer, path: Path) -> dict[str, Any]:

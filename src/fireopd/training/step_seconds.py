@@ -70,8 +70,8 @@ def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> 
         if isinstance(teacher, HFTeacher | StudentTeacher):
             config = load_config(teacher.path, "model.teachers") if isinstance(teacher, HFTeacher) else student
             row = tokens + max(0, plan.longest_row(teacher) - plan.data.longest_trajectory)  # with its context
-            own = int(plan.data.trajectories * row * _share(plan, teacher))
-            parts.append(_passes(label, plan, card, _Model.of(plan, teacher, config), own, row))
+            work = int(plan.data.trajectories * row * _share(plan, teacher))
+            parts.append(_passes(label, plan, card, _Model.of(plan, teacher, config), work, row))
     own = _Model(student, plan.budgets.token_budget, dtype_size(plan.dtype) * plan.sharding.offload_student)
     if plan.scores_student_first:
         parts.append(_passes("student, scores", plan, card, own, total, tokens))
