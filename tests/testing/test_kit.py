@@ -44,6 +44,7 @@ EXAMPLES = {
 """Instances of compositions, which do nothing with default settings."""
 
 
+@pytest.mark.filterwarnings("error::fireopd.testing.ConformanceWarning")
 @pytest.mark.parametrize("plugin", BUILT_IN, ids=lambda plugin: plugin.strategy.__name__)
 def test_every_built_in_strategy_keeps_its_contract(plugin):
     name = plugin.strategy.__name__

@@ -71,10 +71,10 @@ def mean_one_softmax(scores: Tensor, kinds: Tensor, used: Tensor) -> Tensor:
 class OutcomeAlignedReverseKL(Objective):
     """Larger log-ratios where the verdict confirms them, smaller ones elsewhere: R2-OPD (arXiv 2609.35517).
 
-    A_t = Z g_t r_t with g_t = sigmoid(sharpness z r_t / median |r|), where z is 1 for correct responses and -1 for
-    incorrect ones, the median is over the response, and Z keeps sum |A_t| over the response at sum |r_t|. Truncated
-    responses keep their log-ratios. A sharpness of 0 is plain OPD; towards infinity, tokens on which verdict and
-    teacher disagree are dropped, as in OPDVR.
+    A_t = Z g_t r_t with `g_t = sigmoid(sharpness z r_t / median |r|)`, where z is 1 for correct responses and -1 for
+    incorrect ones, the median is over the response, and Z keeps the sum of the absolute advantages of a response at
+    that of its log-ratios. Truncated responses keep their log-ratios. A sharpness of 0 is plain OPD; towards infinity,
+    tokens on which verdict and teacher disagree are dropped, as in OPDVR.
     """
 
     sharpness: float = 1e-3

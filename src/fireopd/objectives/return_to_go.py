@@ -44,7 +44,7 @@ class ReturnToGo(Objective):
 class BoundedReturnToGo(Objective):
     """Bounded discounted return plus the verdict: gammaOPD (arXiv 2609.16937).
 
-    A_t = G_t / (mean_i |G_i| + |G_t|) + R. G_t is the return of `ReturnToGo`, the mean is over the response, and R is 1
+    `A_t = G_t / (mean |G| + |G_t|) + R`. G_t is the return of `ReturnToGo`, the mean is over the response, and R is 1
     for correct responses and -1 for incorrect ones. The first term is in (-1, 1), so that the verdict decides the sign
     of the advantage and the teacher its size. The paper calls this reward-compatible bounded mixing; without it,
     gammaOPD is `ReturnToGo`.

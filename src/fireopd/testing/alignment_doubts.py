@@ -44,7 +44,7 @@ def _shift(subject: Subject, batch: ScoredBatch) -> str:
         after = subject.answer(replace(batch, signals=signals))
         moved |= ~torch.isclose(before[row].double(), after[row].double(), rtol=1e-4, atol=1e-6, equal_nan=True)
     moved &= batch.response_mask[row]
-    if moved[token] or not (moved[token - 1] or moved[token + 1]):
+    if moved.sum() != 1 or not (moved[token - 1] or moved[token + 1]):  # a sum over later tokens moves several
         return ""
     other = "before" if moved[token - 1] else "after"
     return (

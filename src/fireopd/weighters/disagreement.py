@@ -18,7 +18,7 @@ __all__ = ["AcceptedProposalWeighter", "DisagreementWeighter"]
 class DisagreementWeighter(TokenWeighter):
     """Selects the tokens of each response on which the models disagree most: DIAL-OPD (arXiv 2610.11659).
 
-    The score is |r|^(1 - exponent) |q - p|^exponent with the log-ratio r and the probabilities p of the student and q
+    The score is `|r|^(1 - exponent) |q - p|^exponent` with the log-ratio r and the probabilities p of the student and q
     of the teacher. An exponent of 0 ranks by the log-ratio, 1 by the difference of the probabilities; larger exponents
     rank tokens lower that both models find unlikely. Selects max(1, round(share n)) of the n tokens of each response.
     The loss is a mean over the selected tokens: use `normalization: batch`.

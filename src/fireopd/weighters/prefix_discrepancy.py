@@ -19,7 +19,7 @@ SMALLEST_TOTAL = 1e-8
 class PrefixDiscrepancyWeighter(TokenWeighter):
     """Smaller weights as the student drifts away from its teacher: IW-OPD (arXiv 2606.22600).
 
-    w_t = 1 + strength (1 - sum_{i < t} |r_i| / sum_i |r_i|) with the log-ratio r_i: 1 + strength at the first token,
+    `w_t = 1 + strength (1 - sum_{i < t} |r_i| / sum_i |r_i|)` with the log-ratio r_i: 1 + strength at the first token,
     towards 1 at the end. This is the form of TRL, whose discrepancies are relative to the sampler's log-probabilities,
     here to those of the student. The paper does not normalise the weights: use `normalization: none`.
     """
