@@ -9,7 +9,7 @@ WIDTH, HEIGHT = 196, 74
 COLUMNS, ROWS = (10, 244, 478, 712), (34, 190)
 STAGES = [  # title, room, result, column, row, colour
     ("prompts", "prompts: PromptSource", "Prompt", 0, 0, "#3b6ea5"),
-    ("rollouts", "engines: RolloutEngine", "RolloutBatch [B, L]", 1, 0, "#3b6ea5"),
+    ("rollouts", "plans, engines", "RolloutBatch [B, L]", 1, 0, "#3b6ea5"),
     ("grades, if read", "verifiers: Verifier", "rewards [B]", 2, 0, "#6a6f7a"),
     ("scores", "teachers, models", "signals [B, L]", 3, 0, "#8a5a9e"),
     ("all-gather", "distributed: gather_batch", "ScoredBatch [N, L]", 3, 1, "#8a5a9e"),
