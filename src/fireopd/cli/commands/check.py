@@ -49,6 +49,7 @@ class Report:
     def __init__(self) -> None:
         """Print to the terminal."""
         self.console = Console()
+        self.warnings = 0
         self.status = Console(stderr=True).status("")
 
     @contextmanager
@@ -59,8 +60,9 @@ class Report:
             yield
 
     def lines(self, *lines: str) -> None:
-        """Print lines as they are."""
+        """Print lines as they are, and count the warnings."""
         for line in lines:
+            self.warnings += line.startswith("warning: ")
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def table(self, table: Any) -> None:
@@ -98,7 +100,8 @@ def run(arguments: Sequence[str]) -> None:
         _this_machine(plan, report)
     else:
         _other_gpus(plan, gpus, report)
-    report.lines("No problems found.")
+    warned = f" Warnings above: {report.warnings}." if report.warnings else ""
+    report.lines(f"No problems found.{warned}")
 
 
 def _this_machine(plan: RunPlan, report: Report) -> None:
