@@ -53,8 +53,9 @@ class TeacherPrefix(RolloutPlan):
 
     def rows(self, prompt: Prompt, now: RolloutContext, drafts: Sequence[Draft]) -> list[RowPlan]:
         """Return a row after each prefix."""
-        prefixes = [draft.response for draft in drafts] or [None] * now.responses
-        return [RowPlan(now.max_length, prefix=prefix) for prefix in prefixes]
+        if not drafts:
+            return [RowPlan(now.max_length)] * now.responses
+        return [RowPlan(now.max_length, prefix=draft.response) for draft in drafts]
 
 
 @dataclass(frozen=True)

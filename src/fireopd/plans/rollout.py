@@ -171,9 +171,9 @@ class PlannedRollout:
         samplers: dict[str | None, RowSampler] = {None: RowSampler("data.engine", self.engine, self.vocabulary)}
         for name, teacher in sorted(self.planning.teachers.items()):
             samplers[name] = RowSampler(f"model.teachers.{name}", teacher.engine, self.vocabulary, teacher)
-        for name, sampler in samplers.items():
-            places = [place for place, row in enumerate(rows) if place not in found and row.row.sampler == name]
+        for own, sampler in samplers.items():
+            places = [place for place, row in enumerate(rows) if place not in found and row.row.sampler == own]
             # Processes may share the engine of the student: all of them call it.
-            if places or (name is None and (collectives.world_size() > 1 or not rows)):
+            if places or (own is None and (collectives.world_size() > 1 or not rows)):
                 found |= zip(places, sampler.sample([rows[place] for place in places], announce), strict=True)
         return [response for _, response in sorted(found.items()) if response is not None]

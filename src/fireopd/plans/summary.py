@@ -47,4 +47,5 @@ class BatchSummary:
             rewards=batch.signals.get("rewards"),
         )
         values: dict[str, Any] = {f.name: getattr(summary, f.name) for f in fields(cls)}
-        return replace(summary, **{name: v.cpu() for name, v in values.items() if isinstance(v, Tensor)})
+        moved: dict[str, Any] = {name: v.cpu() for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(summary, **moved)

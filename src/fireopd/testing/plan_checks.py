@@ -139,7 +139,7 @@ def restores_its_state(case: PlanCase) -> str:
     for summary in summaries:
         plan.observe(summary)
     changed = case.rows(plan, prompt, now) != case.rows(fresh, prompt, now)
-    if not isinstance(plan, Stateful):
+    if not (isinstance(plan, Stateful) and isinstance(fresh, Stateful)):
         remedy = "Inherit from Remembers, and declare the state with remembered(...)"
         return f"changes by the batches that it observes, and has no state_dict. {remedy}." if changed else ""
     state: dict[str, Any] = copy.deepcopy(plan.state_dict())
