@@ -16,7 +16,7 @@ __all__ = ["FilterSequence", "ScheduledFilter"]
 class ScheduledFilter(Scheduled[TrajectoryFilter], TrajectoryFilter):
     """Filter with settings that follow schedules. A configuration writes a schedule in the place of a number."""
 
-    strategy: TrajectoryFilter
+    strategy: TrajectoryFilter = field(default_factory=KeepAll)
     """Filter with its other settings."""
 
     by_trajectory = Scheduled.by_trajectory

@@ -17,7 +17,7 @@ __all__ = ["ObjectiveSequence", "ScheduledObjective"]
 class ScheduledObjective(Scheduled[Objective], Objective):
     """Objective with settings that follow schedules. A configuration writes a schedule in the place of a number."""
 
-    strategy: Objective
+    strategy: Objective = field(default_factory=ReverseKL)
     """Objective with its other settings."""
 
     by_trajectory = Scheduled.by_trajectory

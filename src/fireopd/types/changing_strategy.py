@@ -6,7 +6,7 @@ continues a schedule exactly. Classes of each kind are in the `schedule.py` of f
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Generic, TypeVar, cast
@@ -62,7 +62,7 @@ class Scheduled(ChangingStrategy[S]):
 
     strategy: S
     """Strategy with its other settings."""
-    schedules: dict[str, Schedule]
+    schedules: dict[str, Schedule] = field(default_factory=dict)
     """Schedules by name of a numeric setting; values of integer settings are rounded."""
     latest: SimpleNamespace = strategy_state.remembered(strategy=None)  # noqa: RUF009 - a field
     """The strategy that was last in effect, which has the state."""

@@ -16,7 +16,7 @@ __all__ = ["ScheduledWeighter", "WeighterSequence"]
 class ScheduledWeighter(Scheduled[TokenWeighter], TokenWeighter):
     """Weighter with settings that follow schedules. A configuration writes a schedule in the place of a number."""
 
-    strategy: TokenWeighter
+    strategy: TokenWeighter = field(default_factory=UniformWeighter)
     """Weighter with its other settings."""
 
     by_trajectory = Scheduled.by_trajectory
