@@ -25,7 +25,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(torch|lightning|transformers|torchmetrics|safetensors|httpx|rich|vllm|numpy|jsonargparse)(\..*)?"),
     (r"py:.*", r"(nn\.Module|(pl\.)?Trainer|PreTrainedModel|PreTrainedConfig|ModelParallelStrategy|DeviceMesh)"),
     # The standard library, likewise, and type variables.
-    (r"py:.*", r"(abc|argparse|collections|concurrent|contextlib|enum|importlib|os|pathlib|pickle|random|types|typing)\..*"),
+    (r"py:.*", r"(abc|argparse|collections|concurrent|contextlib|enum|importlib|os)\..*"),
+    (r"py:.*", r"(pathlib|pickle|random|types|typing)\..*"),
     (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.(T|Answer)"),
 ]
 

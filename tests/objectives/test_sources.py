@@ -31,8 +31,8 @@ def gradients(objective, source):
     found = []
     for token in range(len(logits)):
         signals = dict.fromkeys(("teacher_entropy", "student_entropy", "reverse_kl", "topk_reverse_kl"), 0.7)
-        signals |= {"base_logprobs": base[token], "rewards": torch.ones(1, dtype=torch.float64), "topk_forward_kl": 0.3, "topk_overlap": 0.5}
-        signals |= {"student_topk_mass": 0.9, "teacher_rank": 1.0}
+        signals |= {"topk_forward_kl": 0.3, "topk_overlap": 0.5, "student_topk_mass": 0.9, "teacher_rank": 1.0}
+        signals |= {"base_logprobs": base[token], "rewards": torch.ones(1, dtype=torch.float64)}
         batch = one_token_batch(student, teacher, token, **signals)
         batch = replace(batch, sources=batch.response_mask.to(torch.uint8) * source)
         targets, divergence = method.targets(batch), None
