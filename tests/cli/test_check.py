@@ -52,7 +52,7 @@ def test_memory_that_cannot_be_estimated_stops_no_check(capsys, monkeypatch, tmp
         raise KeyError("num_attention_heads")
 
     monkeypatch.setattr("fireopd.cli.commands.check.memory_phases", fail)
-    said = check(capsys, FEW, f"--trainer.default_root_dir={tmp_path}", "--trainer.callbacks=[Summary]")
+    said = check(capsys, FEW, f"--trainer.default_root_dir={tmp_path}", "--data.prompts.teachers={math: math}")
     assert "The memory of a process cannot be estimated (KeyError('num_attention_heads')). No problems found." in said
     assert said.endswith(f"No problems found. Warnings above: {said.count('warning: ')}.")
     assert "warning: " in said
