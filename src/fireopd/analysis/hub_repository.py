@@ -1,17 +1,18 @@
 """Upload of an exported model to a repository of the Hugging Face Hub. Repeating an upload changes nothing."""
 
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import HfApi, errors
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # documented
 
 from fireopd.errors import UserError
 
 __all__ = ["check_repository", "push"]
 
-HTTPError = errors.HfHubHTTPError.__mro__[1]
+HTTPError = cast(type[Exception], errors.HfHubHTTPError.__mro__[1])
 """Base class of all errors of the library that the hub's client uses, those of the network included."""
 
 

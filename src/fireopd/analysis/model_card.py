@@ -49,7 +49,7 @@ def model_card(name: str, student: str, saved: Mapping[str, Any], run: Path | No
         run: folder of the run; None if it is not known.
         adapter: whether the adapter alone is exported.
     """
-    settings = saved["settings"] or {}
+    settings = _part(saved, "settings")
     base = _public(student)
     data = ModelCardData(
         base_model=base if base == student and "/" in base and not base.startswith("tiny/") else None,
@@ -87,6 +87,18 @@ def wilson_interval(share: float, number: int, level: float = 0.95) -> tuple[flo
     return middle - half, middle + half
 
 
+def _part(settings: Any, key: str) -> Mapping[str, Any]:
+    """Return the mapping of a key; an empty one if there is none, as in checkpoints of old versions."""
+    found = settings.get(key) if isinstance(settings, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _kind(configured: Any) -> str:
+    """Return the name of a configured class."""
+    path = configured.get("class_path", "-") if isinstance(configured, Mapping) else configured
+    return str(path).rpartition(".")[2]
+
+
 def _public(path: str) -> str:
     """Return a hub name or an embedded model as it is, and the last part of a local folder."""
     return Path(path).name if Path(path).is_absolute() or Path(path).is_dir() else path
@@ -94,28 +106,26 @@ def _public(path: str) -> str:
 
 def _method(settings: Mapping[str, Any]) -> list[str]:
     keys = ("trajectory_filter", "token_weighter", "objective", "normalization", "reduction", "adapter")
-    model = settings.get("model", {})
+    model = _part(settings, "model")
     shown = {key: model[key] for key in keys if model.get(key) is not None}
     return [f"## Method\n\n```yaml\n{yaml.safe_dump(shown, sort_keys=False)}```\n"] if shown else []
 
 
 def _teachers(settings: Mapping[str, Any]) -> list[str]:
-    teachers = settings.get("model", {}).get("teachers", {})
+    teachers = _part(_part(settings, "model"), "teachers")
     rows: list[list[Cell]] = []
     for name, teacher in teachers.items():
-        given = teacher.get("init_args", {}) if isinstance(teacher, dict) else {}
-        kind = teacher["class_path"].rpartition(".")[2] if isinstance(teacher, dict) else str(teacher)
-        rows.append([name, kind, _public(str(given.get("path", "-")))])
+        rows.append([name, _kind(teacher), _public(str(_part(teacher, "init_args").get("path", "-")))])
     return [Table("Teachers", ["name", "class", "model"], rows).to_markdown()] if rows else []
 
 
 def _data(settings: Mapping[str, Any]) -> list[str]:
-    prompts = settings.get("data", {}).get("prompts")
-    if not isinstance(prompts, dict):
+    prompts = _part(_part(settings, "data"), "prompts")
+    if not prompts:
         return []
-    given = {key: value for key, value in prompts.get("init_args", {}).items() if isinstance(value, str | int | float)}
+    given = {key: value for key, value in _part(prompts, "init_args").items() if isinstance(value, str | int | float)}
     facts = [f"`{key}`: {_public(value) if isinstance(value, str) else value}" for key, value in given.items()]
-    return [f"## Data\n\n{prompts['class_path'].rpartition('.')[2]}; {', '.join(facts)}.\n"]
+    return [f"## Data\n\n{'; '.join([_kind(prompts), ', '.join(facts)])}.\n"]
 
 
 def _results(run: Path | None) -> list[str]:

@@ -27,6 +27,6 @@ def run(arguments: Sequence[str]) -> None:
         group, last = plugin.group if plugin.group != last else "", plugin.group
         table.add_row(group, plugin.name, plugin.package, plugin.signals, plugin.summary)
     console = Console()
-    console.print(table) if console.is_terminal else Console(width=200).print(table)
+    console.print(table) if console.is_terminal else Console(width=220).print(table)
     for broken in broken_plugins():
         console.print(f"Skipped: {broken.error}", soft_wrap=True, markup=False, highlight=False)
