@@ -1,4 +1,4 @@
-"""How each tracker shows histograms, texts, tables and pages: TensorBoard, W&B, MLflow, Trackio."""
+"""Forms of histograms, texts, tables and pages in TensorBoard, W&B, MLflow and Trackio."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Media:
-    """What a logger shows in addition to scalars. This base class shows nothing.
+    """Output of a logger in addition to scalars. This base class shows nothing.
 
     Args:
         logger: logger of the run, on rank 0.

@@ -52,7 +52,7 @@ class RolloutDataModule(LightningDataModule):
         max_staleness: largest age of a batch, optimizer steps; an older one is refused. null for that of overlap.
         rollouts: recorded rollouts with the scores of their teachers to train on, in the place of responses that
             the engine samples; then prompts and engine serve validation only. null to sample.
-        plan: what is sampled for each training prompt: how long, how often, by whom, and after which prefix.
+        plan: length, number, author and prefix of the responses to each training prompt.
 
     Raises:
         ValueError: if a number is out of range.
