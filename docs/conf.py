@@ -27,7 +27,7 @@ nitpick_ignore_regex = [
     # The standard library, likewise, and type variables.
     (r"py:.*", r"(abc|argparse|collections|concurrent|contextlib|enum|importlib|os)\..*"),
     (r"py:.*", r"(pathlib|pickle|random|types|typing)\..*"),
-    (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.(T|Answer)"),
+    (r"py:.*", r"UnpicklingError|WorkerError|fireopd\..*\.(S|T|Answer)"),
 ]
 
 myst_heading_anchors = 3

@@ -13,6 +13,8 @@ from lightning.pytorch.strategies import Strategy
 from fireopd import moved_paths
 
 OLD = json.loads((GOLDEN / "class_paths_5b6120e.json").read_text())["classes"]
+REMOVED = {"fireopd.checkpoints": {"DirectIO"}}
+"""Classes without a successor: checkpoints are written without Lightning's `CheckpointIO`."""
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def fresh():
 
 @pytest.mark.parametrize("module", OLD)
 def test_every_class_of_the_old_tree_is_importable(module):
-    for name in OLD[module]:
+    for name in set(OLD[module]) - REMOVED.get(module, set()):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = getattr(import_module(module), name)

@@ -145,7 +145,9 @@ def test_the_scale_ends_where_all_but_the_most_extreme_lie():
 
 def test_every_signal_and_target_can_be_shown():
     batch = full_batch()
-    assert list(token_values(batch, Method().targets(batch))) == [name for name in QUANTITIES if name != "coefficient"]
+    assert list(token_values(batch, Method().targets(batch))) == [
+        name for name in QUANTITIES if name not in ("coefficient", "teacher_wrote")
+    ]
 
 
 def test_what_the_student_has_not_read_has_no_numbers_of_its_own():

@@ -26,7 +26,7 @@ OVERLAID = [CONFIGS / name for name in ("multi_teacher.yaml", "smollm2.yaml", "p
 """Experiments that the hardware overlays are tried on."""
 ENGINES = {"fsdp": None, "lora": None, "served_teachers": None, "vllm_servers": "VLLMServerEngine"}
 """Engine of the hardware overlays that do not sample with vLLM in process; None for that of the experiment."""
-SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes")
+SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes", "one_24gb_card_offload")
 """Hardware overlays that shard the models."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
 METHODS = sorted(CONFIGS.glob("methods/*.yaml"))

@@ -300,10 +300,14 @@ def test_the_state_of_a_strategy_is_in_the_checkpoint_also_inside_a_composition(
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     other = ProductOf([UniformWeighter(), Rising()])
     checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
-    make_module(token_weighter=other).on_load_checkpoint(checkpoint)
+    module = make_module(token_weighter=other)
+    module.trainer = trainer
+    module.on_load_checkpoint(checkpoint)
     assert other.weighters[1].seen == 2
+    module = make_module(token_weighter=ProductOf([Rising()]))
+    module.trainer = trainer
     with pytest.raises(ValueError, match="state of '1', which is not a stateful strategy in this run"):
-        make_module(token_weighter=ProductOf([Rising()])).on_load_checkpoint(checkpoint)
+        module.on_load_checkpoint(checkpoint)
 
 
 def test_resuming_gives_the_same_numbers(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import logging
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm
+from fireopd.plans import FixedPlan
 from fireopd.training import resume_checks, run_state
 from fireopd.training.resume_checks import check_resume
 from fireopd.types import strategy_state
@@ -118,6 +120,7 @@ def test_a_changed_rate_gives_the_schedule_of_a_run_that_always_had_it():
         )
         optimizer = own.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
         scheduler = own.make_scheduler(optimizer)
+        own._trainer = SimpleNamespace(datamodule=SimpleNamespace(planning=SimpleNamespace(plan=FixedPlan())))
         own.optimizers, own.lr_schedulers = (lambda **_: optimizer), (lambda: scheduler)
         return own, optimizer, scheduler
 

@@ -102,7 +102,7 @@ def test_invalid_answers_of_a_direct_objective_are_reported(coefficient, message
         Method(objective=Direct()).targets(scored_batch())
     measure = divergence_comparison(Direct(), TeacherDistributions((), ())).measure
     with pytest.raises(ValueError, match=r"'Direct': returned shape \[3, 8\], expected \[3\]"):
-        measure(torch.randn(3, 8), torch.randn(3, 8))
+        measure(torch.randn(3, 8), torch.randn(3, 8), torch.zeros(3, dtype=torch.int64))
 
 
 @dataclass(frozen=True)

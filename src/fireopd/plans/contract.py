@@ -73,7 +73,9 @@ def _author_problem(plan: RolloutPlan, row: RowPlan) -> tuple[str, str]:
 
 
 def _temperature_problem(row: RowPlan, limits: RowLimits) -> tuple[str, str]:
-    temperature = limits.temperature if row.temperature is None else row.temperature
+    temperature = row.temperature
+    if temperature is None:
+        return "", ""  # that of the engine, which is checked as data.engine.temperature
     if not (math.isfinite(temperature) and temperature > 0):
         problem = f"the temperature {temperature:g}, at which log-probabilities are undefined"
         return problem, "train at 1; 0 is for evaluation"

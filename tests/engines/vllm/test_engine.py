@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from fireopd import private_apis
 from fireopd.distributed import collectives
 from fireopd.engines import HFEngine, VLLMEngine
+from fireopd.engines.base import RowRequest
 from fireopd.engines.hf.sampling import truncate
 from fireopd.engines.rollout import collate
 from fireopd.engines.vllm.engine import import_vllm
@@ -93,9 +94,10 @@ def test_more_prompts_than_one_prefill_batch_of_vllm(engine, prompts, monkeypatc
 @needs_vllm
 def test_log_probabilities_are_read_from_lists_of_numbers(engine, prompts, monkeypatch):
     responses, probe = engine.generate(prompts, range(12)), engine.probe([2, 5, 8, 9])["VLLMEngine"]
-    outputs = engine._generate([prompt.tokens for prompt in prompts], list(map(engine._parameters, range(12))))
+    rows = [RowRequest(prompt, seed, engine.max_response_length, 1.0) for seed, prompt in enumerate(prompts)]
+    outputs = engine._generate([prompt.tokens for prompt in prompts], list(map(engine._parameters, rows)))
     assert all(type(output.outputs[0].logprobs).__name__ == "FlatLogprobs" for output in outputs)
-    plain = [engine._parameters(seed) for seed in range(12)]
+    plain = list(map(engine._parameters, rows))
     for parameters in plain:
         parameters.flat_logprobs = False
     for response, output in zip(responses, engine._generate([p.tokens for p in prompts], plain), strict=True):
