@@ -20,14 +20,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.atomic_files import replacing
 from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.objectives.sources import check_batch_sources
+from fireopd.training.tensor_files import write_tensors
 from fireopd.types import Sampling, ScoredBatch
 from fireopd.types.signals import JOINT, PER_TRAJECTORY, SIGNALS
 from fireopd.types.targets import Targets
@@ -68,7 +67,7 @@ def write_scored(path: Path, batch: ScoredBatch, student: str | None = None, voc
     metadata |= {"student": student} if student else {}
     metadata |= {"vocabulary": vocabulary} if vocabulary else {}
     metadata |= {"tasks": json.dumps(batch.tasks)} if batch.tasks else {}
-    _write(path, tensors, {"format": FORMAT, **metadata})
+    write_tensors(path, tensors, {"format": FORMAT, **metadata})
 
 
 def write_targets(path: Path, targets: Targets) -> None:
@@ -80,7 +79,7 @@ def write_targets(path: Path, targets: Targets) -> None:
     tensors |= {"keep": targets.keep.to(torch.uint8), "mask": targets.mask.to(torch.uint8)}
     if targets.coefficient is not None:
         tensors["coefficient"] = targets.coefficient.float()
-    _write(path, tensors, {"format": "fireopd.targets/1"})
+    write_tensors(path, tensors, {"format": "fireopd.targets/1"})
 
 
 def read_scored(path: Path, required_signals: Collection[str] = REPLAYED) -> ScoredBatch:
@@ -271,20 +270,6 @@ def _signal(path: Path, name: str, values: Tensor, mask: Tensor) -> Tensor:
     if clean.isnan().any():
         raise _error(path, f"{name!r} is NaN at {clean.isnan().nonzero()[0].tolist()}")
     return clean
-
-
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write the tensors; equal content gives equal bytes."""
-    # Each is copied, since signals may share memory.
-    own = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    content = save(own, metadata)
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # which safetensors writes in random order
-    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    ordered += b" " * (-len(ordered) % 8)
-    with replacing(path) as partial:
-        partial.write_bytes(len(ordered).to_bytes(8, "little") + ordered + content[end:])
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -119,6 +119,7 @@ class _Model:
 
     @classmethod
     def of(cls, plan: RunPlan, teacher: HFTeacher | StudentTeacher, config: PreTrainedConfig) -> "_Model":
+        """Return a teacher as a model; one that shares the student's weights is where the student is."""
         if isinstance(teacher, HFTeacher) and not plan.shares_weights(teacher):
             return cls(config, teacher.token_budget, dtype_size(teacher.dtype) * plan.sharding.offload_teachers)
         return cls(config, teacher.token_budget, dtype_size(plan.dtype) * plan.sharding.offload_student)

@@ -21,8 +21,8 @@ from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.engines.base import RowRequest
 from fireopd.engines.hf.sampling import truncate
 from fireopd.engines.rollout import collate
-from fireopd.engines.vllm.engine import import_vllm
 from fireopd.engines.vllm.flat_logprobs import chosen_logprobs
+from fireopd.engines.vllm.installation import import_vllm
 from fireopd.engines.vllm.process_group import SharedGroup
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer

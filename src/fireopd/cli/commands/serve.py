@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fireopd.engines.vllm.engine import import_vllm
+from fireopd.engines.vllm.installation import import_vllm
 from fireopd.engines.vllm.request_guard import GUARD, TOKEN_VARIABLE, server_token
 from fireopd.engines.vllm.teacher_card import CARD_VARIABLE, TeacherCard
 from fireopd.engines.vllm.worker import WORKER_EXTENSION

