@@ -1,5 +1,6 @@
 """Runs with LoRA: what is trained and saved, agreement with the engine, exact resumes, shared teachers and exports."""
 
+import copy
 import shutil
 import sys
 from functools import partial
@@ -87,7 +88,7 @@ def test_only_the_adapter_is_trained_and_saved(run):
 def test_engine_and_trainer_agree(run):
     _, notes, _ = run
     assert len(notes.gaps) == 3
-    assert max(notes.gaps) <= 1e-5
+    assert max(notes.gaps) <= 1e-4  # nats; logits of about 6 in float32
     assert max(notes.gaps) > 0, "merged and separate sums round differently"
 
 
@@ -139,13 +140,16 @@ def test_exports_have_the_logits_of_the_student(run, tmp_path, capsys):
     module, _, folder = run
     main(["export", str(folder / "3.ckpt"), str(tmp_path / "merged")])
     main(["export", "--adapter", str(folder / "3.ckpt"), str(tmp_path / "adapter")])
-    base = AutoModelForCausalLM.from_pretrained(STUDENT, dtype=torch.float32)
+    # Double precision: what is left is the rounding of the merged weights to float32.
+    base = AutoModelForCausalLM.from_pretrained(STUDENT, dtype=torch.float64)
+    student = copy.deepcopy(module.student.model).double()
     with torch.no_grad():
-        expected, before = module.student.model(TOKENS).logits, base(TOKENS).logits
-        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")(TOKENS).logits
-        loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
-        torch.testing.assert_close(merged, expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(loaded(TOKENS).logits, expected, rtol=0, atol=1e-5)
+        expected, before = student(TOKENS).logits, base(TOKENS).logits
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float64)(TOKENS).logits
+        loaded = PeftModel.from_pretrained(base, tmp_path / "adapter").double()
+        rounding = torch.finfo(torch.float32).eps * expected.abs().max().item()
+        torch.testing.assert_close(merged, expected, rtol=0, atol=16 * rounding)
+        torch.testing.assert_close(loaded(TOKENS).logits, expected, rtol=0, atol=1e-12)
     assert (before - expected).abs().max() > 0.1
     assert loaded.peft_config["default"].base_model_name_or_path == str(Path(STUDENT).resolve())
 
