@@ -76,10 +76,13 @@ class HealthWatch(Callback):
         self.quiet_steps: dict[str, int] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: "FiReOPDModule") -> None:
-        """Add the detectors that depend on the run: its length limit, and its filter."""
+        """Select the detectors that depend on the run: its length limit, its rollout plan, and its filter."""
         limit = self.length_share * pl_module.data.engine.max_response_length
         meaning = "most responses are cut at the length limit"
-        self.detectors = [*self.general, AboveLimit("rollout/length", meaning, limit)]
+        if pl_module.data.planning.plan.cuts_responses:
+            self.detectors = [detector for detector in self.general if detector.tag != "rollout/finished"]
+        else:
+            self.detectors = [*self.general, AboveLimit("rollout/length", meaning, limit)]
         trajectory_filter = pl_module.method.trajectory_filter
         if not isinstance(trajectory_filter, KeepAll):
             meaning = f"{type(trajectory_filter).__name__} keeps all trajectories or none"

@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fireopd.callbacks import HealthWatch
 from fireopd.callbacks.failure_detectors import MetricHistory
 from fireopd.filters import KeepAll, TeacherLikelihoodFilter
+from fireopd.plans import AdaptiveLength, FixedPlan, ShortRollouts
+from fireopd.plans.rollout import Planning
 
 FILTER = TeacherLikelihoodFilter()
 HEALTHY = {
@@ -27,9 +29,9 @@ HEALTHY = {
 """Mean and noise of each number in a run that is well."""
 
 
-def watching(trajectory_filter=FILTER, **settings):
+def watching(trajectory_filter=FILTER, plan=FixedPlan(), **settings):  # noqa: B008 - frozen
     watch = HealthWatch(**settings)
-    data = SimpleNamespace(engine=SimpleNamespace(max_response_length=64))
+    data = SimpleNamespace(engine=SimpleNamespace(max_response_length=64), planning=Planning(plan))
     module = SimpleNamespace(data=data, method=SimpleNamespace(trajectory_filter=trajectory_filter))
     watch.on_train_start(None, module)
     return watch
@@ -54,6 +56,13 @@ def after(start, before, then):
 @pytest.mark.parametrize("seed", range(10))
 def test_silent_on_healthy_noise(seed):
     assert run(watching(), 300, seed) == []
+
+
+@pytest.mark.parametrize("plan", [ShortRollouts(64), AdaptiveLength()], ids=lambda plan: type(plan).__name__)
+def test_responses_that_a_plan_cuts_are_no_problem(plan):
+    courses = {"rollout__finished": after(50, 0.95, 0.1), "rollout__length": after(50, 30.0, 64.0)}
+    assert run(watching(plan=plan), 100, **courses) == []
+    assert len(run(watching(), 100, **courses)) == 2
 
 
 def test_silent_while_a_student_learns():

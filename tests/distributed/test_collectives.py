@@ -18,6 +18,7 @@ from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.method import Method
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.training.micro_batches import micro_batches
+from fireopd.types import Source
 from fireopd.weighters import EntropyWeighter
 
 ROWS, WIDTH = 7, 12
@@ -40,7 +41,22 @@ def rows_of_rank(rank, batch):
     width = int(rollouts_of(part).attention_mask.sum(-1).max())
     signals = {name: value[:, :width] for name, value in part.signals.items()}
     cut = {name: getattr(part, name)[:, :width] for name in ("tokens", "response_mask")}
+    cut |= {} if part.sources is None else {"sources": part.sources[:, :width]}
     return replace(part, **cut, signals=signals)
+
+
+def authored(batch):
+    """Return the batch with tokens of a teacher and given ones in the rows of rank 1."""
+    sources = batch.authors.clone()
+    for row, author in ((3, Source.TEACHER), (5, Source.GIVEN)):
+        sources[row, batch.response_mask[row].nonzero()[:2]] = author
+    return replace(batch, sources=sources)
+
+
+def gathered_sources(rank):
+    """Return the authors of the global batch; on rank 0 the student wrote all tokens, which needs no authors."""
+    own = rows_of_rank(rank, authored(global_batch()))
+    return gather_batch(own if rank else replace(own, sources=None))[0].sources
 
 
 def loss_and_gradient(local):
@@ -78,6 +94,7 @@ def worker(rank, keep_only, folder):
     batch, loss, gradient, passes = loss_and_gradient(rows_of_rank(rank, global_batch(keep_only)))
     saved = {"tokens": batch.tokens, "signals": dict(batch.signals), "names": (batch.teachers, batch.tasks)}
     saved |= {"loss": loss, "gradient": gradient, "passes": passes}
+    saved |= {"sources": (batch.sources, gathered_sources(rank))}
     saved |= {"scores": sharded_scores(rank), "of_no_rows": sharded_scores(rank, rows=0)["logprobs"]}
     torch.save(saved, f"{folder}/{rank}.pt")
 
@@ -96,6 +113,8 @@ def test_two_processes_equal_one(tmp_path, keep_only):
         seen = rollouts_of(full).attention_mask[:, :width]
         assert torch.equal(answer["tokens"] * seen, full.tokens[:, :width] * seen)
         assert answer["names"] == (full.teachers, full.tasks)
+        assert answer["sources"][0] is None
+        assert torch.equal(answer["sources"][1], authored(full).sources[:, :width])
         for name, value in answer["signals"].items():
             assert torch.equal(value, full.signals[name][:, :width]), name
         torch.testing.assert_close(answer["loss"], loss, rtol=1e-12, atol=0)

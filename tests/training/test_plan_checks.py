@@ -21,9 +21,11 @@ from fireopd.plans import (
     VerifiedTeacherMix,
 )
 from fireopd.teachers import HFTeacher, StudentTeacher
+from fireopd.training.memory_phases import memory_phases
 from fireopd.training.run_checks import problems
 
 LONG = HFEngine(max_response_length=16)
+REWRITE = [{"role": "user", "content": "{details.draft};{question}"}]
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,25 @@ def found(plan, tmp_path, data=None, **settings):
 def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(plan, settings, message, tmp_path):
     (only,) = found(plan, tmp_path, **settings)
     assert re.search(message, only), only
+
+
+def test_the_memory_of_a_rollout_has_the_cache_of_a_teacher_that_samples(tmp_path):
+    """That of the student if both read equal prompts, a larger one for prompts with a draft."""
+
+    def caches(plan, **data):
+        module, made = make_module(objective=GeneralizedJSD()), make_data(engine=LONG, plan=plan, **data)
+        module.trainer = made.trainer = make_trainer(tmp_path)
+        phases = {phase.name: phase.parts for phase in memory_phases(module.run_plan(made), 2**30)}
+        return [{p.name: p.size for p in phases[name] if "KV cache" in p.name} for name in ("rollout", "update")]
+
+    student, mixed, rewritten = caches(FixedPlan()), caches(TeacherMix(1.0)), caches(Refine(REWRITE))
+    assert mixed == student
+    [(name, size)] = rewritten[0].items()
+    assert name.startswith("rollouts: KV cache of ")
+    assert size > student[0]["rollouts: KV cache"]
+    assert rewritten[1] == student[1], "released after the rollout"
+    overlapped = caches(Refine(REWRITE), overlap=1)
+    assert overlapped[1] == overlapped[0]
 
 
 def test_graded_drafts_need_the_main_thread_and_recordings_no_plan(tmp_path):

@@ -37,6 +37,8 @@ class AdaptiveLength(Remembers, RolloutPlan):
     state: SimpleNamespace = remembered(limit=None)  # noqa: RUF009 - a field
     """The limit, tokens; None before the first batch."""
 
+    cuts_responses = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if not 0 < self.quantile <= 1:

@@ -42,6 +42,11 @@ class RolloutPlan(ABC):
         """True if `rows` reads the rewards of drafts, which requires verifiers. A subclass may assign True."""
         return False
 
+    @property
+    def cuts_responses(self) -> bool:
+        """True if the plan cuts responses on purpose, which is then no sign of a failing run. May be assigned."""
+        return False
+
     def writers(self, prompt: Prompt) -> frozenset[str]:
         """Return the names of the teachers that may sample tokens of the responses to a prompt."""
         return frozenset()

@@ -22,6 +22,8 @@ class ShortRollouts(RolloutPlan):
     length: int | Schedule = 100
     """Tokens of a response, at least 1 and at most `data.engine.max_response_length`."""
 
+    cuts_responses = True
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         if min(ends_of("length", self.length)) < 1:

@@ -7,6 +7,7 @@ from fireopd.models.loading import load_config
 from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, StudentTeacher, Teacher
 from fireopd.training.memory_estimate import Part, cache_per_token, optimizer_bytes
+from fireopd.training.planned_rows import rows_of_process, with_writers
 from fireopd.training.run_plan import RunPlan
 from fireopd.training.update_memory import ModelPasses, scoring_parts, update_moments
 
@@ -61,8 +62,9 @@ def memory_phases(plan: RunPlan, memory: int) -> list[Phase]:
     gpu = plan.processes.device.type == "cuda"
     student = student_passes(plan)
     engine, sleeping = _engine(plan, student, memory if gpu else None), _sleeping(plan, gpu=gpu)
+    rollout = with_writers(plan, engine)
     kept = [*_student(plan, student), *_teachers(plan), *_runtime(plan, gpu=gpu)]
-    resting = sleeping if plan.data.engine.releases_memory and gpu else engine
+    resting = sleeping if plan.data.engine.releases_memory and gpu else rollout if plan.data.overlap else engine
     scoring = {label: [*kept, *resting, *_passing(parts, gpu=gpu)] for label, parts in _scoring(plan, student).items()}
     gradients = _gradients(plan, student)
     shared = [*kept, *resting, gradients]
@@ -70,7 +72,7 @@ def memory_phases(plan: RunPlan, memory: int) -> list[Phase]:
     update = {label: [*shared, *_passing(parts, gpu=gpu)] for label, parts in moments.items()}
     return [
         _worst("loading", _loading(plan, student, gpu=gpu)),
-        Phase("rollout", "", (*kept, *engine, *_sync(plan, student))),
+        Phase("rollout", "", (*kept, *rollout, *_sync(plan, student))),
         _worst("scoring", scoring),
         _worst("update", update),
         Phase("checkpoint", "", (*kept, *resting)),
@@ -199,11 +201,10 @@ def _engine(plan: RunPlan, student: ModelPasses, gpu: int | None) -> list[Part]:
     data, config = plan.data, student.config
     if not data.samples:
         return []
-    rows = -(-data.batch_size // plan.processes.world_size) * data.group_size * max(1, data.overlap)
     own = data.engine.memory(
         count_parameters(config),
         cache_per_token(config),
-        rows,
+        rows_of_process(plan),
         data.longest_trajectory,
         **({"gpu": gpu} if gpu else {}),
     )

@@ -1,17 +1,15 @@
 """Checks of the rollout plan of a run, before any weights are loaded."""
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from fireopd.errors import UserError
-from fireopd.models.loading import context_length, vocabulary_size
+from fireopd.models.loading import context_length
 from fireopd.objectives.sources import check_sources
-from fireopd.plans import Draft, FixedPlan, RolloutContext, RowPlan
-from fireopd.plans.contract import RowLimits, checked_rows
+from fireopd.plans import FixedPlan
 from fireopd.teachers import HFTeacher
+from fireopd.training.planned_rows import planned_rows, prompts_of_writers
 from fireopd.training.run_plan import RunPlan
-from fireopd.types import Prompt, Response, Source
 
 __all__ = ["check_planned_rows", "check_writers", "plan_checks"]
 
@@ -37,11 +35,8 @@ def plan_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
 
 def check_writers(plan: RunPlan) -> None:
     """Raise `UserError` if a teacher that the plan lets sample is unknown, or cannot sample."""
-    data, written = plan.data, dict[str, list[Prompt]]()
-    for prompt in data.training_prompts:
-        for name in data.rollout_plan.writers(prompt):
-            written.setdefault(name, []).append(prompt)
-    for name, prompts in sorted(written.items()):
+    data = plan.data
+    for name, prompts in prompts_of_writers(plan).items():
         key, teacher = f"model.teachers.{name}", plan.teachers.get(name)
         if teacher is None:
             if name in {prompt.teacher for prompt in data.training_prompts}:
@@ -66,35 +61,11 @@ def check_planned_rows(plan: RunPlan) -> None:
         UserError: if a setting does not fit the run, a row is invalid, or a row does not fit into the context of the
             teacher that samples it.
     """
-    plan.data.rollout_plan.check(KEY, plan.data.training_prompts, plan.data.engine.max_response_length)
-    if plan.data.problems:
+    data = plan.data
+    data.rollout_plan.check(KEY, data.training_prompts, data.engine.max_response_length)
+    if data.problems:
         return  # prompts may be missing or untokenized
-    data, own = plan.data, copy.deepcopy(plan.data.rollout_plan)
-    settings = (data.responses_per_prompt, data.engine.max_response_length, data.tokenizer)
-    now = RolloutContext(0, 0, 0, *settings)
-    vocabulary = vocabulary_size(plan.student, "model.student")
-    limits = RowLimits(vocabulary, data.engine.temperature, plan.method.importance_cap is not None)
-    longest = dict[str, Prompt]()
-    for prompt in sorted(data.training_prompts, key=lambda prompt: len(prompt.tokens)):
-        longest[prompt.teacher] = prompt
-    for prompt in longest.values():
-        asked = checked_rows(own, own.drafts(prompt, now), prompt, now, limits, drafts=True) if own.has_drafts else []
-        drafts = [Draft(_example(prompt, row), 1.0 if own.grades_drafts else None) for row in asked]
-        rows = checked_rows(own, own.rows(prompt, now, drafts), prompt, now, limits)
-        _check_contexts(plan, prompt, [*asked, *rows])
-
-
-def _example(prompt: Prompt, row: RowPlan) -> Response:
-    """Return a response of the length of a row, with tokens of the prompt."""
-    length = row.max_length - len(row.start)
-    tokens = (prompt.tokens * (length // len(prompt.tokens) + 1))[:length]
-    rest = Response(tokens, (0.0,) * length, finished=False)
-    rest = rest.by(Source.STUDENT if row.sampler is None else Source.TEACHER)
-    return rest if row.prefix is None else row.prefix.followed_by(rest)
-
-
-def _check_contexts(plan: RunPlan, prompt: Prompt, rows: Sequence[RowPlan]) -> None:
-    for row in rows:
+    for prompt, row in planned_rows(plan):
         teacher = plan.teachers.get(row.sampler or "")
         if row.prompt is None or not isinstance(teacher, HFTeacher):
             continue
@@ -102,7 +73,7 @@ def _check_contexts(plan: RunPlan, prompt: Prompt, rows: Sequence[RowPlan]) -> N
         if limit is not None and need > limit:
             problem = f"{row.sampler} reads up to {need} tokens for the prompt {prompt.id}, and its context has {limit}"
             remedy = "lower data.engine.max_response_length, or shorten the context of the plan"
-            raise UserError(KEY, type(plan.data.rollout_plan).__name__, problem, remedy)
+            raise UserError(KEY, type(data.rollout_plan).__name__, problem, remedy)
 
 
 def _refuse(error: UserError) -> None:
