@@ -1,6 +1,7 @@
 """Forms of histograms, texts, tables and pages in TensorBoard, W&B, MLflow and Trackio."""
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,8 +12,10 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from fireopd.analysis.tables import Table
+from fireopd.atomic_files import appending
+from fireopd.training.run_folder import WARNINGS
 
-__all__ = ["MLFlowMedia", "Media", "TensorBoardMedia", "TrackioMedia", "WandbMedia"]
+__all__ = ["MLFlowMedia", "Media", "RunFolderMedia", "TensorBoardMedia", "TrackioMedia", "WandbMedia"]
 
 BINS = 64
 """Bins of a histogram."""
@@ -49,6 +52,15 @@ class Media:
 
     def page(self, tag: str, file: Path, step: int) -> None:
         """Show a self-contained HTML page."""
+
+
+class RunFolderMedia(Media):
+    """Warnings in a file of the run folder, whatever the other loggers are."""
+
+    def warning(self, text: str, step: int) -> None:
+        """Append the warning to `warnings.jsonl`."""
+        with appending(Path(self.logger.log_dir) / WARNINGS) as file:
+            file.write((json.dumps({"step": step, "warning": text}) + "\n").encode())
 
 
 class TensorBoardMedia(Media):

@@ -6,13 +6,21 @@ from contextlib import nullcontext
 from lightning import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from fireopd.callbacks.tracker_kinds import Media, MLFlowMedia, TensorBoardMedia, TrackioMedia, WandbMedia
-from fireopd.training.csv_logger import DeferringLogger
+from fireopd.callbacks.tracker_kinds import (
+    Media,
+    MLFlowMedia,
+    RunFolderMedia,
+    TensorBoardMedia,
+    TrackioMedia,
+    WandbMedia,
+)
+from fireopd.training.csv_logger import DeferringLogger, SafeCSVLogger
 from fireopd.training.trackio_logger import TrackioLogger
 
 __all__ = ["media_of", "show", "tensorboard_loggers"]
 
 KINDS: dict[type[Logger], type[Media]] = {
+    SafeCSVLogger: RunFolderMedia,
     TensorBoardLogger: TensorBoardMedia,
     WandbLogger: WandbMedia,
     MLFlowLogger: MLFlowMedia,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from fireopd.analysis.view import Page, View, select_rows
+from fireopd.analysis.page import Page
+from fireopd.analysis.view import TrajectoryList, View, select_rows
 from fireopd.analysis.view.token_texts import decode_tokens
 from fireopd.callbacks.tracker_media import show
 from fireopd.training.run_folder import write_on_rank_zero
@@ -55,15 +56,16 @@ class Trajectories(Callback):
         scored, targets, method = outputs["batch"], outputs["targets"], pl_module.method
         view, tokenizer = View(scored, targets, method.reasons(scored)), pl_module.data.tokenizer
         step = trainer.global_step
-        shown = text(view, tokenizer, self.number)
-        show(trainer, lambda media: media.text("trajectories", shown, step))
+        few = text(view, tokenizer, self.number)
+        show(trainer, lambda media: media.text("trajectories", few, step))
         if self.page:
             title = f"Step {scored.student_version}: filter, weights and advantages of each token"
             strategies = " · ".join(map(str, method.strategies.values()))
             facts = {"run": str(folder), "student": pl_module.student_name, "method": strategies}
             path = folder / FOLDER / f"step_{scored.student_version:06d}.html"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Page.of(title, facts, [view], tokenizer).write(path)
+            shown = TrajectoryList.of([view], tokenizer)
+            Page(title, {"trajectories": shown.shown, **facts}, [shown.section()]).write(path)
             show(trainer, lambda media: media.page("trajectories/page", path, step))
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.callbacks.tracker_media import media_of
+from fireopd.training.csv_logger import SafeCSVLogger
 from fireopd.training.mlflow_logger import FlatMLFlowLogger
 
 VALUES = {"tokens/weight": torch.tensor([0.5, 1.0, 1.5, 1.5])}
@@ -45,6 +46,11 @@ def test_a_logger_of_another_kind_shows_scalars_only(tmp_path):
 
     show_all(Scalars(), tmp_path)
     assert seen["fire/keep_ratio/math"] == 0.7
+
+
+def test_the_run_folder_keeps_the_warnings(tmp_path):
+    show_all(SafeCSVLogger(tmp_path), tmp_path)
+    assert json.loads((tmp_path / "warnings.jsonl").read_text()) == {"step": 3, "warning": "rollout/finished falls"}
 
 
 def test_tensorboard(tmp_path):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from helpers.fakes import full_batch, scored_batch
 
-from fireopd.analysis.view import Page, View, page, select_rows
-from fireopd.analysis.view.page import encode_float16
+from fireopd.analysis.page import Page
+from fireopd.analysis.view import TrajectoryList, View, select_rows, trajectory_list
 from fireopd.analysis.view.quantities import QUANTITIES, colour_range, token_values
+from fireopd.analysis.view.trajectory_list import encode_float16
 from fireopd.analysis.view.trajectory_view import split_evenly
 from fireopd.cli.main import main
 from fireopd.filters import AllOf, KeepAll, LengthFilter, TeacherLikelihoodFilter, VerdictFilter
@@ -41,6 +42,10 @@ def view_of(batch, method=None):
     return View(batch, method.targets(batch), method.reasons(batch))
 
 
+def page_of(view):
+    return Page("t", {}, [TrajectoryList.of([view], TOKENIZER).section()])
+
+
 def data_of(html):
     """Parse the data as a browser does: the element ends at the first end tag."""
     return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.S)[1])
@@ -53,7 +58,7 @@ def numbers(text):
 def test_the_page_holds_every_token_with_all_its_numbers():
     batch = replace(full_batch(), tasks=("sums",) * 8)
     view = view_of(batch)
-    data = data_of(Page.of("t", {}, [view], TOKENIZER).to_html())
+    data = data_of(page_of(view).to_html())
     assert len(data["rows"]) == 8
     expected = {name for name in batch.signals if name != "rewards"} | {
         "weight",
@@ -80,7 +85,7 @@ def test_the_page_holds_every_token_with_all_its_numbers():
 
 def test_texts_in_a_page_are_inert():
     batch = replace(scored_batch(), teachers=(NASTY,) * 6, tasks=(NASTY,) * 6)
-    html = Page.of(NASTY, {NASTY: NASTY}, [view_of(batch)], Spelling(NASTY)).to_html()
+    html = Page(NASTY, {NASTY: NASTY}, [TrajectoryList.of([view_of(batch)], Spelling(NASTY)).section()]).to_html()
     assert html.count("<script") == html.count("</script") == 2, "ours"
     assert "<img" not in html
     assert "<!--" not in html
@@ -91,7 +96,7 @@ def test_texts_in_a_page_are_inert():
 
 
 def test_a_page_refers_to_nothing_and_allows_no_script_but_its_own():
-    html = Page.of("t", {}, [view_of(scored_batch())], TOKENIZER).to_html()
+    html = page_of(view_of(scored_batch())).to_html()
     assert not re.search(r"https?:|//\w|\bsrc=|\bhref=|@import|url\(", html)
     script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
     import hashlib
@@ -119,7 +124,7 @@ def test_a_page_of_five_hundred_by_five_hundred_is_of_reasonable_size(tmp_path):
     )
     view = view_of(batch)
     assert len(select_rows(view)) == 500
-    Page.of("t", {}, [view], TOKENIZER).write(tmp_path / "p.html")
+    page_of(view).write(tmp_path / "p.html")
     assert (tmp_path / "p.html").stat().st_size < 12e6, "thirteen numbers a token"
 
 
@@ -129,7 +134,7 @@ def test_numbers_that_are_not_finite_or_too_large_survive():
     batch = scored_batch()
     first = int(batch.response_mask[0].int().argmax())
     batch.signals["teacher_logprobs"][0, first] = -torch.inf
-    shown = data_of(Page.of("t", {}, [view_of(batch, Method())], TOKENIZER).to_html())["rows"][-1]
+    shown = data_of(page_of(view_of(batch, Method())).to_html())["rows"][-1]
     assert shown["score"] is None
     assert numbers(shown["values"]["teacher_logprobs"])[0] == -np.inf
 
@@ -179,13 +184,13 @@ def test_a_number_is_spread_over_the_files_exactly(number, sizes, parts):
 
 def test_several_files_share_the_room_of_a_page(monkeypatch):
     view = view_of(scored_batch(rows=40))
-    for most in (page.MOST_TOKENS, int(20 * view.batch.lengths.float().mean())):
-        monkeypatch.setattr(page, "MOST_TOKENS", most)
-        one, four = (Page.of("t", {}, [view] * n, TOKENIZER) for n in (1, 4))
+    for most in (trajectory_list.MOST_TOKENS, int(20 * view.batch.lengths.float().mean())):
+        monkeypatch.setattr(trajectory_list, "MOST_TOKENS", most)
+        one, four = (TrajectoryList.of([view] * n, TOKENIZER) for n in (1, 4))
         assert len(one.rows) == min(40, len(select_rows(view, most_tokens=most)))
         assert len(four.rows) == 4 * len(select_rows(view, most_tokens=most // 4))
     assert 16 <= len(four.rows) <= 20, "as many as of one file, some less for the rounding"
-    assert [len(Page.of("t", {}, [view] * 3, TOKENIZER, n).rows) for n in (1, 7, 200)] == [1, 7, 120]
+    assert [len(TrajectoryList.of([view] * 3, TOKENIZER, n).rows) for n in (1, 7, 200)] == [1, 7, 120]
 
 
 def test_rows_are_spread_over_the_scores():

@@ -1,6 +1,5 @@
 """Status of the runs of a folder: read from their files, without a model and without a change to them."""
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +10,11 @@ from typing import Any, Literal
 
 import yaml
 
+from fireopd.analysis.metrics_file import Curve, read_metrics
 from fireopd.atomic_files import is_locked
 from fireopd.training.run_folder import CONFIG, run_folders
 
-__all__ = ["RunStatus", "find_runs"]
+__all__ = ["RunStatus", "accuracy_curve", "find_runs", "read_settings"]
 
 METRIC = re.compile(r"val/.+/avg_at_k")
 """Columns of `metrics.csv` with the accuracy of a task."""
@@ -48,8 +48,9 @@ class RunStatus:
     @classmethod
     def of(cls, folder: Path) -> "RunStatus":
         """Read the status of a run; a missing or incomplete file gives missing values."""
-        steps, accuracies = _metrics(folder / "metrics.csv")
-        settings = _settings(folder / CONFIG)
+        curves = read_metrics(folder / "metrics.csv")
+        accuracies, settings = accuracy_curve(curves), read_settings(folder)
+        steps = max(curves.get("train/loss", {}), default=-1) + 1
         best = max(accuracies, key=lambda step: accuracies[step], default=None)
         state: State = "stopped" if steps else "not started"
         if is_locked(folder):
@@ -81,37 +82,18 @@ def _runs(parent: Path) -> Iterator[Path]:
     yield from (folder for folder in run_folders(parent) if (folder / CONFIG).exists())
 
 
-def _metrics(path: Path) -> tuple[int, dict[int, float]]:
-    """Return the number of complete steps, and avg@k by step."""
+def accuracy_curve(curves: Mapping[str, Curve]) -> Curve:
+    """Return avg@k on held-out prompts, mean over the tasks, at the steps at which every task has one."""
+    tasks = [curve for name, curve in curves.items() if METRIC.fullmatch(name)]
+    steps = sorted(set.intersection(*map(set, tasks))) if tasks else []
+    means = {step: fmean(curve[step] for curve in tasks) for step in steps}
+    return {step: mean for step, mean in means.items() if math.isfinite(mean)}
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the settings of a run; none if they cannot be read."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return 0, {}
-    steps, accuracies = 0, dict[int, float]()
-    for row in rows:
-        step = _number(row.get("step"))
-        if step is None:
-            continue
-        if row.get("train/loss"):
-            steps = max(steps, int(step) + 1)
-        values = [_number(value) for name, value in row.items() if isinstance(name, str) and METRIC.fullmatch(name)]
-        if values and all(value is not None for value in values):
-            accuracies[int(step)] = fmean(value for value in values if value is not None)
-    return steps, accuracies
-
-
-def _number(text: object) -> float | None:
-    try:
-        value = float(str(text))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _settings(path: Path) -> Mapping[str, Any]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return settings if isinstance(settings, dict) else {}

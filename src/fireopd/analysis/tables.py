@@ -15,6 +15,8 @@ LABEL_WIDTH = 24
 """Largest width of a text column on a terminal that is too narrow; longer text is folded."""
 BORDER = 3
 """Width of the padding and the border of a column."""
+LONG = 48
+"""Characters from which a cell of an HTML table is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Estimate:
     value: float
     """Mean."""
     error: float | None
-    """Standard error; None for a single value."""
+    """Standard error, or half the length of an interval; None for a single value."""
+    mark: str = ""
+    """Text after the numbers."""
 
 
 Cell = str | float | Estimate | None
@@ -88,14 +92,21 @@ class Table:
         lines = [f"| {' | '.join(row)} |" for row in rows]
         return "\n".join([f"## {self.title}", "", *([self.note, ""] if self.note else []), *lines]) + "\n"
 
-    def to_html(self) -> str:
-        """Return the table as HTML; columns are sorted by the attribute `data-value`."""
+    def to_html(self, level: int = 2) -> str:
+        """Return the table as HTML; columns are sorted by the attribute `data-value`.
+
+        Args:
+            level: level of the heading.
+        """
         numbers = [' class="number"' if self._is_number(place) else "" for place in range(len(self.columns))]
-        head = "".join(f"<th{n}>{escape(c)}</th>" for c, n in zip(self.columns, numbers, strict=True))
+        heads = [f'<button type="button">{escape(column)}</button>' for column in self.columns]
+        head = "".join(f'<th scope="col"{n}>{c}</th>' for c, n in zip(heads, numbers, strict=True))
         body = "\n".join(f"<tr>{''.join(map(_html_cell, row, numbers))}</tr>" for row in self.rows)
         note = f"<p>{escape(self.note)}</p>\n" if self.note else ""
         table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-        return f'<h2>{escape(self.title)}</h2>\n{note}<div class="wide">{table}</div>'
+        title = escape(self.title)
+        region = f'class="wide" role="region" tabindex="0" aria-label="{title}"'
+        return f"<h{level}>{title}</h{level}>\n{note}<div {region}>{table}</div>"
 
     def _is_number(self, place: int) -> bool:
         return any(isinstance(row[place], float | int | Estimate) for row in self.rows)
@@ -109,7 +120,8 @@ def _shown(cell: Cell) -> str:
         return str(cell)
     if isinstance(cell, Estimate):
         places = _places(cell.value)
-        return f"{cell.value:.{places}f}" + ("" if cell.error is None else f" ± {cell.error:.{places}f}")
+        error = "" if cell.error is None else f" ± {cell.error:.{places}f}"
+        return f"{cell.value:.{places}f}{error} {cell.mark}".rstrip()
     return f"{cell:.{_places(cell)}f}"
 
 
@@ -120,4 +132,5 @@ def _places(value: float) -> int:
 def _html_cell(cell: Cell, kind: str) -> str:
     number = cell.value if isinstance(cell, Estimate) else cell
     value = f' data-value="{number}"' if isinstance(number, float | int) else ""
+    kind = kind or (' class="long"' if len(_shown(cell)) >= LONG else "")
     return f"<td{kind}{value}>{escape(_shown(cell))}</td>"

@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": "filter and weight recorded rollouts without any model: fireopd replay FILE --out OUT",
     "score": "add teacher scores to recorded or other responses: fireopd score FILE --teachers TEACHERS --out FOLDER",
     "view": "show recorded rollouts with token weights and scores: fireopd view FILE ... --out PAGE.html",
+    "report": "write one page on a run, with curves, decisions, weights and costs: fireopd report RUN --out PAGE.html",
     "compare": "compare methods over seeds or on recorded rollouts: fireopd compare --help",
     "evaluate": "evaluate models on benchmarks: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
     "export": "export the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",

@@ -19,6 +19,8 @@ NAME = re.compile(r"version_(\d+)")
 """Name of the folder of a run."""
 CONFIG = "config.yaml"
 """File of the run's settings, which the command line writes."""
+WARNINGS = "warnings.jsonl"
+"""File of the warnings about the run, one JSON object with `step` and `warning` per line."""
 
 
 def run_folders(root: Path) -> list[Path]:

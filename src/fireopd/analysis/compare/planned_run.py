@@ -1,6 +1,7 @@
 """Runs of a comparison: arguments, folders, and checks of existing folders.
 
-A run is stored in `<out>/runs/<method>/seed_<n>`, with its settings in `settings.json`.
+A run is stored in `<out>/runs/<condition>/<method>/seed_<n>`, with its settings in `settings.json`. A comparison with a
+single condition leaves out `<condition>`.
 """
 
 import json
@@ -36,11 +37,13 @@ class PlannedRun:
     """Arguments of `fireopd fit`."""
     settings: Mapping[str, Any]
     """All resulting settings by dotted key, except those that differ between the runs of a method."""
+    condition: str = ""
+    """Name of the condition; empty if there is only one."""
 
     @property
     def name(self) -> str:
         """Name of the run in the terminal output."""
-        return f"{self.method} seed {self.seed}"
+        return f"{self.condition} {self.method} seed {self.seed}".lstrip()
 
     @property
     def log(self) -> Path:
@@ -91,16 +94,16 @@ def fit_arguments(base: Sequence[str], overlay: Path, more: Sequence[str]) -> tu
 
 def plan_runs(
     out: Path,
-    arguments: Mapping[str, Sequence[str]],
-    settings: Mapping[str, Mapping[str, Any]],
+    arguments: Mapping[tuple[str, str], Sequence[str]],
+    settings: Mapping[tuple[str, str], Mapping[str, Any]],
     seeds: Sequence[int],
 ) -> list[PlannedRun]:
-    """Return the runs ordered by seed, then by method, so that a stopped comparison still has complete pairs.
+    """Return the runs ordered by seed, then as the arguments, so that a stopped comparison still has complete pairs.
 
     Args:
         out: folder of the comparison.
-        arguments: arguments of `fireopd fit`, by method.
-        settings: resulting settings by dotted key, by method.
+        arguments: arguments of `fireopd fit`, by names of condition and method.
+        settings: resulting settings by dotted key, likewise.
         seeds: seeds of the runs of each method.
 
     Raises:
@@ -108,11 +111,12 @@ def plan_runs(
     """
     runs = []
     for seed in seeds:
-        for method, shared in arguments.items():
-            folder = out / "runs" / method / f"seed_{seed}"
+        for (condition, method), shared in arguments.items():
+            folder = out / "runs" / condition / method / f"seed_{seed}"
             own = ("--seed_everything", str(seed), "--trainer.default_root_dir", str(folder))
-            kept = {key: value for key, value in settings[method].items() if key not in PER_RUN_SETTINGS}
-            runs.append(PlannedRun(method, seed, folder, (*shared, *own), kept))
+            given = settings[condition, method]
+            kept = {key: value for key, value in given.items() if key not in PER_RUN_SETTINGS}
+            runs.append(PlannedRun(method, seed, folder, (*shared, *own), kept, condition))
     for run in runs:
         run.check()
     return runs

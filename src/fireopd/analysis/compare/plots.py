@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,10 @@ class Plot:
             self.figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight")
         svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
         svg = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", svg[svg.index("<svg") :])
-        return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 role="img">', svg).replace(INK, "currentColor")
+        label = escape(f"{self.title}. {self.caption}")
+        start = re.compile(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>')
+        svg = start.sub(lambda found: f'<svg {found[1]} role="img" aria-label="{label}">', svg)
+        return svg.replace(INK, "currentColor")
 
 
 @contextmanager
@@ -98,7 +102,12 @@ def legend(figure: Figure, axis: Axes) -> None:
 
 
 def heatmap(
-    axis: Axes, rows: Sequence[str], columns: Sequence[str], values: np.ndarray, ends: tuple[float, float]
+    axis: Axes,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: np.ndarray,
+    ends: tuple[float, float],
+    texts: Sequence[Sequence[str]] | None = None,
 ) -> None:
     """Draw [R, C] values as a heat map with a number in each cell; NaN is left blank.
 
@@ -108,6 +117,7 @@ def heatmap(
         columns: C labels.
         values: float64 [R, C].
         ends: values at the ends of the colour map: blue from 0 to 1, otherwise red to blue.
+        texts: [R][C] texts of the cells in place of the numbers.
     """
     low, high = ends
     axis.imshow(values, cmap="Blues" if low == 0 and high == 1 else "RdBu", vmin=low, vmax=high, aspect="auto")
@@ -119,4 +129,5 @@ def heatmap(
             place = (value - low) / (high - low)
             dark = place > 0.75 or (place < 0.2 and (low, high) != (0, 1))
             colour = "white" if dark else "#222222"
-            axis.text(column, row, f"{value:.2f}", color=colour, ha="center", va="center", fontsize=8)
+            text = f"{value:.2f}" if texts is None else texts[row][column]
+            axis.text(column, row, text, color=colour, ha="center", va="center", fontsize=8)

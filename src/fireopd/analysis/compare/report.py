@@ -3,18 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from fireopd.analysis.compare.plots import Plot
+from fireopd.analysis.page import Page, figure, tables
 from fireopd.analysis.tables import Table
 from fireopd.atomic_files import replacing_files
 
 __all__ = ["Report"]
-
-TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
@@ -55,16 +52,6 @@ class Report:
 
     def to_html(self) -> str:
         """Return a self-contained HTML page with plots and sortable tables."""
-        facts = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in self.facts.items()]
-        return Template(TEMPLATE.read_text()).substitute(
-            title=escape(self.title),
-            lead=escape(self.lead),
-            facts="\n".join(facts),
-            tables="\n".join(table.to_html() for table in self.tables[:2]),
-            plots="\n".join(_figure(plot) for plot in self.plots),
-            details="\n".join(table.to_html() for table in self.tables[2:]),
-        )
-
-
-def _figure(plot: Plot) -> str:
-    return f"<h2>{escape(plot.title)}</h2>\n<p>{escape(plot.caption)}</p>\n<figure>{plot.to_svg()}</figure>"
+        plots = [figure(plot.title, plot.caption, plot.to_svg()) for plot in self.plots]
+        sections = [tables(self.tables[:2]), *plots, tables(self.tables[2:])]
+        return Page(self.title, self.facts, sections, self.lead).to_html()

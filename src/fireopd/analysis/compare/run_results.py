@@ -3,13 +3,13 @@
 A run that was interrupted and resumed has several folders: `version_0`, `version_1` and so on.
 """
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from fireopd.analysis.metrics_file import Curve, read_metrics
 from fireopd.training.checkpoint_files import LAST, standing
 from fireopd.training.run_folder import run_folders
 
@@ -23,9 +23,6 @@ __all__ = [
     "read_curves",
     "read_run",
 ]
-
-Curve = dict[int, float]
-"""Values by optimizer step."""
 
 MEASURES = {
     "final": "avg@k at the end",
@@ -106,20 +103,7 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     """Return the metrics of a run by name; from its first step on, a later part overrides earlier ones."""
     curves: dict[str, Curve] = {}
     for part in run_folders(folder):
-        for name, new in _read_metrics(part / "metrics.csv").items():
+        for name, new in read_metrics(part / "metrics.csv").items():
             old = curves.get(name, {})
             curves[name] = {step: value for step, value in old.items() if step < min(new)} | new
-    return curves
-
-
-def _read_metrics(path: Path) -> dict[str, Curve]:
-    """Return the columns of a file; a run that was stopped before its first step has none."""
-    curves: dict[str, Curve] = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                step = row.pop("step")
-                for name, value in row.items():
-                    if step and value:
-                        curves.setdefault(name, {})[int(step)] = float(value)
     return curves

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from fireopd.analysis.compare.run_queue import RunQueue, log_tail
 from fireopd.atomic_files import make_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import check_training, methods_by_name, read_method
+from fireopd.cli.optional_packages import check_matplotlib
 from fireopd.errors import UserError
 from fireopd.models.loading import disable_dropout, load_causal_lm
 from fireopd.models.scorer import CausalScorer
@@ -46,13 +46,7 @@ def run(arguments: Sequence[str]) -> None:
     if bool(settings.files) == bool(settings.config):
         problem, remedy = "give either recorded files or a base configuration", "use FILE ..., or --config BASE.yaml"
         raise UserError("FILE", " ".join(map(str, settings.files)), problem, remedy)
-    if find_spec("matplotlib") is None:
-        raise UserError(
-            "COMMAND",
-            "compare",
-            "needs matplotlib, which is not installed",
-            "install it: pip install 'fireopd[compare]'",
-        )
+    check_matplotlib("compare")
     load_plugins()
     if settings.config:
         _compare_trained(settings, more)

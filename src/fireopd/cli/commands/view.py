@@ -8,8 +8,9 @@ or with the options below.
 from collections.abc import Sequence
 from pathlib import Path
 
+from fireopd.analysis.page import Page
 from fireopd.analysis.provenance import versions
-from fireopd.analysis.view import Page, View
+from fireopd.analysis.view import TrajectoryList, View
 from fireopd.atomic_files import check_folder, writing
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_options import add_method_options, instantiate_method
@@ -45,17 +46,18 @@ def run(arguments: Sequence[str]) -> None:
     check_folder(settings.out)
     tokenizer = load_tokenizer(*_tokenizer(settings.tokenizer, settings.files))
     views = sorted((_view(file, method) for file in settings.files), key=lambda view: view.batch.policy_version)
+    shown = TrajectoryList.of(views, tokenizer, settings.number)
     facts = {
+        "trajectories": shown.shown,
         "files": ", ".join(map(str, settings.files)),
         "method": " · ".join(map(str, method.strategies.values())),
         "normalization": method.normalization,
         "versions": versions(),
     }
-    page = Page.of("Token weights and scores", facts, views, tokenizer, settings.number)
     with writing("--out", settings.out):
-        page.write(settings.out)
+        Page("Token weights and scores", facts, [shown.section()]).write(settings.out)
     size = settings.out.stat().st_size / 1e6
-    print(f"{settings.out}: {len(page.rows)} trajectories, {size:.1f} MB. Open it in any browser.")
+    print(f"{settings.out}: {len(shown.rows)} trajectories, {size:.1f} MB. Open it in any browser.")
 
 
 def _tokenizer(named: str | None, files: Sequence[Path]) -> tuple[str, str]:

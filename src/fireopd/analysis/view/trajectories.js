@@ -98,9 +98,16 @@ const near = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "800px" });
 
+function focusable(made, label) {
+  made.tabIndex = 0;
+  made.setAttribute("role", "group");
+  made.setAttribute("aria-label", label);
+  return made;
+}
+
 function card(row) {
   const article = element("article", undefined, row.kept ? "kept" : "dropped");
-  const header = element("header");
+  const header = element("p", undefined, "facts");
   header.append(element("b", row.kept ? "kept" : "dropped"));
   const size = `${row.tokens.length} tokens${row.finished ? "" : ", truncated"}`;
   const reason = row.reason || `${data.scored_by}'s mean log-prob ${show(row.score)}`;
@@ -110,7 +117,9 @@ function card(row) {
   const tokens = element("div", undefined, "tokens");
   rowOf.set(tokens, row);
   tokens.style.minHeight = `${1.75 * Math.ceil(row.tokens.length / 80)}em`;
-  article.append(header, element("div", row.prompt, "prompt"), tokens);
+  focusable(tokens, "response, token by token");
+  const prompt = focusable(element("div", row.prompt, "prompt"), "prompt");
+  article.append(header, prompt, tokens);
   near.observe(tokens);
   return article;
 }
@@ -142,7 +151,8 @@ function legend() {
   $("ramp").style.background = `linear-gradient(90deg, ${stops.length > 1 ? stops.join(", ") : "transparent, transparent"})`;
   $("low").textContent = (less ? "≤ " : "") + show(low);
   $("high").textContent = (more ? "≥ " : "") + show(high);
-  $("meaning").textContent = `${quantity.label}: ${quantity.meaning}; no colour at ${show(centre)}`;
+  $("meaning").textContent = `${quantity.label}: ${quantity.meaning}; no colour at ${show(centre)}` +
+    (less && more ? ", underlined above, dotted below" : "");
 }
 
 let pinned = null;
@@ -182,7 +192,13 @@ document.addEventListener("click", (event) => (tokenAt(event) || pinned) && pin(
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") pin(null);
   const next = { ArrowLeft: pinned?.previousSibling, ArrowRight: pinned?.nextSibling }[event.key];
-  if (!next || event.target !== document.body) return;
+  const list = event.target;
+  if (event.key === "ArrowRight" && list.classList.contains("tokens") && pinned?.parentElement !== list) {
+    event.preventDefault();
+    pin(list.firstElementChild);
+    return;
+  }
+  if (!next || (list !== document.body && list !== pinned.parentElement)) return;
   event.preventDefault();
   pin(next);
 });
