@@ -14,7 +14,8 @@ from fireopd.cli.commands.new import KINDS
 from fireopd.cli.entry_points import GROUPS
 from fireopd.types.signals import SIGNALS
 
-TUTORIAL = re.search(r"^## Write a weighter .*?(?=^## )", (ROOT / "README.md").read_text(), re.M | re.S)[0]
+README = (ROOT / "README.md").read_text()
+TUTORIAL = re.search(r"^## Write a weighter .*?(?=^## )", README, re.M | re.S)[0]
 SHORT = "--data.prompts.num_training=16 --data.prompts.num_validation=0 --data.batch_size=8"
 """What makes a run of two steps out of one of 150."""
 
@@ -96,3 +97,9 @@ def test_the_contract_table_is_that_of_the_classes():
 
 def test_the_tutorial_names_every_signal():
     assert [name for name in SIGNALS if f"`{name}`" not in TUTORIAL] == []
+
+
+def test_the_table_of_methods_names_every_overlay():
+    (table,) = re.findall(r"^\| family \| overlays \|.*?(?=\n\n)", README, re.M | re.S)
+    named = re.findall(r"`(\w+)`", table)
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "configs/methods").glob("*.yaml"))

@@ -8,24 +8,20 @@ from torch import Tensor
 from fireopd.objectives.base import Objective
 from fireopd.objectives.log_ratio import ReverseKL
 from fireopd.types import ScoredBatch, Source
-from fireopd.types.changing_strategy import Phases, Scheduled
+from fireopd.types.changing_strategy import ChangingStrategy, Phases, Scheduled
 
 __all__ = ["ObjectiveSequence", "ScheduledObjective"]
 
 
-@dataclass(frozen=True)
-class ScheduledObjective(Scheduled[Objective], Objective):
-    """Objective with settings that follow schedules. A configuration writes a schedule in the place of a number."""
+class ChangingObjective(ChangingStrategy[Objective], Objective):
+    """Objective whose advantages are those of the objective in effect."""
 
-    strategy: Objective = field(default_factory=ReverseKL)
-    """Objective with its other settings."""
-
-    by_trajectory = Scheduled.by_trajectory
+    by_trajectory = ChangingStrategy.by_trajectory
 
     @property
     def direct(self) -> bool:
-        """True if the objective is direct."""
-        return self.strategy.direct
+        """True if any of the objectives is direct."""
+        return any(part.direct for part in self.variants)
 
     @property
     def exact_for(self) -> frozenset[Source]:
@@ -44,15 +40,21 @@ class ScheduledObjective(Scheduled[Objective], Objective):
 
 
 @dataclass(frozen=True)
-class ObjectiveSequence(Phases[Objective], Objective):
+class ScheduledObjective(Scheduled[Objective], ChangingObjective):
+    """Objective with settings that follow schedules. A configuration writes a schedule in the place of a number."""
+
+    strategy: Objective = field(default_factory=ReverseKL)
+    """Objective with its other settings."""
+
+
+@dataclass(frozen=True)
+class ObjectiveSequence(Phases[Objective], ChangingObjective):
     """Applies one objective after another, each up to an optimizer step."""
 
     objectives: list[Objective] = field(default_factory=lambda: [ReverseKL()])
     """The objectives, in order."""
     switch_steps: list[int] = field(default_factory=list)
     """Optimizer steps at which the second and each later objective take over, increasing."""
-
-    by_trajectory = Phases.by_trajectory
 
     def __post_init__(self) -> None:
         """Check that the steps are in order."""
@@ -62,23 +64,3 @@ class ObjectiveSequence(Phases[Objective], Objective):
     def variants(self) -> Sequence[Objective]:
         """The objectives."""
         return self.objectives
-
-    @property
-    def direct(self) -> bool:
-        """True if any of the objectives is direct."""
-        return any(part.direct for part in self.objectives)
-
-    @property
-    def exact_for(self) -> frozenset[Source]:
-        """Authors for which the gradient is exact at all steps."""
-        return frozenset.intersection(*(part.exact_for for part in self.objectives))
-
-    @property
-    def trains_given(self) -> bool:
-        """True if given tokens are trained on at any step."""
-        return any(part.trains_given for part in self.objectives)
-
-    def advantage(self, batch: ScoredBatch) -> Tensor:
-        """Return float [N, L]."""
-        part, view = self.current(batch)
-        return part.advantage(view)

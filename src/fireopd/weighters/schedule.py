@@ -6,20 +6,16 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fireopd.types import ScoredBatch
-from fireopd.types.changing_strategy import Phases, Scheduled
+from fireopd.types.changing_strategy import ChangingStrategy, Phases, Scheduled
 from fireopd.weighters.base import TokenWeighter, UniformWeighter
 
 __all__ = ["ScheduledWeighter", "WeighterSequence"]
 
 
-@dataclass(frozen=True)
-class ScheduledWeighter(Scheduled[TokenWeighter], TokenWeighter):
-    """Weighter with settings that follow schedules. A configuration writes a schedule in the place of a number."""
+class ChangingWeighter(ChangingStrategy[TokenWeighter], TokenWeighter):
+    """Weighter whose result is that of the weighter in effect."""
 
-    strategy: TokenWeighter = field(default_factory=UniformWeighter)
-    """Weighter with its other settings."""
-
-    by_trajectory = Scheduled.by_trajectory
+    by_trajectory = ChangingStrategy.by_trajectory
 
     def __call__(self, batch: ScoredBatch) -> Tensor:
         """Return float [N, L]."""
@@ -28,15 +24,21 @@ class ScheduledWeighter(Scheduled[TokenWeighter], TokenWeighter):
 
 
 @dataclass(frozen=True)
-class WeighterSequence(Phases[TokenWeighter], TokenWeighter):
+class ScheduledWeighter(Scheduled[TokenWeighter], ChangingWeighter):
+    """Weighter with settings that follow schedules. A configuration writes a schedule in the place of a number."""
+
+    strategy: TokenWeighter = field(default_factory=UniformWeighter)
+    """Weighter with its other settings."""
+
+
+@dataclass(frozen=True)
+class WeighterSequence(Phases[TokenWeighter], ChangingWeighter):
     """Applies one weighter after another, each up to an optimizer step."""
 
     weighters: list[TokenWeighter] = field(default_factory=lambda: [UniformWeighter()])
     """The weighters, in order."""
     switch_steps: list[int] = field(default_factory=list)
     """Optimizer steps at which the second and each later weighter take over, increasing."""
-
-    by_trajectory = Phases.by_trajectory
 
     def __post_init__(self) -> None:
         """Check that the steps are in order."""
@@ -46,8 +48,3 @@ class WeighterSequence(Phases[TokenWeighter], TokenWeighter):
     def variants(self) -> Sequence[TokenWeighter]:
         """The weighters."""
         return self.weighters
-
-    def __call__(self, batch: ScoredBatch) -> Tensor:
-        """Return float [N, L]."""
-        part, view = self.current(batch)
-        return part(view)
