@@ -58,6 +58,7 @@ def test_replay_reproduces_the_released_loss(tmp_path, capsys, case, answers):
     ("options", "message"),
     [
         (["--trajectory_filter=Nope"], "no TrajectoryFilter of that name is installed.*KeepAll"),
+        (["--trajectory_filter={class_path: Nope, init_args: {size: 1}}"], "'Nope': no TrajectoryFilter of that name"),
         (["--trajectory_filter=KeepAl"], "Did you mean KeepAll?"),
         (
             ["--trajectory_filter=TeacherLikelihoodFilter", "--trajectory_filter.drop_fraction=2"],

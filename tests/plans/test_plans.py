@@ -12,6 +12,7 @@ from fireopd.errors import UserError
 from fireopd.plans import (
     AdaptiveLength,
     BatchSummary,
+    Draft,
     FixedPlan,
     Refine,
     RolloutContext,
@@ -165,6 +166,19 @@ def test_the_teacher_reads_the_draft_that_it_rewrites(setting):
         assert tuple(row[: len(prompt.tokens)].tolist()) == prompt.tokens, "trained after the original prompt"
     texts = [setting[0].tokenizer.decode(tokens) for tokens in drafts]
     assert len(set(texts)) > len(texts) // 2, "each has its own draft"
+
+
+def test_a_draft_may_be_empty_and_a_part_of_the_prompt_may_not(setting):
+    """A student may end its response at once."""
+    plan, prompt = Refine(REWRITE), setting[0].training_prompts[0]
+    now = RolloutContext(1, 0, 0, 1, LONGEST, setting[0].tokenizer)
+    empty = Draft(Response((setting[0].tokenizer.eos_token_id,), (-1.0,), finished=True))
+    [row] = plan.rows(prompt, now, [empty])
+    assert setting[0].tokenizer.decode(row.prompt).count(";") == 1 + prompt.content[-1]["content"].count(";")
+    wanting = Refine([{"role": "user", "content": "{details.draft}{solution}"}])
+    wanting.check("data.plan", [prompt], LONGEST)
+    with pytest.raises(UserError, match=r"data.plan.context: .* the prompt has no solution"):
+        wanting.check("data.plan", [replace(prompt, solution=None)], LONGEST)
 
 
 def summary(lengths, kept=None, longest=LONGEST):

@@ -56,7 +56,7 @@ def test_a_message_with_the_question_takes_its_place(tmp_path):
     ("messages", "message"),
     [
         ([user("{solutoin}")], r"unknown placeholder \{solutoin\}, the known ones are .*write \{\{solutoin\}\} for"),
-        ([{"role": "user"}], "needs role and content"),
+        ([{"role": "user"}], "must have messages with the keys role and content"),
     ],
 )
 def test_invalid_messages_are_refused_when_the_configuration_is_read(messages, message):

@@ -23,6 +23,7 @@ from fireopd.plans import (
 from fireopd.teachers import HFTeacher, StudentTeacher
 from fireopd.training.memory_phases import memory_phases
 from fireopd.training.run_checks import problems
+from fireopd.training.run_warnings import run_warnings
 
 LONG = HFEngine(max_response_length=16)
 REWRITE = [{"role": "user", "content": "{details.draft};{question}"}]
@@ -95,6 +96,17 @@ def test_the_memory_of_a_rollout_has_the_cache_of_a_teacher_that_samples(tmp_pat
     assert rewritten[1] == student[1], "released after the rollout"
     overlapped = caches(Refine(REWRITE), overlap=1)
     assert overlapped[1] == overlapped[0]
+
+
+def test_text_that_the_tokenizer_does_not_know_is_a_warning(tmp_path):
+    def warned(plan):
+        module, data = make_module(objective=GeneralizedJSD()), make_data(engine=LONG, plan=plan)
+        module.trainer = data.trainer = make_trainer(tmp_path)
+        return [text for text in run_warnings(module.run_plan(data)) if "data.plan" in text]
+
+    assert warned(Refine(REWRITE)) == []
+    [only] = warned(Refine([{"role": "user", "content": "DRAFT {details.draft};{question}"}]))
+    assert only == "the tokenizer does not know all text of the messages that data.plan Refine writes"
 
 
 def test_graded_drafts_need_the_main_thread_and_recordings_no_plan(tmp_path):

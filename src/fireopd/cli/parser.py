@@ -2,13 +2,14 @@
 
 import re
 import sys
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, ClassVar, NoReturn
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
 
 from fireopd.cli.class_paths import CALLABLES, check_class_paths, command_line_key, find_class_paths, sections
@@ -45,6 +46,10 @@ SCALARS = (str, int, float, bool, type(None))
 """Types of values that are the same before and after instantiation."""
 
 
+class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Help that keeps the lines of the description."""
+
+
 class Parser(LightningArgumentParser):
     """Parser that reports an invalid argument as a single message with exit code 2."""
 
@@ -52,6 +57,10 @@ class Parser(LightningArgumentParser):
     """Known settings, used for suggestions."""
     given: ClassVar[Sequence[str]] = ()
     """Arguments of the command, in which messages look up the full name of a setting."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        """Create a parser whose description keeps its lines."""
+        super().__init__(*args, **{"formatter_class": _Help} | settings)
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         """Parse arguments; a module that they name and that cannot be imported is a `UserError`."""
@@ -154,7 +163,8 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     given = given_settings(arguments)
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     key = key if "." in key else full_name(key, given)
-    strategy = re.search(r"(?:import path string:|path but) (\S+)", message)
+    name = r"""(?:\{['"]?class_path['"]?: *['"]?)?([^\s,'"}]+)"""  # alone, or in braces with its settings
+    strategy = re.search(rf"(?:import path string:|path but) {name}", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
     refused = _refused_class(command_line_key(key), message) or refused_schedule(command_line_key(key), message)
     if refused:

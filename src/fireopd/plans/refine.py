@@ -48,6 +48,15 @@ class Refine(RolloutPlan):
         """Return the teacher that rewrites."""
         return frozenset({self.teacher or prompt.teacher})
 
+    def check(self, key: str, prompts: Sequence[Prompt], max_length: int) -> None:
+        """Raise `UserError` if a prompt lacks a part of the messages."""
+        for prompt in prompts:
+            self._messages.chat(_with_draft(prompt, ""), f"{key}.context")
+
+    @property
+    def _messages(self) -> TeacherContext:
+        return TeacherContext(self.context, frozenset({"details.draft"}))
+
     def drafts(self, prompt: Prompt, now: RolloutContext) -> list[RowPlan]:
         """Return responses of the student."""
         return [RowPlan(now.max_length)] * now.responses
@@ -61,5 +70,9 @@ class Refine(RolloutPlan):
         """Return the token ids of the teacher's prompt."""
         assert now.tokenizer is not None
         text = str(now.tokenizer.decode(list(draft.response.tokens), skip_special_tokens=True))
-        with_draft = replace(prompt, details={**prompt.details, "draft": text or " "})
-        return TeacherContext(self.context).prompt_tokens(with_draft, now.tokenizer)
+        return self._messages.prompt_tokens(_with_draft(prompt, text), now.tokenizer, f"{self.setting}.context")
+
+
+def _with_draft(prompt: Prompt, draft: str) -> Prompt:
+    """Return a prompt with the draft among its details."""
+    return replace(prompt, details={**prompt.details, "draft": draft})

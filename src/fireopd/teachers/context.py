@@ -39,6 +39,8 @@ class TeacherContext:
 
     messages: Sequence[Mapping[str, str]] = ()
     """Chat messages with `role` and `content`."""
+    optional: frozenset[str] = frozenset()
+    """Placeholders whose values may be empty, such as a text that a model writes."""
     cache: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict, init=False, compare=False, repr=False)
     """Token ids of rendered prompts, by source and id."""
 
@@ -50,11 +52,14 @@ class TeacherContext:
         """
         for number, message in enumerate(self.messages, 1):
             if set(message) != {"role", "content"}:
-                raise ValueError(f"context: each message needs role and content, message {number} has {list(message)}")
+                own = f"message {number} has {', '.join(message) or 'none'}"
+                raise ValueError(f"context must have messages with the keys role and content, {own}")
             for name in placeholders(message["content"]):
                 if name not in {QUESTION, "answer", "solution", "task"} and not name.startswith("details."):
                     escape = f"write {{{{{name}}}}} for the text {{{name}}}"
-                    raise ValueError(f"context: unknown placeholder {{{name}}}, the known ones are {KNOWN}; {escape}")
+                    raise ValueError(
+                        f"context has the unknown placeholder {{{name}}}, the known ones are {KNOWN}; {escape}"
+                    )
 
     @property
     def _rewords(self) -> bool:
@@ -93,13 +98,15 @@ class TeacherContext:
                     remedy = "shorten the prompt, the teacher's context, or data.engine.max_response_length"
                     raise UserError(key, prompt.id, problem, remedy)
 
-    def prompt_tokens(self, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    def prompt_tokens(
+        self, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, key: str = "context"
+    ) -> tuple[int, ...]:
         """Return the token ids of a prompt as the teacher sees it: those of the student without a context.
 
         Raises:
-            UserError: if the prompt is plain text or lacks a part of the context.
+            UserError: with the setting `key`, if the prompt is plain text or lacks a part of the context.
         """
-        return self._encoded([prompt], tokenizer, "context")[0]
+        return self._encoded([prompt], tokenizer, key)[0]
 
     def chat(self, prompt: Prompt, key: str = "context") -> list[dict[str, str]]:
         """Return the chat messages that the teacher sees.
@@ -113,7 +120,7 @@ class TeacherContext:
             raise UserError(key, prompt.id, problem, "write the prompt as chat messages")
         asked = max((place for place, message in enumerate(own) if message["role"] == "user"), default=None)
         question = None if asked is None else own[asked]["content"]
-        texts = [fill(message["content"], prompt, question, key) for message in self.messages]
+        texts = [fill(message["content"], prompt, question, key, self.optional) for message in self.messages]
         added = [{**message, "content": text} for message, text in zip(self.messages, texts, strict=True)]
         if asked is not None and self._rewords:
             own = [*own[:asked], added.pop(), *own[asked + 1 :]]
@@ -140,7 +147,7 @@ def placeholders(text: str) -> set[str]:
     return {braced or name for braced, _, name in PLACEHOLDER.findall(text) if braced or name}
 
 
-def fill(text: str, prompt: Prompt, question: str | None, key: str) -> str:
+def fill(text: str, prompt: Prompt, question: str | None, key: str, optional: frozenset[str] = frozenset()) -> str:
     """Return a text with its placeholders replaced by the parts of a prompt.
 
     Args:
@@ -148,6 +155,7 @@ def fill(text: str, prompt: Prompt, question: str | None, key: str) -> str:
         prompt: prompt whose parts are filled in.
         question: value of `{question}`; None if the prompt has none.
         key: setting that holds the text.
+        optional: placeholders whose values may be empty.
 
     Raises:
         UserError: if the prompt lacks a part.
@@ -161,7 +169,7 @@ def fill(text: str, prompt: Prompt, question: str | None, key: str) -> str:
             return escaped
         name = braced or name
         found = known[name] if name in known else _detail(prompt.details, name.partition(".")[2])
-        text = _text(found, name, prompt, key)
+        text = found if name in optional and isinstance(found, str) else _text(found, name, prompt, key)
         return f"{{{text}}}" if braced else text
 
     return PLACEHOLDER.sub(value, text)

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from fireopd.errors import UserError
 from fireopd.prompts.tokenization import unknown_token
 from fireopd.teachers import StudentTeacher
+from fireopd.training.planned_rows import planned_rows
 from fireopd.training.run_plan import DataPlan, RunPlan
 from fireopd.types import Prompt
 
@@ -15,7 +17,7 @@ __all__ = ["data_warnings", "run_warnings"]
 def run_warnings(plan: RunPlan) -> list[str]:
     """Return the warnings about a run, one sentence each."""
     return data_warnings(plan.data) + [
-        text for text in (_unused(plan), _itself(plan), _unsaved(plan)) if text is not None
+        text for text in (_unused(plan), _itself(plan), _unsaved(plan), _unreadable(plan)) if text is not None
     ]
 
 
@@ -85,6 +87,17 @@ def _itself(plan: RunPlan) -> str | None:
     names = [name for name, own in plan.teachers.items() if type(own) is StudentTeacher and not own.context]
     problem = "is the current student without a context: all its advantages are 0"
     return f"the teacher {', '.join(names)} {problem}" if names else None
+
+
+def _unreadable(plan: RunPlan) -> str | None:
+    """Return that the student's tokenizer does not know the text that the rollout plan gives to a teacher."""
+    data, name = plan.data, type(plan.data.rollout_plan).__name__
+    unknown = None if data.tokenizer is None or data.problems or data.recorded else unknown_token(data.tokenizer)
+    try:
+        known = unknown is None or all(unknown not in (row.prompt or ()) for _, row in planned_rows(plan))
+    except UserError:
+        return None  # the checks of the plan report it
+    return None if known else f"the tokenizer does not know all text of the messages that data.plan {name} writes"
 
 
 def _unsaved(plan: RunPlan) -> str | None:
