@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fireopd.analysis.evaluate.benchmarks import PromptFormat, read_benchmark, read_benchmarks
+from fireopd.analysis.evaluate.benchmarks import PromptFormat, distinct_benchmarks, read_benchmark
 from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.verifiers import ExactMatch, FinalAnswer
@@ -52,9 +52,9 @@ def test_two_files_of_the_same_name_and_one_that_is_missing_are_refused(tmp_path
     (tmp_path / "other").mkdir()
     paths = [write(place / "set.jsonl", {"problem": "a", "answer": "1"}) for place in (tmp_path, tmp_path / "other")]
     with pytest.raises(UserError, match="another benchmark has the same name"):
-        read_benchmarks(paths, FinalAnswer())
+        distinct_benchmarks([read_benchmark(path, FinalAnswer()) for path in paths])
     with pytest.raises(UserError, match="--benchmark: .*cannot be read"):
-        read_benchmarks([tmp_path / "none.jsonl"], FinalAnswer())
+        read_benchmark(tmp_path / "none.jsonl", FinalAnswer())
 
 
 def test_system_message_and_suffix_stand_around_the_problem(tmp_path):

@@ -1,4 +1,4 @@
-"""Benchmarks: JSONL files of problems, and the prompts made from them."""
+"""Benchmarks: problems, read from JSONL files or by name, and the prompts made from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from fireopd.prompts.tokenization import tokenize
 from fireopd.types import Prompt
 from fireopd.verifiers import Verifier
 
-__all__ = ["KEY", "Benchmark", "PromptFormat", "read_benchmark", "read_benchmarks"]
+__all__ = ["KEY", "Benchmark", "PromptFormat", "distinct_benchmarks", "read_benchmark"]
 
 ID_KEYS = ("task_id", "question_id", "id")
 """Keys of a row used as the id of its problem, in order of precedence; the default id is the line number."""
@@ -25,10 +25,10 @@ KEY = "--benchmark"
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """Problems of a file, in order."""
+    """Problems of a file or of a published benchmark, in order."""
 
     name: str
-    """File name without suffix."""
+    """Published name, or file name without suffix."""
     problems: tuple[PromptText, ...]
     """Problems with ids of the form `<benchmark>:<id or line number>`, for example `math500:17`."""
     verifier: Verifier
@@ -74,18 +74,17 @@ class PromptFormat:
         return [*system, *before, last | {"content": last["content"] + end}]
 
 
-def read_benchmarks(paths: Sequence[Path], verifier: Verifier) -> list[Benchmark]:
-    """Read benchmarks from files with distinct names, all graded by one verifier.
+def distinct_benchmarks(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
+    """Return the benchmarks.
 
     Raises:
-        UserError: if two files have the same name, or a file cannot be read as a benchmark.
+        UserError: if two of them have the same name.
     """
     found: dict[str, Benchmark] = {}
-    for path in paths:
-        benchmark = read_benchmark(path, verifier)
+    for benchmark in benchmarks:
         if benchmark.name in found:
             remedy = "rename one of them: benchmarks are identified by name"
-            raise UserError(KEY, str(path), "another benchmark has the same name", remedy)
+            raise UserError(KEY, benchmark.name, "another benchmark has the same name", remedy)
         found[benchmark.name] = benchmark
     return list(found.values())
 

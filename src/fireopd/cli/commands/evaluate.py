@@ -1,8 +1,10 @@
-"""`fireopd evaluate MODEL ... --benchmark FILE ... --out FOLDER`: evaluate models on benchmarks.
+"""`fireopd evaluate MODEL ... --benchmark NAME|FILE ... --out FOLDER`: evaluate models on benchmarks.
 
 A MODEL is a Hugging Face model folder (such as an exported student), a hub name, or an embedded model; NAME=MODEL sets
-its label. The other models are compared with the first one. A benchmark is a JSONL file with rows of "problem" or
-"prompt", and "answer". Responses are recorded batch by batch: repeat the command to resume a stopped evaluation.
+its label. The other models are compared with the first one. A benchmark is the name of a published one (humaneval,
+mbpp, math500, aime24, aime25, hmmt, amc23, minerva, olympiadbench, livecodebench), or a JSONL file with rows of
+"problem" or "prompt", and "answer". Responses are recorded batch by batch: repeat the command to resume a stopped
+evaluation.
 """
 
 import sys
@@ -14,8 +16,9 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.console import Console
 
-from fireopd.analysis.evaluate.benchmarks import KEY, Benchmark, PromptFormat, read_benchmarks
+from fireopd.analysis.evaluate.benchmarks import KEY, Benchmark, PromptFormat, distinct_benchmarks, read_benchmark
 from fireopd.analysis.evaluate.export_formats import Export, export
+from fireopd.analysis.evaluate.named_benchmarks import NAMED, read_named, unknown_name
 from fireopd.analysis.evaluate.output_folder import EvaluationFolder, slug
 from fireopd.analysis.evaluate.records import ProblemRecord
 from fireopd.analysis.evaluate.report import tables, write_report
@@ -50,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
     settings = instantiate(parser, given)
     engine = _engine(settings)
     models = _labelled(settings.models)
-    found = read_benchmarks(settings.benchmark, settings.verifier)
+    found = _read_benchmarks(settings.benchmark, settings.verifier)
     benchmarks = [benchmark.first(settings.limit) for benchmark in found]
     _check(settings, benchmarks)
     folder = EvaluationFolder(settings.out)
@@ -77,7 +80,12 @@ def _parser() -> Parser:
         "models", nargs="+", type=str, metavar="MODEL", help="model to evaluate; NAME=MODEL sets its label"
     )
     parser.add_argument(
-        "--benchmark", nargs="+", type=Path, required=True, metavar="FILE", help="JSONL files of problems"
+        "--benchmark",
+        nargs="+",
+        type=str,
+        required=True,
+        metavar="NAME|FILE",
+        help=f"published benchmarks ({', '.join(NAMED)}), or JSONL files of problems",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
     parser.add_argument("--limit", type=int | None, default=None, help="use only the first problems of each benchmark")
@@ -98,7 +106,7 @@ def _parser() -> Parser:
         "--chat_template_options", type=dict[str, Any], default={}, help="for example {enable_thinking: false}"
     )
     parser.add_argument("--batch_size", type=int, default=32, help="problems that are sampled and recorded together")
-    parser.add_argument("--verifier", type=Verifier, default=MathVerify(), help="verifier that grades the responses")
+    parser.add_argument("--verifier", type=Verifier, default=MathVerify(), help="verifier of the JSONL files")
     parser.add_argument(
         "--export", type=Export | None, default=None, help="also export the responses for an external evaluator"
     )
@@ -121,6 +129,19 @@ def _engine(settings: Namespace) -> RolloutEngine:
         problem = "it samples from the model on its servers, not from the given ones"
         raise UserError("--engine", type(engine).__name__, problem, "use HFEngine or VLLMEngine")
     return engine
+
+
+def _read_benchmarks(names: Sequence[str], verifier: Verifier) -> list[Benchmark]:
+    """Return the benchmarks; published ones are graded by their own verifiers."""
+    files = [name for name in names if name not in NAMED]
+    if not files and verifier != MathVerify():
+        problem, remedy = "published benchmarks are graded by verifiers of their own", "remove it"
+        raise UserError("--verifier", type(verifier).__name__, problem, remedy)
+    for name in files:
+        if not Path(name).suffix and not Path(name).exists():
+            raise unknown_name(name)
+    found = [read_named(name) if name in NAMED else read_benchmark(Path(name), verifier) for name in names]
+    return distinct_benchmarks(found)
 
 
 def _labelled(names: Sequence[str]) -> dict[str, str]:
@@ -180,7 +201,7 @@ def _report(
     facts: dict[str, Any] = {
         "models": models,
         "engine": type(settings.engine).__name__,
-        "verifier": str(settings.verifier),
+        "verifier": "; ".join(dict.fromkeys(str(own.benchmark.verifier) for own in runs)),
     }
     facts |= {name: settings[name] for name in SHOWN if settings[name] is not None}
     for table in tables(summary):
