@@ -15,7 +15,8 @@ import torch
 
 from fireopd.models import load_causal_lm, load_tokenizer
 from fireopd.prompts import tiny_tasks
-from make_tiny_models import ASSISTANT, END, SLIP, USER, accuracy, careless, train
+from make_tiny_models import ASSISTANT, END, USER, accuracy, train
+from tiny_demonstrations import SLIP, careless
 
 RATE = 1e-3
 """Learning rate."""

@@ -2,13 +2,14 @@
 
 The student is trained on careless demonstrations: they contain slips (a wrong result that later steps use), and some
 end in random text. The teachers are initialized with the student and trained on correct demonstrations of their own
-task and careless ones of the other. The small student is narrower and trained like the student. Takes about half an
-hour on two cores; prints the accuracy of each model on held-out problems, sampled at temperature 1.
+task and careless ones of the other. The small student is narrower and trained like the student. The teachers of the
+test beds are initialized with one of these models and trained on the demonstrations of one author; see `BEDS`. Takes
+about an hour on two cores; prints the accuracy of each model on held-out problems, sampled at temperature 1.
 """
 
 import argparse
-import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,25 +19,53 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from fireopd.prompts import tiny_tasks
+from tiny_demonstrations import (
+    CHARACTERS,
+    MAX_RESPONSE,
+    Author,
+    correct,
+    demonstrations,
+    demonstrations_by,
+    limited,
+    mistaken,
+    verbose,
+)
 
-CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz +-*=;|#"
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] }}{{ '<|end|>' if message['role'] == 'assistant' else '' }}"
     "{% endfor %}{{ '<|assistant|>' if add_generation_prompt else '' }}"
 )
-BABBLE = 0.10
-"""Fraction of careless demonstrations that end in random text."""
-SLIP = 0.17
-"""Probability of a slip at each step of a careless demonstration."""
-SLIP_OF_OTHER_TASK = 0.21
-"""The same for a teacher's other task: higher, so that further training does not improve the teacher on this task."""
-
-MAX_RESPONSE = 64
 BATCH = 64
 STUDENT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
 SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 2}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training of a teacher of a test bed."""
+
+    start: str
+    """Model with the initial weights."""
+    author: Author
+    """Author of the demonstrations."""
+    tasks: tuple[str, ...] = ("math", "code")
+    """Tasks of the demonstrations."""
+    steps: int = 300
+    """Training steps."""
+    rate: float = 1e-3
+    """Highest learning rate."""
+
+
+BEDS = {
+    "math_specialist": Recipe("math", correct, ("math",), 350, 2e-3),
+    "code_specialist": Recipe("code", correct, ("code",), 350, 2e-3),
+    "limited": Recipe("math", limited, ("math",)),
+    "mistaken": Recipe("student", mistaken),
+    "verbose": Recipe("student", verbose),
+}
+"""Teachers of the test beds."""
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -57,57 +86,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def slip(problem: tiny_tasks.Problem, step: tiny_tasks.Step, rng: random.Random) -> str:
-    """Return a plausible wrong result for a step."""
-    if problem.task == "math":
-        return str(max(0, int(step.result) + rng.choice([-10, -2, -1, 1, 2, 10])))
-    letters = list(step.result)
-    first, second = rng.sample(range(len(letters)), 2)
-    letters[first], letters[second] = letters[second], rng.choice(tiny_tasks.ALPHABET)
-    return "".join(letters)
-
-
-def redo(problem: tiny_tasks.Problem, step: tiny_tasks.Step, previous: str | None) -> tiny_tasks.Step:
-    """Return the step applied to the previous result, which may be wrong."""
-    if previous is None:
-        return step
-    if problem.task == "math":
-        operation = step.lead[step.lead.index(next(c for c in step.lead if c in "+-*")) : -1]
-        return tiny_tasks.Step(f"{previous}{operation}=", str(tiny_tasks.arithmetic(int(previous), operation)))
-    return tiny_tasks.Step(step.lead, tiny_tasks.STRING_OPERATIONS[step.lead.strip()](previous))
-
-
-def careless(problem: tiny_tasks.Problem, rng: random.Random, slips: float) -> str:
-    """Return a careless demonstration with this probability of a slip at each step."""
-    text, previous = "", None
-    babbles_after = rng.randrange(len(problem.steps)) if rng.random() < BABBLE else None
-    for index, original in enumerate(problem.steps):
-        step = redo(problem, original, previous)
-        if babbles_after == index:
-            pieces = [text[-6:] or step.lead, step.lead, "".join(rng.choices(CHARACTERS, k=4))]
-            return (text + "".join(rng.choices(pieces, k=rng.randint(4, 16))))[: MAX_RESPONSE - 1]
-        previous = slip(problem, step, rng) if rng.random() < slips else step.result
-        text += f"{step.lead}{previous};"
-    return f"{text}{tiny_tasks.ANSWER_MARKER}{previous}"
-
-
-def demonstrations(teaches: str | None, seed: int) -> Iterator[tuple[str, str]]:
-    """Yield pairs of problem and response without end; responses of the task that the model teaches are correct."""
-    rng = random.Random(seed)
-    while True:
-        task = rng.choice(list(tiny_tasks.TASKS))
-        problem = tiny_tasks.TASKS[task](rng)
-        if not problem.held_out:
-            slips = SLIP if teaches is None else SLIP_OF_OTHER_TASK
-            yield problem.text, problem.solution if task == teaches else careless(problem, rng, slips)
-
-
 def collate(tokenizer: PreTrainedTokenizerFast, pairs: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return tokens and labels, int64 [B, L]; labels outside the response are -100."""
+    """Return tokens and labels, int64 [B, L]; labels outside the response are -100.
+
+    A response of `MAX_RESPONSE` characters is cut off, and has no end.
+    """
     rows = []
     for text, response in pairs:
         prompt = tokenizer.encode(f"{USER}{text}{ASSISTANT}")
-        answer = tokenizer.encode(f"{response}{END}")
+        answer = tokenizer.encode(response if len(response) >= MAX_RESPONSE else f"{response}{END}")
         rows.append((prompt + answer, [-100] * len(prompt) + answer))
     width = max(len(tokens) for tokens, _ in rows)
     tokens = torch.tensor([t + [tokenizer.pad_token_id] * (width - len(t)) for t, _ in rows])
@@ -174,8 +161,14 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> Qwen3ForCausalLM:
-    """Train one model; a teacher is initialized with the saved student."""
+    """Train one model; a teacher is initialized with a saved model."""
     torch.manual_seed(options.seed)
+    if name in BEDS:
+        recipe = BEDS[name]
+        model = Qwen3ForCausalLM.from_pretrained(options.out / recipe.start, dtype=torch.float32)
+        data = demonstrations_by(recipe.author, recipe.tasks, options.seed + 2)
+        train(model, tokenizer, data, recipe.steps, recipe.rate, name)
+        return model
     model = new_model(tokenizer, SMALL if name == "small" else STUDENT)
     if name not in tiny_tasks.TASKS:
         # A narrower model needs more steps and a higher learning rate.
@@ -191,7 +184,7 @@ def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namesp
 def main() -> None:
     """Train, save and evaluate the models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["student", "small", *tiny_tasks.TASKS])
+    parser.add_argument("--models", nargs="+", default=["student", "small", *tiny_tasks.TASKS, *BEDS])
     parser.add_argument("--out", type=Path, default=Path("src/fireopd/tiny"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--student-steps", type=int, default=1200)

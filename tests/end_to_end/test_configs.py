@@ -19,7 +19,7 @@ from fireopd.models.loading import load_causal_lm
 from fireopd.weighters import EntropyWeighter, ProductOf, UniformWeighter
 
 EXPERIMENTS = sorted(
-    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods", "data")
+    path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("hardware", "methods", "data", "beds")
 )
 OVERLAYS = sorted(CONFIGS.glob("hardware/*.yaml"))
 OVERLAID = [CONFIGS / name for name in ("multi_teacher.yaml", "smollm2.yaml", "paper/strong_to_weak.yaml")]
@@ -29,6 +29,7 @@ ENGINES = {"fsdp": None, "lora": None, "served_teachers": None, "vllm_servers": 
 SHARDED = ("fsdp", "eight_80gb_cards", "two_nodes", "one_24gb_card_offload")
 """Hardware overlays that shard the models."""
 DATA = sorted(CONFIGS.glob("data/*.yaml"))
+BEDS = sorted(CONFIGS.glob("beds/*.yaml"))
 METHODS = sorted(CONFIGS.glob("methods/*.yaml"))
 LOADERS = ("training.student", "teachers.huggingface", "engines.hf.engine")
 """Modules that load models."""
@@ -47,7 +48,9 @@ def test_every_config_builds_without_loading_a_model(path, monkeypatch, tmp_path
     monkeypatch.chdir(tmp_path)
     cli = build(["--config", str(path)], train=False)
     method = cli.model.method
-    if path.name in ("opd.yaml", "smollm2.yaml", "mopd_qwen3_8b.yaml") or path.stem.startswith("self_distillation"):
+    if path.name in ("opd.yaml", "bed.yaml", "smollm2.yaml", "mopd_qwen3_8b.yaml") or path.stem.startswith(
+        "self_distillation"
+    ):
         assert (method.trajectory_filter, method.token_weighter) == (KeepAll(), UniformWeighter())
     else:
         assert method.trajectory_filter.drop_fraction == 0.2
@@ -90,6 +93,22 @@ def test_an_overlay_changes_the_data_and_nothing_else(path, overlay):
             for name in names:
                 config[section].pop(name)
     assert configs[0] == configs[1]
+
+
+def test_beds_build_and_end_with_a_validation():
+    base = yaml.safe_load((CONFIGS / "bed.yaml").read_text())
+    for path in BEDS:
+        bed = yaml.safe_load(path.read_text())
+        assert bed["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+        prompts = bed.get("data", {}).get("prompts", base["data"]["prompts"])["init_args"]
+        number = prompts.get("source", {"init_args": prompts})["init_args"]["num_training"]
+        steps = number // bed.get("data", {}).get("batch_size", base["data"]["batch_size"])
+        assert (base["trainer"] | bed["trainer"])["val_check_interval"] == steps
+        scheduler = bed.get("model", {}).get("scheduler", base["model"]["scheduler"])
+        assert scheduler["init_args"]["T_max"] == steps
+        if path.stem in ("limited_teacher", "weak_teacher", "wrong_routing"):
+            cli = built(CONFIGS / "bed.yaml", path, CONFIGS / "methods" / "fire.yaml")
+            assert set(cli.model.teachers) >= {text.teacher for text in cli.datamodule.source.training(1)}
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("paper/*.yaml")), ids=lambda path: path.stem)

@@ -6,6 +6,7 @@ from fireopd.filters.length import LengthFilter
 from fireopd.filters.margin import MarginFilter
 from fireopd.filters.reward import AgreementFilter, BalanceFilter, VerdictFilter
 from fireopd.filters.schedule import FilterSequence, ScheduledFilter
+from fireopd.filters.surprise import SurpriseFilter
 from fireopd.filters.teacher_likelihood import TeacherLikelihoodFilter
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LengthFilter",
     "MarginFilter",
     "ScheduledFilter",
+    "SurpriseFilter",
     "TeacherLikelihoodFilter",
     "TrajectoryFilter",
     "VerdictFilter",

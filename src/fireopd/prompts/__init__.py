@@ -2,6 +2,7 @@
 
 from fireopd.prompts.base import PromptSource, PromptText
 from fireopd.prompts.columns import Columns
+from fireopd.prompts.corruption import CorruptedPrompts, JunkPrompts, MisroutedPrompts
 from fireopd.prompts.huggingface import HFPrompts
 from fireopd.prompts.jsonl import JSONLPrompts
 from fireopd.prompts.mixture import MixedPrompts
@@ -13,9 +14,12 @@ from fireopd.prompts.verl import VerlColumns, VerlPrompts
 
 __all__ = [
     "Columns",
+    "CorruptedPrompts",
     "FilePrompts",
     "HFPrompts",
     "JSONLPrompts",
+    "JunkPrompts",
+    "MisroutedPrompts",
     "MixedPrompts",
     "ParquetPrompts",
     "PromptSource",

@@ -23,6 +23,8 @@ class TinyPrompts(PromptSource):
     """Number of training prompts, split evenly between the tasks."""
     num_validation: int = 128
     """Number of validation prompts per task."""
+    by_steps: bool = False
+    """Report problems by number of steps: as `math_2` to `math_5` in place of `math`."""
     verifier: Verifier = field(default_factory=FinalAnswer)
     """Grades the responses."""
 
@@ -51,4 +53,5 @@ class TinyPrompts(PromptSource):
         messages = [{"role": "user", "content": problem.text}]
         place = f"{problem.task}:{problem.text}"
         teacher = self.teachers[problem.task]
-        return PromptText(messages, teacher, problem.task, problem.answer, place, solution=problem.solution)
+        task = f"{problem.task}_{len(problem.steps)}" if self.by_steps else problem.task
+        return PromptText(messages, teacher, task, problem.answer, place, solution=problem.solution)
