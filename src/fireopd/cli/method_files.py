@@ -68,7 +68,7 @@ def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Metho
     return settings.model, sorted(set(others) - PER_RUN_SETTINGS)
 
 
-def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str, Any]:
+def check_training(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Return all settings that result from the arguments of a method's runs, by dotted key; no model is loaded.
 
     Raises:
@@ -77,7 +77,7 @@ def check_training(name: str, path: Path, arguments: Sequence[str]) -> dict[str,
     try:
         cli = build(arguments, train=False)
     except SystemExit as stop:
-        raise _invalid(name, path, "--methods") from stop
+        raise _invalid(name, name, "--methods") from stop
     trainer: Any = cli.trainer
     if not any(isinstance(callback, Summary) for callback in trainer.callbacks):
         raise UserError("trainer.callbacks", name, "the Summary callback is required", "add Summary")
@@ -116,6 +116,6 @@ def _keys(given: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}".rstrip(".") for group, names in groups.items() for name in names]
 
 
-def _invalid(name: str, path: Path, option: str) -> UserError:
+def _invalid(name: str, path: str | Path, option: str) -> UserError:
     problem = f"the settings of the method {name} are invalid (see above)"
     return UserError(option, str(path), problem, "fix the file, or leave the method out")

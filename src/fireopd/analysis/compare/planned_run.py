@@ -81,15 +81,15 @@ class PlannedRun:
                 shutil.rmtree(part)
 
 
-def fit_arguments(base: Sequence[str], overlay: Path, more: Sequence[str]) -> tuple[str, ...]:
+def fit_arguments(base: Sequence[str], method: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
     """Return the arguments of `fireopd fit` for a method; later arguments take precedence.
 
     Args:
         base: arguments for the configuration that all methods share.
-        overlay: file of the method.
+        method: arguments of the method.
         more: further arguments.
     """
-    return (*base, "--config", str(overlay), *more)
+    return (*base, *method, *more)
 
 
 def plan_runs(

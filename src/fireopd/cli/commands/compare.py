@@ -2,9 +2,12 @@
 
 On recorded rollouts:  fireopd compare FILE ... --methods a.yaml b.yaml --out FOLDER [--student MODEL]
 By training:           fireopd compare --config BASE.yaml --methods a.yaml b.yaml --seeds 1 2 3 4 5 --out FOLDER
+On several test beds:  the same with --beds x.yaml y.yaml
+With several values:   the same with --vary KEY=v1,v2,... (one setting or two)
 
-A method is a YAML file with settings of a run. Arguments after `--` are passed to every `fireopd fit`. To resume a
-stopped comparison, repeat the command. FOLDER/index.html shows the results.
+A method is a YAML file with settings of a run or, for training, the name of an installed filter, weighter or objective.
+Arguments after `--` are passed to every `fireopd fit`. To resume a stopped comparison, repeat the command.
+FOLDER/index.html shows the results.
 """
 
 import argparse
@@ -19,11 +22,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from fireopd.analysis.compare.conditions import Condition, beds, check_effect, variations
 from fireopd.analysis.compare.gradients import alignments
 from fireopd.analysis.compare.method_statistics import agreements, compute_statistics, read_recordings
 from fireopd.analysis.compare.planned_run import PlannedRun, fit_arguments, plan_runs
 from fireopd.analysis.compare.run_queue import RunQueue, log_tail
 from fireopd.atomic_files import make_folder, writing
+from fireopd.cli.compared_methods import methods_to_train
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import check_training, methods_by_name, read_method
 from fireopd.cli.optional_packages import check_matplotlib
@@ -65,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         help="scored rollouts, as written by the RolloutRecorder callback",
     )
     parser.add_argument(
-        "--methods", nargs="+", type=Path, required=True, metavar="YAML", help="one file for each method"
+        "--methods",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="METHOD",
+        help="YAML files; for training also names of installed strategies",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="output folder")
     parser.add_argument("--student", help="model to compare gradients at, on recorded rollouts")
@@ -74,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--config", action="append", metavar="YAML", help="configuration that all runs share; may be repeated"
+    )
+    parser.add_argument("--beds", nargs="+", type=Path, metavar="YAML", help="test beds: files with settings of a run")
+    parser.add_argument(
+        "--vary", action="append", metavar="KEY=v1,v2,...", help="values of a setting; may be given twice"
     )
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds of the runs, default 1 2 3 4 5")
     parser.add_argument("--control", help="method that the others are compared with, default the first")
@@ -91,6 +105,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _compare_recorded(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods on recorded rollouts."""
     given = {"": more, "seeds": settings.seeds, "jobs": settings.jobs, "control": settings.control}
+    given |= {"beds": settings.beds, "vary": settings.vary}
     for option, value in given.items():
         if value:
             raise UserError(f"--{option}", value, "it has no effect on recorded rollouts", "leave it out")
@@ -123,15 +138,21 @@ def _compare_recorded(settings: argparse.Namespace, more: Sequence[str]) -> None
 
 def _compare_trained(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods by training them."""
-    methods = methods_by_name(settings.methods)
+    methods = methods_to_train(settings.methods)
     _check_options(settings, methods, more)
+    conditions = _conditions(settings)
     control = settings.control or next(iter(methods))
     base = [argument for path in settings.config for argument in ("--config", path)]
-    fits = {name: fit_arguments(base, path, more) for name, path in methods.items()}
-    with _silenced():
-        checked = {name: check_training(name, path, fits[name]) for name, path in methods.items()}
-    runs = plan_runs(settings.out, fits, checked, settings.seeds or SEEDS)
+    fits = {
+        (condition.name, name): fit_arguments([*base, *condition.before], own, [*more, *condition.after])
+        for condition in conditions
+        for name, own in methods.items()
+    }
     console = Console()
+    with console.status(f"Checking the settings of {len(fits)} runs"), _silenced():
+        checked = {place: check_training(" ".join(filter(None, place)), own) for place, own in fits.items()}
+    check_effect(checked, "--vary" if settings.vary else "--beds")
+    runs = plan_runs(settings.out, fits, checked, settings.seeds or SEEDS)
     queue = RunQueue(settings.jobs or 1, console)
     stopped = False
     try:
@@ -139,13 +160,30 @@ def _compare_trained(settings: argparse.Namespace, more: Sequence[str]) -> None:
     except KeyboardInterrupt:
         stopped = True
     if any(planned.finished for planned in runs):
-        reports = import_module("fireopd.analysis.compare.training_report")
         shared = " ".join([*settings.config, *more])
-        _finish(reports.training_report(runs, queue.failed, control, shared), settings.out, console)
+        _finish(_trained_report(settings, conditions, (runs, queue.failed, control, shared)), settings.out, console)
     _report_missing(queue.failed, stopped, console)
 
 
-def _check_options(settings: argparse.Namespace, methods: dict[str, Path], more: Sequence[str]) -> None:
+def _conditions(settings: argparse.Namespace) -> list[Condition]:
+    """Return the conditions of all runs."""
+    if settings.beds and settings.vary:
+        raise UserError("--vary", settings.vary, "has no effect on --beds", "give the bed as a second --config")
+    if settings.beds:
+        return beds(settings.beds)
+    return variations(settings.vary) if settings.vary else [Condition()]
+
+
+def _trained_report(settings: argparse.Namespace, conditions: Sequence[Condition], found: tuple[Any, ...]) -> Any:
+    """Return the report on trained methods; reports need matplotlib, which is an extra."""
+    if settings.beds:
+        return import_module("fireopd.analysis.compare.bed_report").bed_report(*found)
+    if settings.vary:
+        return import_module("fireopd.analysis.compare.sensitivity_report").sensitivity_report(*found, conditions)
+    return import_module("fireopd.analysis.compare.training_report").training_report(*found)
+
+
+def _check_options(settings: argparse.Namespace, methods: dict[str, list[str]], more: Sequence[str]) -> None:
     if settings.control is not None and settings.control not in methods:
         raise UserError("--control", settings.control, "no such method", f"use one of {', '.join(methods)}")
     if settings.jobs is not None and settings.jobs < 1:
