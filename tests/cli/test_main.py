@@ -96,6 +96,14 @@ def test_an_unknown_command(capsys):
     assert "'fitt': no such command. Use one of fit" in refuse(capsys, "fitt")
 
 
+def test_help_of_fit_starts_with_the_settings_that_matter_first(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    start = capsys.readouterr().out.partition("\noptions:")[0]
+    assert start.startswith("usage: fireopd fit --config FILE")
+    assert len(re.findall(r"^  --", start, re.M)) == 10
+
+
 def test_help_of_the_program(capsys):
     for arguments in ([], ["--help"]):
         main(arguments)
@@ -139,11 +147,13 @@ def run_folder(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, timeout=300, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in root.iterdir()] == ["here"], "everything lies under default_root_dir"
+    (root / "here" / "log").write_text(done.stderr)
     return root / "here" / "version_0", done.stdout
 
 
 def test_the_run_ends_with_a_table_and_a_summary(run_folder):
     folder, output = run_folder
+    assert f"Configuration: {CONFIG}; complete in {folder / 'config.yaml'}" in (folder.parent / "log").read_text()
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["tasks"]) == {"math", "code"}
     for row in summary["tasks"].values():

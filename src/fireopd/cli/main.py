@@ -17,24 +17,36 @@ from rich.console import Console
 
 from fireopd.errors import UserError
 
-__all__ = ["COMMANDS", "main", "quieten", "usage"]
+__all__ = ["COMMANDS", "GROUPS", "main", "quieten", "usage"]
 
-COMMANDS = {
-    "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
-    "check": "check a configuration and estimate its memory without training: fireopd check --config FILE",
-    "replay": "filter and weight recorded rollouts without any model: fireopd replay FILE --out OUT",
-    "score": "add teacher scores to recorded or other responses: fireopd score FILE --teachers TEACHERS --out FOLDER",
-    "view": "show recorded rollouts with token weights and scores: fireopd view FILE ... --out PAGE.html",
-    "report": "write one page on a run, with curves, decisions, weights and costs: fireopd report RUN --out PAGE.html",
-    "compare": "compare methods over seeds or on recorded rollouts: fireopd compare --help",
-    "evaluate": "evaluate models on benchmarks: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
-    "export": "export the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
-    "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
-    "new": "create a package with a new strategy: fireopd new weighter my_package.MyWeighter",
-    "plugins": "list the installed plug-ins",
-    "methods": "list method overlays with paper, strategies and signals: fireopd methods",
-    "runs": "list runs with state, steps, accuracy and method: fireopd runs FOLDER ...",
+GROUPS = {
+    "Train": {
+        "fit": "train a student on its own rollouts: fireopd fit --config configs/multi_teacher.yaml",
+        "check": "check a configuration and estimate its memory without training: fireopd check --config FILE",
+        "methods": "list method overlays with paper, strategies and signals: fireopd methods",
+    },
+    "Inspect runs": {
+        "runs": "list runs with state, steps, accuracy and method: fireopd runs FOLDER ...",
+        "report": "write an HTML page on a run: fireopd report RUN --out PAGE.html",
+        "view": "show recorded rollouts with token weights and scores: fireopd view FILE ... --out PAGE.html",
+    },
+    "Evaluate and compare": {
+        "evaluate": "evaluate models on benchmarks: fireopd evaluate MODEL --benchmark FILE --out FOLDER",
+        "compare": "compare methods over seeds or on recorded rollouts: fireopd compare --help",
+        "replay": "filter and weight recorded rollouts without any model: fireopd replay FILE --out OUT",
+        "score": "add teacher scores to responses: fireopd score FILE --teachers TEACHERS --out FOLDER",
+    },
+    "Models": {
+        "export": "export the student of a checkpoint as a Hugging Face folder: fireopd export CKPT OUT",
+        "serve": "start a vLLM server for rollouts: fireopd serve MODEL --port 8001",
+    },
+    "Extend": {
+        "new": "create a package with a new strategy: fireopd new weighter my_package.MyWeighter",
+        "plugins": "list the installed plug-ins",
+    },
 }
+"""Help text by command, in groups."""
+COMMANDS = {name: text for group in GROUPS.values() for name, text in group.items()}
 """Help text by command."""
 HANDLES_SIGTERM = ("serve",)
 """Commands with a handler of SIGTERM from their start. That of `fit` replaces the general one while it trains."""
@@ -104,9 +116,11 @@ def _terminable() -> Iterator[None]:
 
 def usage() -> str:
     """Return the help text of the program."""
-    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    lines = ["usage: fireopd COMMAND ..."]
+    for title, group in GROUPS.items():
+        lines += ["", f"{title}:", *(f"  {name:<10}{text}" for name, text in group.items())]
     more = "See fireopd COMMAND --help for the options of a command, and fireopd --version for the version."
-    return "\n".join(["usage: fireopd COMMAND ...", "", *lines, "", more])
+    return "\n".join([*lines, "", more])
 
 
 def quieten() -> None:

@@ -9,6 +9,7 @@ from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from fireopd import callbacks as callbacks
 from fireopd.callbacks.disk_errors import DiskErrors
@@ -25,9 +26,29 @@ from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule
 from fireopd.training.resume_checks import check_resume
 from fireopd.training.run_checks import check_run
-from fireopd.training.run_folder import next_folder, writing_run
+from fireopd.training.run_folder import CONFIG, next_folder, writing_run
 from fireopd.training.run_settings import plain
 from fireopd.training.tensorboard_logger import quiet_writer_thread
+
+USAGE = "fireopd fit --config FILE [--config OVERLAY ...] [--SETTING VALUE ...]"
+"""Usage of `fireopd fit`; that of the parser lists two hundred options."""
+FIRST_SETTINGS = """Train a student. The settings that matter first:
+
+  --config FILE                   configuration; further files and options override it
+  --model.student NAME            folder, hub name or embedded model
+  --model.teachers '{...}'        teachers by name
+  --data.prompts CLASS            prompt source, with --data.prompts.train FILE and others
+  --model.trajectory_filter CLASS, --model.token_weighter CLASS, --model.objective CLASS
+                                  method; fireopd methods lists those of papers
+  --data.batch_size N             prompts per step
+  --data.engine.max_response_length N
+                                  tokens per response
+  --model.optimizer.lr RATE       learning rate
+  --trainer.max_steps N           optimizer steps
+  --trainer.default_root_dir DIR  folder of the runs
+
+--print_config prints all settings, --KEY.help CLASS those of a class."""
+"""Description of `fireopd fit`."""
 
 __all__ = ["FitCLI", "FitParser", "SafeTrainer", "TrainingStoppedError", "build"]
 
@@ -42,6 +63,7 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
     load_plugins()
     shows_help = any(argument == "-h" or "help" in argument or "comments" in argument for argument in arguments)
     set_parsing_settings(docstring_parse_attribute_docstrings=shows_help)  # takes a second, and only help shows them
+    described = {"description": FIRST_SETTINGS, "usage": USAGE}
     return FitCLI(
         FiReOPDModule,
         RolloutDataModule,
@@ -49,7 +71,7 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
         run=train,
         parser_class=FitParser,
         trainer_class=SafeTrainer,
-        parser_kwargs={"prog": "fireopd"},
+        parser_kwargs={"prog": "fireopd"} | ({"fit": described} if train else {}),
         seed_everything_default=1,
         load_from_checkpoint_support=False,
         auto_configure_optimizers=False,
@@ -175,6 +197,11 @@ class FitCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: only the configuration defines a run."""
+
+    def before_fit(self) -> None:
+        """Log the files of the configuration."""
+        files = ", ".join(path.relative for path in self._get(self.config, "config", []) or [])
+        rank_zero_info(f"Configuration: {files or 'options only'}; complete in {self.folder / CONFIG}")
 
     def instantiate_classes(self) -> None:
         """Instantiate module, data module and trainer. All loggers write to `<default_root_dir>/version_<n>`."""
