@@ -1,8 +1,9 @@
 """Waiting time and staleness of overlapping rollouts with a slowed engine, for several values of `data.overlap`.
 
 The engine waits for a fixed time in each call, whatever the number of rows: the latency of a server whose time goes
-into the longest response, with capacity for more rows. Each turn trains the embedded student once per value; a ratio is
-taken within a turn. Usage: `python scripts/overlap_waiting.py --delay 4 --turns 3`.
+into the longest response, with capacity for more rows. `--step` lengthens each training step likewise. Each turn trains
+the embedded student once per value; a ratio is taken within a turn. Usage:
+`python scripts/overlap_waiting.py --delay 4 --step 4 --turns 3`.
 """
 
 import argparse
@@ -43,12 +44,16 @@ class SlowEngine(HFEngine):
 
 
 class StepMetrics(Callback):
-    """Keeps waiting time, wall time and staleness of each step."""
+    """Keeps waiting time, wall time and staleness of each step, and lengthens it."""
 
-    def __init__(self) -> None:
-        """Create without steps."""
+    def __init__(self, pause: float) -> None:
+        """Create without steps; `pause` is added to each, in seconds."""
         self.steps: list[dict[str, float]] = []
-        self.began = time.perf_counter()
+        self.began, self.pause = time.perf_counter(), pause
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Lengthen the step."""
+        time.sleep(self.pause)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the metrics of the step."""
@@ -59,14 +64,14 @@ class StepMetrics(Callback):
         self.began = now
 
 
-def run(overlap: int, steps: int, delay: float) -> list[dict[str, float]]:
+def run(overlap: int, steps: int, delay: float, pause: float) -> list[dict[str, float]]:
     """Return the metrics of each step of a run, without the first steps, in which nothing overlaps yet."""
     teachers = {name: HFTeacher(f"tiny/{name}") for name in ("math", "code")}
     module = FiReOPDModule(teachers, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05))
     prompts = TinyPrompts(num_training=ROWS * (steps + 1), num_validation=0)
     engine = SlowEngine(max_response_length=24, delay=delay)
     data = RolloutDataModule(prompts=prompts, engine=engine, batch_size=ROWS, overlap=overlap)
-    metrics = StepMetrics()
+    metrics = StepMetrics(pause)
     with tempfile.TemporaryDirectory() as folder:
         quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu", "max_epochs": 1}
@@ -78,13 +83,15 @@ def main() -> None:
     """Print a table: median over the turns, and the lowest and highest of them in brackets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--delay", type=float, default=4.0, help="seconds of each call of the engine")
+    parser.add_argument("--step", type=float, default=0.0, help="seconds that are added to each training step")
+    parser.add_argument("--levels", type=int, nargs="+", default=LEVELS, help="values of data.overlap, 0 first")
     parser.add_argument("--steps", type=int, default=8, help="steps of a run that count")
     parser.add_argument("--turns", type=int, default=3, help="runs per value")
     settings = parser.parse_args()
-    found: dict[int, list[dict[str, float]]] = {level: [] for level in LEVELS}
+    found: dict[int, list[dict[str, float]]] = {level: [] for level in settings.levels}
     for _ in range(settings.turns):
-        for level in LEVELS:
-            steps = run(level, settings.steps + level, settings.delay)
+        for level in settings.levels:
+            steps = run(level, settings.steps + level, settings.delay, settings.step)
             means = {name: statistics.fmean(step[name] for step in steps) for name in steps[0]}
             found[level].append(means | {"oldest": max(step["staleness"] for step in steps)})
             print(f"overlap {level}: {found[level][-1]}", flush=True)

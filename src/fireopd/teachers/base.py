@@ -136,13 +136,19 @@ class Teacher(ABC):
         """Return the scores of all response tokens and the distributions at these tokens. Every process calls."""
         raise NotImplementedError(f"{type(self).__name__} does not return distributions")
 
-    def check_sampling(self, key: str) -> None:
+    @property
+    def samples_here(self) -> bool:
+        """True if the teacher samples in this process, from weights that it has loaded."""
+        return True
+
+    def check_sampling(self, key: str, student: str) -> None:
         """Raise `UserError` if the teacher cannot sample responses. Loads no weights.
 
         A teacher that overrides this method also overrides `sampler`.
 
         Args:
             key: setting that holds the teacher.
+            student: name of the student model.
         """
         problem = "it only scores tokens, but data.plan lets it write some"
         raise UserError(key, type(self).__name__, problem, "use an HFTeacher, or another data.plan")

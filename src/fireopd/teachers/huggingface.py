@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.engines import HFEngine, MemoryPart, RolloutEngine
+from fireopd.engines import HFEngine, MemoryPart, RolloutEngine, VLLMServerEngine
+from fireopd.engines.vllm.server_pool import check_addresses
+from fireopd.engines.vllm.teacher_engine import TeacherServerEngine
+from fireopd.errors import UserError
 from fireopd.models.architecture import check_architecture
 from fireopd.models.attention import Attention, use_attention
 from fireopd.models.distributions import TeacherDistributions
@@ -27,6 +30,7 @@ from fireopd.models.loading import (
     load_tokenizer,
     same_model,
     stop_tokens,
+    vocabulary_size,
 )
 from fireopd.models.model_size import count_parameters, dtype_size
 from fireopd.models.output_head import OutputHead
@@ -64,16 +68,23 @@ class HFTeacher(Teacher):
     """Implementation of attention, for example `flash_attention_2`; None for the choice of transformers."""
     quantization: Quantization | None = None
     """`int8` or `int4` weights of the linear layers, see `fireopd.models.quantization`; None for weights of `dtype`."""
+    sampling_servers: list[str] = field(default_factory=list)
+    """Addresses of vLLM servers that write responses for a rollout plan in the place of this process, each started with
+    `fireopd serve MODEL --port PORT`; empty for this process."""
     scorer: CausalScorer | None = field(default=None, init=False, compare=False, repr=False)
     """The model, after `setup`."""
     tokenizer: PreTrainedTokenizerBase | None = field(default=None, init=False, compare=False, repr=False)
     """The teacher's tokenizer, loaded on first use if there is a context."""
     filled: TeacherContext = field(init=False, compare=False, repr=False)
     """The context, which is filled in for each prompt."""
+    served: TeacherServerEngine | None = field(default=None, init=False, compare=False, repr=False)
+    """Engine on the servers, if the teacher samples there."""
 
     def __post_init__(self) -> None:
-        """Check the messages of the context."""
+        """Check the messages of the context and the addresses."""
         self.filled = TeacherContext(self.context)
+        if self.sampling_servers:
+            check_addresses(self.sampling_servers, 1, 1.0, "sampling_servers")
 
     def check(self, key: str, student: str, prompts: Sequence[Prompt], response_length: int) -> None:
         """Compare vocabulary, special tokens and stop tokens with the student's; check lengths against the context."""
@@ -145,13 +156,43 @@ class HFTeacher(Teacher):
         head = OutputHead.from_model(self.scorer.model, dtype, rollouts.tokens.device)
         return scores, TeacherDistributions(scores.hidden_states, (head,) * len(scores.hidden_states))
 
-    def check_sampling(self, key: str) -> None:
-        """Raise `UserError` if the model caches more than keys and values."""
-        HFEngine(dtype=self.dtype).check(f"{key}.path", self.path)
+    @property
+    def samples_here(self) -> bool:
+        """False if servers sample."""
+        return not self.sampling_servers
+
+    def check_sampling(self, key: str, student: str) -> None:
+        """Raise `UserError` if the model caches more than keys and values, or a server does not suit."""
+        if self.samples_here:
+            HFEngine(dtype=self.dtype).check(f"{key}.path", self.path)
+            return
+        sizes = [vocabulary_size(own, key) for own in (self.path, student)]
+        if sizes[0] > sizes[1]:
+            problem = f"the teacher has {sizes[0]} token ids, and the student {sizes[1]}; a server samples all of them"
+            raise UserError(f"{key}.sampling_servers", self.path, problem, "leave it out, and sample in this process")
+        self._server_engine(HFEngine(), key).check(key, self.path)
+
+    def _server_engine(self, like: RolloutEngine, key: str) -> TeacherServerEngine:
+        """Return an engine on the servers with the length and the sampling distribution of another engine."""
+        own = (like.max_response_length, like.temperature, like.top_p, like.top_k)
+        engine = partial(TeacherServerEngine, model=self.path, key=f"{key}.sampling_servers")
+        if isinstance(like, VLLMServerEngine):
+            engine = partial(engine, concurrency=like.concurrency, timeout=like.timeout)
+        return engine(*own, servers=self.sampling_servers)
+
+    def close(self) -> None:
+        """Close the connections to servers, which keep running."""
+        if self.served is not None:
+            self.served.close()
+        self.served = None
 
     def sampler(self, like: RolloutEngine, vocabulary: int) -> TeacherSampler:
-        """Return an `HFEngine` on the loaded model."""
+        """Return an engine on the servers, or an `HFEngine` on the loaded model."""
         assert self.scorer is not None, "call setup() first"
+        if not self.samples_here:
+            self.served = self._server_engine(like, "model.teachers")
+            self.served.setup(self.path, torch.device("cpu"))
+            return TeacherSampler(self.served, self.prompt_tokens, context_length(self.path, "teacher"))
         slots = like.batch_size if isinstance(like, HFEngine) else HFEngine.batch_size
         own = like.sampling
         engine = HFEngine(like.max_response_length, own.temperature, own.top_p, own.top_k, batch_size=slots)

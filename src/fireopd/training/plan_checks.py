@@ -43,11 +43,11 @@ def check_writers(plan: RunPlan) -> None:
                 continue  # the routing of the prompts is checked
             problem = f"no such teacher; the teachers are {', '.join(sorted(plan.teachers)) or 'none'}"
             raise UserError(f"{KEY}.teacher", name, problem, f"name one of them, or add {key}")
-        teacher.check_sampling(key)
-        if plan.processes.sharded or plan.sharding.offload_teachers:
+        teacher.check_sampling(key, plan.student)
+        if teacher.samples_here and (plan.processes.sharded or plan.sharding.offload_teachers):
             problem = f"{type(data.rollout_plan).__name__} lets {name} sample, and its weights are sharded or offloaded"
             raise UserError(KEY, name, problem, "train without sharding and offloading, or use another data.plan")
-        if plan.shares_weights(teacher):
+        if teacher.samples_here and plan.shares_weights(teacher):
             problem = "it is the student below its adapter, and has no model of its own to sample from"
             raise UserError(key, name, problem, "give it another dtype, or use another data.plan")
         others = [prompt for prompt in prompts if prompt.teacher != name]

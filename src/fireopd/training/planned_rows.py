@@ -76,7 +76,7 @@ def _writer_caches(plan: RunPlan) -> list[Part]:
     slots = data.engine.batch_size if isinstance(data.engine, HFEngine) else HFEngine.batch_size
     for name, prompts in prompts_of_writers(plan).items():
         teacher = plan.teachers.get(name)
-        if not isinstance(teacher, HFTeacher):
+        if not (isinstance(teacher, HFTeacher) and teacher.samples_here):
             continue
         read = [len(teacher.prompt_tokens(prompt)) + data.engine.max_response_length for prompt in prompts]
         own = [row for _, row in planned_rows(plan) if row.sampler == name and row.prompt is not None]

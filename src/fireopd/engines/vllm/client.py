@@ -159,8 +159,8 @@ class ServerClient:
         return self._http.request("POST", GENERATE, seconds=seconds, max_bytes=size, json=body)
 
 
-def checked_url(url: str) -> str:
-    """Return the address of a server.
+def checked_url(url: str, name: str = "servers") -> str:
+    """Return the address of a server; `name` is the setting that holds it.
 
     Raises:
         ValueError: if it is not of the form http://host:port.
@@ -172,9 +172,9 @@ def checked_url(url: str) -> str:
     except (httpx.InvalidURL, TypeError, ValueError):
         wrong = True
     if wrong:
-        raise ValueError(f"servers must be addresses such as http://127.0.0.1:8001, got {url!r}")
+        raise ValueError(f"{name} must be addresses such as http://127.0.0.1:8001, got {url!r}")
     if parts.userinfo:
-        raise ValueError("servers must not contain passwords, which would be stored with the run; use a token")
+        raise ValueError(f"{name} must not contain passwords, which would be stored with the run; use a token")
     return url
 
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -55,6 +55,9 @@ class VLLMServerEngine(RolloutEngine):
     vocabulary: int = field(default=0, init=False, compare=False, repr=False)
     """Number of token ids of the model, after `setup`."""
 
+    addresses: ClassVar[str] = "servers"
+    """Name of the setting that holds the addresses."""
+
     def __post_init__(self) -> None:
         """Check the range of the settings."""
         super().__post_init__()
@@ -74,7 +77,12 @@ class VLLMServerEngine(RolloutEngine):
             except (KeyError, TypeError, AttributeError) as error:
                 problem = f"does not report its vLLM settings ({error})"
             if problem:
-                raise UserError(f"{key}.servers", url, problem, remedy)
+                raise UserError(f"{key}.{self.addresses}", url, problem, remedy)
+
+    @property
+    def version(self) -> str:
+        """Version of the weights that the servers must report."""
+        return str(self.policy_version)
 
     def _settings_problem(self, server: ServerClient) -> str | None:
         settings = server.settings()
@@ -142,9 +150,8 @@ class VLLMServerEngine(RolloutEngine):
         """Sample one response per row, all of them at the same time."""
         if not self.pool.available:
             raise self.pool.no_server_error()
-        version = str(self.policy_version)
         pending = [
-            self.pool.submit(partial(self._generate, place, row, version), partial(_rejected, row.prompt))
+            self.pool.submit(partial(self._generate, place, row, self.version), partial(_rejected, row.prompt))
             for place, row in enumerate(rows)
         ]
         return self.pool.gather(pending)

@@ -146,16 +146,16 @@ def exclusion(url: str, problem: str, until: str) -> str:
     return f"Warning: {url} is excluded until {until}: {problem}"
 
 
-def check_addresses(servers: Sequence[str], concurrency: int, timeout: float) -> None:
-    """Check the settings of a class with servers.
+def check_addresses(servers: Sequence[str], concurrency: int, timeout: float, name: str = "servers") -> None:
+    """Check the settings of a class with servers; `name` is the setting that holds the addresses.
 
     Raises:
         ValueError: if there is no server, an address is invalid or occurs twice, or a number is out of range.
     """
     if not servers:
         raise ValueError("servers must be at least one address, got []")
-    if len({checked_url(url).rstrip("/") for url in servers}) < len(servers):
-        raise ValueError(f"servers must be different addresses, got {list(servers)}")
+    if len({checked_url(url, name).rstrip("/") for url in servers}) < len(servers):
+        raise ValueError(f"{name} must be different addresses, got {list(servers)}")
     if concurrency < 1:
         raise ValueError(f"concurrency must be at least 1, got {concurrency}")
     if not timeout > 0:
