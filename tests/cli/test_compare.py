@@ -126,6 +126,7 @@ def test_importance_weights_to_a_truncated_distribution_are_refused(compare):
         (["--", "--trainer.max_epochs=2"], "it has no effect on recorded rollouts"),
         (["--control", "opd"], "--control: 'opd': it has no effect on recorded rollouts"),
         (["--seeds", "1"], "--seeds: [1]: it has no effect on recorded rollouts"),
+        (["--vary", "a=1,2"], "it has no effect on recorded rollouts"),
     ],
 )
 def test_forms_are_not_mixed(compare, arguments, part):
@@ -261,6 +262,7 @@ def test_all_runs_are_checked_before_the_first_is_begun(tmp_path, refused, metho
         (["--control", "tip"], "--control: 'tip': no such method. Use one of opd, fire"),
         (["--jobs", "0"], "--jobs: 0: must be at least 1"),
         (["--seeds", "1", "1"], "a seed occurs twice"),
+        (["--beds", "bed.yaml", "--vary", "a=1,2"], "--vary: ['a=1,2']: has no effect on --beds"),
         (["--student", "tiny/student"], "gradients can only be compared on recorded rollouts"),
     ],
 )

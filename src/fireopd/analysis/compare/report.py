@@ -25,11 +25,13 @@ class Report:
     facts: Mapping[str, str]
     """Settings, versions, seeds and missing runs, by name."""
     tables: Sequence[Table]
-    """Tables; the first two are the main ones, shown on the terminal and above the plots."""
+    """Tables; the first two are the main ones, shown on the terminal."""
     plots: Sequence[Plot]
     """Plots."""
     data: Mapping[str, Any]
     """All results as JSON values."""
+    above: int = 2
+    """Number of tables above the plots of the page."""
 
     def write(self, out: Path) -> None:
         """Write `comparison.json`, `table.md`, `plots/<name>.png` and `index.html`; with an error, none of them."""
@@ -53,5 +55,5 @@ class Report:
     def to_html(self) -> str:
         """Return a self-contained HTML page with plots and sortable tables."""
         plots = [figure(plot.title, plot.caption, plot.to_svg()) for plot in self.plots]
-        sections = [tables(self.tables[:2]), *plots, tables(self.tables[2:])]
+        sections = [tables(self.tables[: self.above]), *plots, tables(self.tables[self.above :])]
         return Page(self.title, self.facts, sections, self.lead).to_html()

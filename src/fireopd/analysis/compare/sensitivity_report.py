@@ -44,7 +44,7 @@ def sensitivity_report(
     first = conditions[0].name
     several = len(methods) > 1
     references = {place: (place[0], control) if several else (first, place[1]) for place in runs}
-    reference = control if several else first
+    reference = control if several else "the first values"
     found = {measure: outcomes(runs, OVERALL, measure, references) for measure in MEASURES}
     keys = list(conditions[0].values)
     draw = sensitivity_curves if len(keys) == 1 else sensitivity_maps
@@ -59,7 +59,7 @@ def sensitivity_report(
         "versions": versions(),
     }
     tables = [
-        Table(title, _columns(keys, reference), _rows(list(found[measure].values()), conditions), NOTE)
+        Table(title, _columns(keys), _rows(list(found[measure].values()), conditions), NOTE)
         for measure, title in MEASURES.items()
         if found[measure]
     ]
@@ -69,6 +69,7 @@ def sensitivity_report(
         facts=facts,
         tables=tables,
         plots=[draw(found["final"], conditions, reference)],
+        above=0,
         data={
             "kind": "sensitivity",
             "values": {condition.name: condition.values for condition in conditions},
@@ -79,8 +80,8 @@ def sensitivity_report(
     )
 
 
-def _columns(keys: Sequence[str], reference: str) -> list[str]:
-    return [*keys, "method", "seeds", "mean", f"difference to {reference}", "low", "high", "verdict"]
+def _columns(keys: Sequence[str]) -> list[str]:
+    return [*keys, "method", "seeds", "mean", "difference", "low", "high", "verdict"]
 
 
 def _rows(found: Sequence[Outcome], conditions: Sequence[Condition]) -> list[list[Cell]]:

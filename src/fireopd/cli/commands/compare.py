@@ -149,7 +149,7 @@ def _compare_trained(settings: argparse.Namespace, more: Sequence[str]) -> None:
         for name, own in methods.items()
     }
     console = Console()
-    with console.status(f"Checking the settings of {len(fits)} runs"), _silenced():
+    with console.status("Checking settings"), _silenced():
         checked = {place: check_training(" ".join(filter(None, place)), own) for place, own in fits.items()}
     check_effect(checked, "--vary" if settings.vary else "--beds")
     runs = plan_runs(settings.out, fits, checked, settings.seeds or SEEDS)
