@@ -97,7 +97,8 @@ class SingleStepReturnToGo(DirectObjective):
         """Return float32 [N, L]: the return of the later tokens, 0 at the last token."""
         returns = returns_to_go(log_ratio(batch), batch.response_mask, self.discount, self.length_normalization)
         normalized = self.length_normalization and self.discount > 0
-        return later(returns) * (1.0 if normalized else self.discount)
+        following = unpacked(later(packed(returns, batch.response_mask)), batch.response_mask)
+        return following * (1.0 if normalized else self.discount)
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return float [T]: KL(student || teacher)."""
@@ -107,7 +108,8 @@ class SingleStepReturnToGo(DirectObjective):
 def returns_to_go(values: Tensor, mask: Tensor, discount: float, normalized: bool) -> Tensor:
     """Return float [N, L]: sum_{i >= t} discount^(i - t) of float [N, L] `values` over bool [N, L] `mask`.
 
-    The sums double in length with each pass, so that log2(L) passes suffice and the padding changes no digit.
+    The sums double in length with each pass, so that log2(L) passes suffice and the padding changes no digit. Tokens
+    off the mask are no steps of the discount, wherever they are.
 
     Args:
         values: values of the tokens; those off the mask are ignored.
@@ -115,13 +117,27 @@ def returns_to_go(values: Tensor, mask: Tensor, discount: float, normalized: boo
         discount: factor of each further token, in [0, 1].
         normalized: whether to divide by the sum of the factors.
     """
-    sums = torch.where(mask, values, 0.0)
-    factors = mask.to(sums.dtype)
+    sums = packed(torch.where(mask, values, 0.0), mask)
+    factors = packed(mask.to(sums.dtype), mask)
     reach, longest = 1, values.shape[-1]
     while reach < longest and discount**reach > 0:
         sums, factors = (x + discount**reach * later(x, reach) for x in (sums, factors))
         reach *= 2
-    return torch.where(mask, sums / factors, 0.0) if normalized else sums
+    return unpacked(torch.where(factors > 0, sums / factors, 0.0) if normalized else sums, mask)
+
+
+def packed(values: Tensor, mask: Tensor) -> Tensor:
+    """Return float [N, L] values with those of bool [N, L] `mask` first in each row, in their order."""
+    return values.gather(-1, _masked_first(mask))
+
+
+def unpacked(values: Tensor, mask: Tensor) -> Tensor:
+    """Return float [N, L] values of `packed` at their former places, 0 off the mask."""
+    return torch.where(mask, torch.zeros_like(values).scatter(-1, _masked_first(mask), values), 0.0)
+
+
+def _masked_first(mask: Tensor) -> Tensor:
+    return mask.logical_not().to(torch.uint8).argsort(dim=-1, stable=True)
 
 
 def later(values: Tensor, distance: int = 1) -> Tensor:

@@ -31,11 +31,11 @@ def token_uniforms(batch: ScoredBatch, strategy: object, seed: int) -> Tensor:
 
 
 def _hashes(batch: ScoredBatch, strategy: object, seed: int) -> list[int]:
-    """Return a number of 64 bits per trajectory."""
-    places = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    ends = torch.where(batch.response_mask, places + 1, 0).max(-1).values.tolist()
+    """Return a number of 64 bits per trajectory; given tokens between response tokens do not count."""
+    mask = batch.response_mask
+    counted = (mask | (mask.cumsum(-1) == 0)) & mask.any(-1, keepdim=True)
     numbers = []
-    for tokens, end in zip(batch.tokens.tolist(), ends, strict=True):
-        name = f"{type(strategy).__name__}/{seed}/{batch.policy_version}/{','.join(map(str, tokens[:end]))}"
+    for tokens, of_row in zip(batch.tokens.cpu(), counted.cpu(), strict=True):
+        name = f"{type(strategy).__name__}/{seed}/{batch.policy_version}/{','.join(map(str, tokens[of_row].tolist()))}"
         numbers.append(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big"))
     return numbers
