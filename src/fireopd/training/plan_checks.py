@@ -46,7 +46,8 @@ def check_writers(plan: RunPlan) -> None:
         teacher.check_sampling(key, plan.student)
         if teacher.samples_here and (plan.processes.sharded or plan.sharding.offload_teachers):
             problem = f"{type(data.rollout_plan).__name__} lets {name} sample, and its weights are sharded or offloaded"
-            raise UserError(KEY, name, problem, "train without sharding and offloading, or use another data.plan")
+            remedy = f"set {key}.sampling_servers, train without sharding and offloading, or use another data.plan"
+            raise UserError(KEY, name, problem, remedy)
         if teacher.samples_here and plan.shares_weights(teacher):
             problem = "it is the student below its adapter, and has no model of its own to sample from"
             raise UserError(key, name, problem, "give it another dtype, or use another data.plan")
