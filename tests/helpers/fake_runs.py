@@ -43,4 +43,4 @@ FINISH = "os.makedirs('version_0', exist_ok=True); open('version_0/summary.json'
 
 
 def stub(tmp_path, method, seed=1, code=FINISH):
-    return Stub(method, seed, tmp_path / "runs" / method / f"seed_{seed}", (), {"model.lr": 1}, code)
+    return Stub(method, seed, tmp_path / "runs" / method / f"seed_{seed}", (), {"model.lr": 1}, code=code)

@@ -33,6 +33,7 @@ def planned(tmp_path):
 def test_the_matrix_pairs_each_bed_by_seed(planned, tmp_path):
     report = bed_report(planned, [planned[-1]], "opd", "base.yaml")
     assert report.facts["missing"] == "weak fire seed 4 (failed)"
+    assert report.title == "2 methods on 2 test beds, 4 seeds"
     assert report.facts["comparisons"] == "2"
     assert report.facts["least worst regret"] == "opd: 0.100, on junk"
     matrix, methods, *_ = report.tables

@@ -71,7 +71,7 @@ def bed_report(planned: Sequence[PlannedRun], failed: Sequence[PlannedRun], cont
         "versions": versions(),
     }
     return Report(
-        title=f"{len(methods)} methods on {len(beds)} test beds, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
+        title=" on ".join([_number(methods, "method"), _number(beds, "test bed")]) + f", {_number(seeds, 'seed')}",
         lead="Every method was trained on every bed with the same base configuration and the same seeds.",
         facts=facts,
         tables=_tables(runs, final, finished, spent, control),
@@ -87,6 +87,10 @@ def bed_report(planned: Sequence[PlannedRun], failed: Sequence[PlannedRun], cont
             "runs": [_run(bed, run) for (bed, _), own in runs.items() for run in own],
         },
     )
+
+
+def _number(names: Sequence[str], kind: str) -> str:
+    return f"{len(names)} {kind}{'' if len(names) == 1 else 's'}"
 
 
 def _run(bed: str, run: Run) -> dict[str, Any]:
