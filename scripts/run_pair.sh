@@ -19,7 +19,7 @@ for method in ${METHODS:-opd fire}; do
     compgen -G "$out/$method/version_*/checkpoints/last.ckpt" >/dev/null && resume=(--ckpt_path last)
     fireopd fit --config "$configs/recipes/qwen25_coder_pair.yaml" --config "$configs/methods/$method.yaml" \
       --model.student "$student" --model.teachers.strong.path "$teacher" \
-      --data.prompts.train "$out/data/train.jsonl" --data.prompts.val "$out/data/val.jsonl" \
+      --data.prompts.train "$out/data/train.jsonl" \
       --trainer.max_steps "${STEPS:-30}" --trainer.default_root_dir "$out/$method" "${fit[@]}" "${resume[@]}"
     last=$(find "$out/$method" -path '*/checkpoints/last.ckpt' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2-)
     fireopd export "$last" "$out/$method/student"
