@@ -9,7 +9,7 @@ from fireopd.filters.base import KeepAll, TrajectoryFilter
 from fireopd.types import ScoredBatch
 from fireopd.types.changing_strategy import ChangingStrategy, Phases, Scheduled
 
-__all__ = ["FilterSequence", "ScheduledFilter"]
+__all__ = ["ChangingFilter", "FilterSequence", "ScheduledFilter"]
 
 
 class ChangingFilter(ChangingStrategy[TrajectoryFilter], TrajectoryFilter):

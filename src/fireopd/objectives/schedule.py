@@ -10,7 +10,7 @@ from fireopd.objectives.log_ratio import ReverseKL
 from fireopd.types import ScoredBatch, Source
 from fireopd.types.changing_strategy import ChangingStrategy, Phases, Scheduled
 
-__all__ = ["ObjectiveSequence", "ScheduledObjective"]
+__all__ = ["ChangingObjective", "ObjectiveSequence", "ScheduledObjective"]
 
 
 class ChangingObjective(ChangingStrategy[Objective], Objective):

@@ -9,7 +9,7 @@ from fireopd.types import ScoredBatch
 from fireopd.types.changing_strategy import ChangingStrategy, Phases, Scheduled
 from fireopd.weighters.base import TokenWeighter, UniformWeighter
 
-__all__ = ["ScheduledWeighter", "WeighterSequence"]
+__all__ = ["ChangingWeighter", "ScheduledWeighter", "WeighterSequence"]
 
 
 class ChangingWeighter(ChangingStrategy[TokenWeighter], TokenWeighter):
