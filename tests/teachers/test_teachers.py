@@ -109,7 +109,7 @@ def test_a_prompt_that_exceeds_the_teachers_context_is_reported(tiny_prompts):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tiny/law", "no embedded model of that name. Use one of tiny/code, tiny/math"),
+        ("tiny/law", "no embedded model of that name. Use one of tiny/code, tiny/code_specialist"),
         ("./nowhere", "no such folder"),
         ("/nowhere/at/all", "no such folder"),
     ],
