@@ -108,9 +108,9 @@ def test_weights_equal_numbers_worked_by_hand():
     by_row = torch.tensor([[1.083333, 1.166667, 0.75], [1.583333, 0.416667, 0.0]])
     by_batch = torch.tensor([[1.055195, 1.136364, 0.730519], [1.645022, 0.432900, 0.0]])
     alone = torch.tensor([[1.204225, 1.267606, 0.528169], [1.583333, 0.416667, 0.0]])
-    torch.testing.assert_close(weights("rollout_batch", "trajectory"), by_row, atol=1e-6, rtol=0)
-    torch.testing.assert_close(weights("rollout_batch", "batch"), by_batch, atol=1e-6, rtol=0)
-    torch.testing.assert_close(weights("micro_batch_of_one", "batch"), alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights("rollout_batch", "trajectory"), by_row, atol=5e-6, rtol=0)
+    torch.testing.assert_close(weights("rollout_batch", "batch"), by_batch, atol=5e-6, rtol=0)
+    torch.testing.assert_close(weights("micro_batch_of_one", "batch"), alone, atol=5e-6, rtol=0)
 
 
 def test_the_filter_of_the_released_scripts_drops_no_trajectory():

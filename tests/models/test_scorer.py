@@ -31,10 +31,10 @@ def test_chunked_scores_and_gradients_equal_the_reference(kind, chunk):
     tokens, mask = batch.tokens, batch.response_mask
     assert int(mask.sum()) % 7 != 0, "the last chunk must be partial"
     generator = torch.Generator().manual_seed(3)
-    upstream = [torch.randn(tokens.shape, generator=generator) for _ in range(2)]
+    upstream = [torch.randn(tokens.shape, generator=generator, dtype=torch.float64) for _ in range(2)]
     gradients = []
     for by_chunks in (True, False):
-        model = make_model(kind)
+        model = make_model(kind, torch.float64)
         if by_chunks:
             scores = CausalScorer(model, chunk * 40)(tokens, mask, temperature=temperature, entropy=True)
             values = ours = (scores.logprobs, scores.entropy)
@@ -43,10 +43,10 @@ def test_chunked_scores_and_gradients_equal_the_reference(kind, chunk):
         sum((u * v).sum() for u, v in zip(upstream, values, strict=True)).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     for value, reference in zip(ours, expected, strict=True):
-        torch.testing.assert_close(value, reference, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(value, reference, rtol=1e-10, atol=1e-10)
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(
-            gradient, gradients[1][name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            gradient, gradients[1][name], rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 

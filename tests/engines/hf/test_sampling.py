@@ -26,11 +26,12 @@ def test_sampling_inverts_the_cumulative_distribution(vocabulary, sampling):
     token_ids, logprobs = sample(logits, sampling, uniforms)
     exact = truncate(logits / sampling.temperature, sampling).double().softmax(-1)
     expected = exact.gather(-1, token_ids[:, None])[:, 0].log()
-    torch.testing.assert_close(logprobs.double(), expected, atol=1e-6, rtol=1e-6)
+    rounding = 4e-6  # float32 logits of up to 20, divided by the temperature
+    torch.testing.assert_close(logprobs.double(), expected, atol=rounding, rtol=1e-6)
     for row in range(400):
         before = exact[row, : token_ids[row]].sum().item()
         after = before + exact[row, token_ids[row]].item()
-        assert before - 1e-6 <= uniforms[row].item() <= after + 1e-6
+        assert before - rounding <= uniforms[row].item() <= after + rounding
         assert after > before
 
 
