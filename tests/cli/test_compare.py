@@ -64,7 +64,7 @@ def test_the_command_writes_everything(compare, tmp_path, scorer):
     assert 0 < found["gradients"]["pairs"][0]["cosine"] < 1
     assert "| opd | 1.000 | 10 |" in (tmp_path / "out" / "table.md").read_text()
     page = (tmp_path / "out" / "index.html").read_text()
-    assert "http" not in page
+    assert "://" not in page
     assert page.count("<svg") == len(list((tmp_path / "out" / "plots").glob("*.png"))) == 3
 
 
@@ -134,7 +134,7 @@ def test_forms_are_not_mixed(compare, arguments, part):
 
 
 def test_without_matplotlib_the_extra_is_named_before_anything_is_read(compare, monkeypatch):
-    monkeypatch.setattr("fireopd.cli.commands.compare.find_spec", lambda name: None)
+    monkeypatch.setattr("fireopd.cli.optional_packages.find_spec", lambda name: None)
     assert "needs matplotlib, which is not installed. Install it: pip install 'fireopd[compare]'" in compare(
         {"opd": "["}, code=2
     )

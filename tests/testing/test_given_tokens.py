@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from testing.test_kit import BUILT_IN, EXAMPLES
+from helpers.built_in_strategies import BUILT_IN, EXAMPLES
 
 from fireopd.analysis.view import View
 from fireopd.analysis.view.quantities import token_values

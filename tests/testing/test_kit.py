@@ -6,42 +6,23 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import pytest
 import torch
 from helpers import wrong_strategies as wrong
+from helpers.built_in_strategies import BUILT_IN, EXAMPLES
 
-from fireopd.cli.entry_points import load_plugins
 from fireopd.filters import (
-    AllOf,
-    FilterSequence,
-    LengthFilter,
-    ScheduledFilter,
     TeacherLikelihoodFilter,
     TrajectoryFilter,
 )
-from fireopd.objectives import Objective, ObjectiveSequence, ReverseKL, ScheduledObjective, SkewKL
+from fireopd.objectives import Objective, ReverseKL
 from fireopd.testing import check_filter, check_objective, check_weighter, example_batch, expected_gradient
 from fireopd.testing.example_batches import VOCABULARY, edge_cases, with_garbage, with_padding
 from fireopd.types.signals import PER_TRAJECTORY, SIGNALS
 from fireopd.weighters import (
     EntropyWeighter,
     ProductOf,
-    ScheduledWeighter,
     TokenWeighter,
-    WeighterSequence,
-    WindowWeighter,
 )
 
 CHECKS = {"fireopd.filters": check_filter, "fireopd.weighters": check_weighter, "fireopd.objectives": check_objective}
-BUILT_IN = [p for p in load_plugins() if p.group in CHECKS and p.package == "fireopd"]
-WARM_UP = {"skew": {"from": 0.1, "to": 0.9, "steps": 10}}
-GROWTH = {"size": {"from": 1, "to": 4, "steps": 10}}
-SCHEDULE = {"drop_fraction": {"from": 0.4, "to": 0.1, "steps": 200, "shape": "cosine"}}
-EXAMPLES = {
-    "AllOf": AllOf([TeacherLikelihoodFilter(0.4, per_teacher=True), LengthFilter(2, 6, only_finished=True)]),
-    "FilterSequence": FilterSequence([LengthFilter(2, 6), ScheduledFilter(TeacherLikelihoodFilter(), SCHEDULE)], [50]),
-    "ObjectiveSequence": ObjectiveSequence([ScheduledObjective(SkewKL(), WARM_UP), ReverseKL()], [100]),
-    "ProductOf": ProductOf([EntropyWeighter(2.0, 0.0), EntropyWeighter(0.0, 1.0)]),
-    "WeighterSequence": WeighterSequence([ScheduledWeighter(WindowWeighter(), GROWTH), EntropyWeighter()], [100]),
-}
-"""Instances of compositions, which do nothing with default settings."""
 
 
 @pytest.mark.filterwarnings("error::fireopd.testing.ConformanceWarning")

@@ -4,7 +4,7 @@ The clock is the policy version of the batch. The strategy in effect is a functi
 continues a schedule exactly. Classes of each kind are in the `schedule.py` of filters, weighters and objectives.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,7 +24,7 @@ MOST_CHECKS = 100
 """Largest number of steps of a schedule whose values are checked; they include the first and the last."""
 
 
-class ChangingStrategy(Strategy, Generic[S]):
+class ChangingStrategy(Strategy, ABC, Generic[S]):
     """Strategy whose answers are those of another one, which depends on the optimizer step.
 
     It declares the needs of all of them.
