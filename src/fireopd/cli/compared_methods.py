@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fireopd.analysis.compare.conditions import files_by_name
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.method_files import methods_by_name
 
 __all__ = ["methods_to_train"]
 
@@ -33,7 +33,7 @@ def methods_to_train(given: Sequence[Path]) -> dict[str, list[str]]:
     """
     settings = {plugin.name: SETTINGS[plugin.group] for plugin in load_plugins() if plugin.group in SETTINGS}
     named = {str(path) for path in given if str(path) in settings and not path.is_file()}
-    files = iter(methods_by_name([path for path in given if str(path) not in named]).items())
+    files = iter(files_by_name([path for path in given if str(path) not in named], "method").items())
     found: dict[str, list[str]] = {}
     for path in given:
         if str(path) in named:

@@ -15,30 +15,13 @@ from fireopd.errors import UserError
 from fireopd.method import Method
 from fireopd.training.run_checks import check_run
 
-__all__ = ["MethodParser", "check_training", "flatten", "methods_by_name", "read_method"]
+__all__ = ["MethodParser", "check_training", "flatten", "read_method"]
 
 
 class MethodParser(Parser):
     """Parser of a method file."""
 
     settings = FitParser.settings
-
-
-def methods_by_name(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return method files by name of the method, which is the file name without suffix.
-
-    Raises:
-        UserError: if a file does not exist, or two files have the same name.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        if not path.is_file():
-            raise UserError("--methods", str(path), "no such file", "give the YAML file of a method")
-        if path.stem in found:
-            problem = f"{found[path.stem]} has the same name"
-            raise UserError("--methods", str(path), problem, "rename one of them: methods are identified by name")
-        found[path.stem] = path
-    return found
 
 
 def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Method, list[str]]:

@@ -14,7 +14,7 @@ import yaml
 
 from fireopd.errors import UserError
 
-__all__ = ["Condition", "beds", "check_effect", "variations"]
+__all__ = ["Condition", "beds", "check_effect", "files_by_name", "variations"]
 
 MOST_VARIED = 2
 """Number of settings that can be varied together."""
@@ -42,21 +42,34 @@ class Condition:
         return [f"--{key}={_text(value)}" for key, value in self.values.items()]
 
 
-def beds(paths: Sequence[Path]) -> list[Condition]:
-    """Return the condition of each bed, named as its file.
+def files_by_name(paths: Sequence[Path], kind: str) -> dict[str, Path]:
+    """Return YAML files by their name without suffix.
+
+    Args:
+        paths: files of the option `--methods` or `--beds`.
+        kind: what a file describes: `method` or `bed`.
 
     Raises:
         UserError: if a file does not exist, or two files have the same name.
     """
-    found: dict[str, Condition] = {}
+    option, found = f"--{kind}s", dict[str, Path]()
     for path in paths:
         if not path.is_file():
-            raise UserError("--beds", str(path), "no such file", "give the YAML file of a bed")
+            raise UserError(option, str(path), "no such file", f"give the YAML file of a {kind}")
         if path.stem in found:
-            problem = f"{found[path.stem].overlay} has the same name"
-            raise UserError("--beds", str(path), problem, "rename one of them: beds are identified by name")
-        found[path.stem] = Condition(path.stem, path)
-    return list(found.values())
+            problem = f"{found[path.stem]} has the same name"
+            raise UserError(option, str(path), problem, f"rename one of them: {kind}s are identified by name")
+        found[path.stem] = path
+    return found
+
+
+def beds(paths: Sequence[Path]) -> list[Condition]:
+    """Return the condition of each bed, named as its file.
+
+    Raises:
+        UserError: see `files_by_name`.
+    """
+    return [Condition(name, path) for name, path in files_by_name(paths, "bed").items()]
 
 
 def variations(texts: Sequence[str]) -> list[Condition]:

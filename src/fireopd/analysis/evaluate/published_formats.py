@@ -55,6 +55,7 @@ def math_problem(question: str, answer: str, own: str = "") -> Callable[[str, in
     """
 
     def prompt(name: str, number: int, row: Row) -> PromptText:
+        """Return the prompt of a row; several values of an answer are joined by commas."""
         values = row[answer] if isinstance(row[answer], list) else [row[answer]]
         text = ", ".join(str(int(v) if isinstance(v, float) and v.is_integer() else v) for v in values)
         return _text(name, row[own] if own else number, f"{row[question]}\n{BOXED}", text)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from fireopd.analysis.compare.conditions import Condition, beds, check_effect, variations
+from fireopd.analysis.compare.conditions import Condition, beds, check_effect, files_by_name, variations
 from fireopd.analysis.compare.gradients import alignments
 from fireopd.analysis.compare.method_statistics import agreements, compute_statistics, read_recordings
 from fireopd.analysis.compare.planned_run import PlannedRun, fit_arguments, plan_runs
@@ -30,7 +30,7 @@ from fireopd.analysis.compare.run_queue import RunQueue, log_tail
 from fireopd.atomic_files import make_folder, writing
 from fireopd.cli.compared_methods import methods_to_train
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.method_files import check_training, methods_by_name, read_method
+from fireopd.cli.method_files import check_training, read_method
 from fireopd.cli.optional_packages import check_matplotlib
 from fireopd.errors import UserError
 from fireopd.models.loading import disable_dropout, load_causal_lm
@@ -111,7 +111,7 @@ def _compare_recorded(settings: argparse.Namespace, more: Sequence[str]) -> None
             raise UserError(f"--{option}", value, "it has no effect on recorded rollouts", "leave it out")
     console = Console()
     methods = {}
-    for name, path in methods_by_name(settings.methods).items():
+    for name, path in files_by_name(settings.methods, "method").items():
         methods[name], others = read_method(name, path)
         if others:
             console.print(

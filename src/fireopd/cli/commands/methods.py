@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fireopd.analysis.compare.conditions import files_by_name
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.method_files import methods_by_name, read_method
+from fireopd.cli.method_files import read_method
 from fireopd.cli.parser import Parser
 from fireopd.errors import UserError
 from fireopd.method import Method
@@ -40,7 +41,7 @@ def run(arguments: Sequence[str]) -> None:
     table = Table(show_lines=False)
     for column in ("overlay", "paper", "filter", "weighter", "objective", "reads"):
         table.add_column(column, overflow="fold")
-    for name, path in methods_by_name(sorted(folder.glob("*.yaml"))).items():
+    for name, path in files_by_name(sorted(folder.glob("*.yaml")), "method").items():
         method, others = read_method(name, path, "FOLDER")
         paper = PAPER.search(path.read_text(encoding="utf-8").partition("\n")[0])
         table.add_row(name, paper[1] if paper else "", *_parts(method), ", ".join(_reads(method, others)))
