@@ -1,10 +1,13 @@
-"""Errors of constructors are reported with the key of the setting."""
+"""Errors of constructors are reported with the key of the setting; whole numbers stay whole numbers."""
+
+from typing import Union
 
 import pytest
+from lightning import Callback
 
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import MethodParser
-from fireopd.cli.parser import instantiate
+from fireopd.cli.parser import Parser, instantiate
 from fireopd.method import Method
 
 
@@ -40,3 +43,18 @@ def test_a_rejected_value_is_located_in_nested_settings(settings, message, capsy
         instantiate(parser, given)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "expected"), [("1", 1), ("1.0", 1.0), ("0.5", 0.5), ("null", None)])
+def test_a_whole_number_of_batches_is_no_fraction_of_all(given, expected):
+    """Annotations `Optional[Union[int, float]]` may be in the other order, from a cache of typing."""
+
+    class Limits(Callback):
+        def __init__(self, limit: Union[float, int, None] = None) -> None:  # noqa: UP007
+            self.limit = limit
+
+    parser = Parser(prog="test")
+    parser.add_lightning_class_args(Limits, "trainer")
+    value = parser.parse_args(["--trainer.limit", given]).trainer.limit
+    assert value == expected
+    assert type(value) is type(expected)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib.util import find_spec
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser
@@ -62,6 +62,16 @@ class Parser(LightningArgumentParser):
         """Create a parser whose description keeps its lines."""
         super().__init__(*args, **{"formatter_class": _Help} | settings)
 
+    def add_lightning_class_args(self, lightning_class: type, *args: Any, **settings: Any) -> list[str]:
+        """Add the arguments of a class such as the trainer; a whole number stays one where fractions are allowed, too.
+
+        `1` is one batch for the trainer's limits, `1.0` all of them. Their annotation `Optional[Union[int, float]]` may
+        be `Optional[Union[float, int]]` of another module, since typing has one cache for both.
+        """
+        kinds = lightning_class.__init__.__annotations__  # type: ignore[misc]
+        kinds |= {name: _integers_first(kind) for name, kind in kinds.items()}
+        return super().add_lightning_class_args(lightning_class, *args, **settings)  # type: ignore[arg-type]
+
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         """Parse arguments; a module that they name and that cannot be imported is a `UserError`."""
         Parser.given = args[0] if args and args[0] else ()
@@ -82,6 +92,14 @@ class Parser(LightningArgumentParser):
             cause = cause.__cause__ or cause.__context__
         print(f"fireopd: {explain_error(message, self.settings, self.given)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _integers_first(kind: Any) -> Any:
+    """Return a type that tries `int` before `float`, if it is a union of these."""
+    members = get_args(kind)
+    if get_origin(kind) is not Union or not {int, float} <= set(members):
+        return kind
+    return Union[tuple(sorted(members, key=lambda member: member is not int))]  # noqa: UP007
 
 
 @contextmanager
