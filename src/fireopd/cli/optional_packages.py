@@ -4,15 +4,20 @@ from importlib.util import find_spec
 
 from fireopd.errors import UserError
 
-__all__ = ["check_matplotlib"]
+__all__ = ["check_package"]
 
 
-def check_matplotlib(command: str) -> None:
-    """Check that matplotlib is installed.
+def check_package(package: str, user: str, extra: str) -> None:
+    """Check that a package is installed.
+
+    Args:
+        package: name of the package.
+        user: command or option that needs it.
+        extra: extra of fireopd that installs it.
 
     Raises:
-        UserError: if it is not.
+        UserError: if it is not installed.
     """
-    if find_spec("matplotlib") is None:
-        problem, remedy = "needs matplotlib, which is not installed", "install it: pip install 'fireopd[compare]'"
-        raise UserError("COMMAND", command, problem, remedy)
+    if find_spec(package) is None:
+        remedy = f"install it: pip install 'fireopd[{extra}]'"
+        raise UserError(user, package, "this package is not installed", remedy)

@@ -62,15 +62,15 @@ class Parser(LightningArgumentParser):
         """Create a parser whose description keeps its lines."""
         super().__init__(*args, **{"formatter_class": _Help} | settings)
 
-    def add_lightning_class_args(self, lightning_class: type, *args: Any, **settings: Any) -> list[str]:
+    def add_lightning_class_args(self, lightning_class: Any, *args: Any, **settings: Any) -> list[str]:
         """Add the arguments of a class such as the trainer; a whole number stays one where fractions are allowed, too.
 
         `1` is one batch for the trainer's limits, `1.0` all of them. Their annotation `Optional[Union[int, float]]` may
         be `Optional[Union[float, int]]` of another module, since typing has one cache for both.
         """
-        kinds = lightning_class.__init__.__annotations__  # type: ignore[misc]
+        kinds = lightning_class.__init__.__annotations__
         kinds |= {name: _integers_first(kind) for name, kind in kinds.items()}
-        return super().add_lightning_class_args(lightning_class, *args, **settings)  # type: ignore[arg-type]
+        return super().add_lightning_class_args(lightning_class, *args, **settings)
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
         """Parse arguments; a module that they name and that cannot be imported is a `UserError`."""

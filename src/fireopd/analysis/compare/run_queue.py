@@ -1,40 +1,25 @@
-"""Queue that trains the runs of a comparison in subprocesses, several at a time, and resumes stopped runs."""
+"""Queue that trains the runs of a comparison, several at a time, and resumes stopped runs."""
 
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fireopd.analysis.compare.launchers import Job, Launcher, LocalLauncher
 from fireopd.analysis.compare.planned_run import PlannedRun
-from fireopd.atomic_files import locked, make_folder, writing
+from fireopd.atomic_files import locked, make_folder
 
-__all__ = ["Job", "RunQueue", "log_tail"]
+__all__ = ["RunQueue", "log_tail"]
 
 STOP_TIMEOUT = 120.0
 """Seconds that a run has to save a checkpoint after SIGTERM, before it is killed."""
 POLL_INTERVAL = 0.2
 """Seconds between two checks of the running processes."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Running process of a planned run."""
-
-    run: PlannedRun
-    """Planned run."""
-    process: subprocess.Popen
-    """Process of `fireopd fit`."""
-    started: float
-    """Start time on the monotonic clock, seconds."""
 
 
 class RunQueue:
@@ -43,11 +28,13 @@ class RunQueue:
     Args:
         jobs: number of runs at a time.
         console: console for the progress bar and messages.
+        launcher: starts the runs; by default as subprocesses that share the threads.
     """
 
-    def __init__(self, jobs: int, console: Console) -> None:
+    def __init__(self, jobs: int, console: Console, launcher: Launcher | None = None) -> None:
         """Store the settings."""
         self.jobs, self.console = jobs, console
+        self.launcher = launcher or LocalLauncher(jobs)
         self.active: list[Job] = []
         self.seconds: list[float] = []
         self.failed: list[PlannedRun] = []
@@ -70,7 +57,7 @@ class RunQueue:
             try:
                 while waiting or self.active:
                     while waiting and len(self.active) < self.jobs:
-                        self.active.append(self._start(waiting.pop(0), lock))
+                        self.active.append(self.launcher.start(waiting.pop(0), lock))
                     progress.update(bar, description=self._description(len(waiting)))
                     time.sleep(POLL_INTERVAL)
                     progress.advance(bar, self._collect())
@@ -78,30 +65,17 @@ class RunQueue:
                 self._stop()
         return self.failed
 
-    def _start(self, run: PlannedRun, lock: IO) -> Job:
-        command = run.command()
-        environment = os.environ | {"OMP_NUM_THREADS": str(max(1, threads() // self.jobs))}
-        with writing("--out", run.folder):
-            run.prepare()
-            log = run.log.open("a")
-        with log:
-            # In a new session, so that Ctrl-C reaches only this process. The run inherits the lock.
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=environment, start_new_session=True, pass_fds=[lock.fileno()]
-            )
-        return Job(run, process, time.monotonic())
-
     def _collect(self) -> int:
         """Remove ended runs from the active ones and return their number."""
-        ended = [job for job in self.active if job.process.poll() is not None]
-        for job in ended:
+        ended = [(job, code) for job in self.active if (code := job.exit_code()) is not None]
+        for job, code in ended:
             self.active.remove(job)
-            if job.process.returncode == 0 and job.run.finished:
+            if code == 0 and job.run.finished:
                 self.seconds.append(time.monotonic() - job.started)
                 self.console.print(f"{job.run.name}: finished in {self.seconds[-1]:.0f} s", highlight=False)
             else:
                 self.failed.append(job.run)
-                self.console.print(f"{job.run.name}: failed (exit code {job.process.returncode})", highlight=False)
+                self.console.print(f"{job.run.name}: failed (exit code {code})", highlight=False)
         return len(ended)
 
     def _description(self, waiting: int) -> str:
@@ -114,21 +88,15 @@ class RunQueue:
         return f"{names}; about {left / 60:.0f} min left"
 
     def _stop(self) -> None:
-        """Send SIGTERM to all active runs, so that they save a checkpoint; kill those that do not stop in time."""
+        """Stop all active runs, so that they save a checkpoint; kill those that do not stop in time."""
         for job in self.active:
-            job.process.send_signal(signal.SIGTERM)
+            job.stop()
         deadline = time.monotonic() + STOP_TIMEOUT
+        while any(job.exit_code() is None for job in self.active) and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL)
         for job in self.active:
-            try:
-                job.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                os.killpg(job.process.pid, signal.SIGKILL)
-                job.process.wait()
-
-
-def threads() -> int:
-    """Return the total number of threads for all runs: OMP_NUM_THREADS, or the number of usable cores."""
-    return int(os.environ.get("OMP_NUM_THREADS", 0)) or len(os.sched_getaffinity(0))
+            if job.exit_code() is None:
+                job.kill()
 
 
 def log_tail(run: PlannedRun, lines: int = 12) -> str:

@@ -4,6 +4,7 @@ On recorded rollouts:  fireopd compare FILE ... --methods a.yaml b.yaml --out FO
 By training:           fireopd compare --config BASE.yaml --methods a.yaml b.yaml --seeds 1 2 3 4 5 --out FOLDER
 On several test beds:  the same with --beds x.yaml y.yaml
 With several values:   the same with --vary KEY=v1,v2,... (one setting or two)
+As jobs of SLURM:      the same with --slurm time=MINUTES OPTION=VALUE ...
 
 A method is a YAML file with settings of a run or, for training, the name of an installed filter, weighter or objective.
 Arguments after `--` are passed to every `fireopd fit`. To resume a stopped comparison, repeat the command.
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from fireopd.analysis.compare.conditions import Condition, beds, check_effect, files_by_name, variations
 from fireopd.analysis.compare.gradients import alignments
+from fireopd.analysis.compare.launchers import Launcher
 from fireopd.analysis.compare.method_statistics import agreements, compute_statistics, read_recordings
 from fireopd.analysis.compare.planned_run import PlannedRun, fit_arguments, plan_runs
 from fireopd.analysis.compare.run_queue import RunQueue, log_tail
@@ -31,7 +33,7 @@ from fireopd.atomic_files import make_folder, writing
 from fireopd.cli.compared_methods import methods_to_train
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import check_training, read_method
-from fireopd.cli.optional_packages import check_matplotlib
+from fireopd.cli.optional_packages import check_package
 from fireopd.errors import UserError
 from fireopd.models.loading import disable_dropout, load_causal_lm
 from fireopd.models.scorer import CausalScorer
@@ -51,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
     if bool(settings.files) == bool(settings.config):
         problem, remedy = "give either recorded files or a base configuration", "use FILE ..., or --config BASE.yaml"
         raise UserError("FILE", " ".join(map(str, settings.files)), problem, remedy)
-    check_matplotlib("compare")
+    check_package("matplotlib", "fireopd compare", "compare")
     load_plugins()
     if settings.config:
         _compare_trained(settings, more)
@@ -91,7 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds of the runs, default 1 2 3 4 5")
     parser.add_argument("--control", help="method that the others are compared with, default the first")
-    parser.add_argument("--jobs", type=int, help="number of runs at a time, default 1")
+    parser.add_argument("--jobs", type=int, help="number of runs at a time, default 1; with --slurm, all")
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        metavar="OPTION=VALUE",
+        help="submit each run as a job with these options of sbatch, such as time=120 partition=gpu gpus_per_node=1",
+    )
     return parser
 
 
@@ -105,7 +113,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _compare_recorded(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods on recorded rollouts."""
     given = {"": more, "seeds": settings.seeds, "jobs": settings.jobs, "control": settings.control}
-    given |= {"beds": settings.beds, "vary": settings.vary}
+    given |= {"beds": settings.beds, "vary": settings.vary, "slurm": settings.slurm}
     for option, value in given.items():
         if value:
             raise UserError(f"--{option}", value, "it has no effect on recorded rollouts", "leave it out")
@@ -140,6 +148,7 @@ def _compare_trained(settings: argparse.Namespace, more: Sequence[str]) -> None:
     """Compare methods by training them."""
     methods = methods_to_train(settings.methods)
     _check_options(settings, methods, more)
+    launcher = _slurm_launcher(settings) if settings.slurm else None
     conditions = _conditions(settings)
     control = settings.control or next(iter(methods))
     base = [argument for path in settings.config for argument in ("--config", path)]
@@ -153,7 +162,7 @@ def _compare_trained(settings: argparse.Namespace, more: Sequence[str]) -> None:
         checked = {place: check_training(" ".join(filter(None, place)), own) for place, own in fits.items()}
     check_effect(checked, "--vary" if settings.vary else "--beds")
     runs = plan_runs(settings.out, fits, checked, settings.seeds or SEEDS)
-    queue = RunQueue(settings.jobs or 1, console)
+    queue = RunQueue(settings.jobs or (len(runs) if launcher else 1), console, launcher)
     stopped = False
     try:
         queue.train(runs, settings.out)
@@ -172,6 +181,14 @@ def _conditions(settings: argparse.Namespace) -> list[Condition]:
     if settings.beds:
         return beds(settings.beds)
     return variations(settings.vary) if settings.vary else [Condition()]
+
+
+def _slurm_launcher(settings: argparse.Namespace) -> Launcher:
+    """Return the launcher of jobs of SLURM, which needs an extra."""
+    check_package("submitit", "--slurm", "slurm")
+    options = dict(option.partition("=")[::2] for option in settings.slurm)
+    slurm = import_module("fireopd.analysis.compare.slurm")
+    return slurm.SlurmLauncher(slurm.slurm_executor(settings.out / "slurm", options))
 
 
 def _trained_report(settings: argparse.Namespace, conditions: Sequence[Condition], found: tuple[Any, ...]) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fireopd.analysis.runs import find_runs
 from fireopd.atomic_files import check_folder, writing
-from fireopd.cli.optional_packages import check_matplotlib
+from fireopd.cli.optional_packages import check_package
 from fireopd.cli.parser import Parser
 from fireopd.errors import UserError
 from fireopd.training.run_folder import CONFIG
@@ -25,7 +25,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     settings = parser.parse_args(list(arguments))
     folder = _folder(settings.run)
-    check_matplotlib("report")
+    check_package("matplotlib", "fireopd report", "compare")
     check_folder(settings.out)
     page = import_module("fireopd.analysis.report").run_report(folder)
     with writing("--out", settings.out):
