@@ -115,7 +115,7 @@ INHERITED = (
         _LOOP,
         "_should_check_val_fx",
         "fireopd.training.step_loop:StepLoop",
-        "Called: whether a validation follows the step. Lightning 2.6.6.",
+        "Overridden: whether a validation follows the step. Lightning 2.6.6.",
     ),
     Inherited(
         _LOOP,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fireopd.training.run_settings import differences, flatten, plain
+from fireopd.training.run_settings import Difference, differences, flatten, plain
 
 SAVED = {
     "seed_everything": 1,
@@ -60,6 +60,13 @@ def test_a_change_is_found_under_its_key(path, value, shown, free):
     assert str(found).startswith(shown)
     assert found.free == free
     assert found.applied == (path[-1] == "lr")
+
+
+def test_the_effect_of_a_change_on_a_resumed_run_is_told():
+    keys = ("model.optimizer.lr", "trainer.num_sanity_val_steps", "trainer.val_check_interval")
+    found = [Difference(key, "1", "2") for key in keys]
+    assert [change.effect.partition(":")[0] for change in found] == ["applied to the optimizer", "without effect", ""]
+    assert all(change.free for change in found)
 
 
 def test_parameters_of_another_version_and_moved_classes_are_no_change(tmp_path):

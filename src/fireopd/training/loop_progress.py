@@ -22,6 +22,7 @@ def rewind_loops(checkpoint: dict[str, Any]) -> None:
     if epoch["processed"] == epoch["started"]:
         return
     validation = checkpoint["fireopd"].get("validation") or _inferred(loops)
+    loops["epoch_loop.state_dict"]["validation"] = validation  # for StepLoop
     if validation in ("none", "done"):
         _after_validation(loops)
     if validation == "none":

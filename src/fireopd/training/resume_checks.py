@@ -55,7 +55,7 @@ def check_resume(path: Path, module: "FiReOPDModule", prompts: str | None = None
     if "settings" not in saved[RUN]:
         rank_zero_info("The checkpoint is of an earlier version and holds no settings to compare with")
     for change in changed_settings(saved, module):
-        rank_zero_info(f"Changed setting: {change}{' (applied to the optimizer)' if change.applied else ''}")
+        rank_zero_info(f"Changed setting: {change}{f' ({change.effect})' if change.effect else ''}")
 
 
 def resume_problems(

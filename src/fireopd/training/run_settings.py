@@ -44,6 +44,8 @@ FREE = (
 """Patterns of the settings of model and data that may change freely: memory, speed, curves and validation."""
 APPLIED = ("model.optimizer.*", "model.scheduler.*")
 """Patterns of the settings that a resumed run applies to the optimizer and the schedule of the checkpoint."""
+START = ("trainer.num_sanity_val_steps",)
+"""Settings of the start of a new run, which a resumed run does not repeat."""
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 """Part of the text of a function or an object that differs from run to run."""
 MISSING = object()
@@ -64,6 +66,13 @@ class Difference:
     def applied(self) -> bool:
         """True if the value replaces that of the restored optimizer or scheduler."""
         return _matches(self.key, APPLIED)
+
+    @property
+    def effect(self) -> str:
+        """Effect on a resumed run; empty for a setting that simply has its new value."""
+        if self.applied:
+            return "applied to the optimizer"
+        return "without effect: a resumed run does not repeat its start" if self.key in START else ""
 
     @property
     def free(self) -> bool:

@@ -30,6 +30,8 @@ class StepLoop(private_apis.TrainingEpochLoop):
     """Loop that calls `on_step_end` of the callbacks, and knows whether a validation is due."""
 
     validation: ValidationState = "none"
+    at_validation = False
+    """True if the loop resumes at a validation. It then begins there, also if the interval has changed since."""
 
     @classmethod
     def install(cls, trainer: Trainer) -> None:
@@ -39,6 +41,15 @@ class StepLoop(private_apis.TrainingEpochLoop):
             loop = trainer.fit_loop.epoch_loop = cls(trainer, min_steps=own.min_steps, max_steps=own.max_steps)
             loop.val_loop = own.val_loop  # it knows the loaders
 
+    def on_load_checkpoint(self, state_dict: dict[str, Any]) -> None:
+        """Restore the place, as `rewind_loops` sets it."""
+        super().on_load_checkpoint(state_dict)
+        self.at_validation = state_dict.get("validation") in ("due", "done")
+
+    def _should_check_val_fx(self, data_fetcher: Any) -> bool:
+        # Lightning counts the step before a validation at its end, which a resume at the validation must reach.
+        return (self.at_validation and self.restarting) or super()._should_check_val_fx(data_fetcher)
+
     def on_advance_end(self, data_fetcher: Any) -> None:
         """Call the hooks, then validate if it is due."""
         due = self._should_check_val_fx(data_fetcher) and not self._skip_next_val
@@ -47,7 +58,7 @@ class StepLoop(private_apis.TrainingEpochLoop):
             if isinstance(callback, StepCallback):
                 callback.on_step_end(self.trainer, self.trainer.lightning_module)
         super().on_advance_end(data_fetcher)
-        self.validation = "none"
+        self.validation, self.at_validation = "none", False
 
 
 def validation_state(trainer: Trainer) -> ValidationState | None:
