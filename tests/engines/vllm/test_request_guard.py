@@ -7,8 +7,9 @@ import socket
 import httpx
 import pytest
 
+from fireopd.engines.vllm import request_guard
 from fireopd.engines.vllm.client import ServerClient
-from fireopd.engines.vllm.request_guard import CALLS, ENDPOINTS, GUARD, TOKEN_VARIABLE, RequestGuard
+from fireopd.engines.vllm.request_guard import CALLS, ENDPOINTS, GUARD, TOKEN_VARIABLE, RequestGuard, server_token
 from fireopd.engines.vllm.worker import SnapshotLoader
 from fireopd.errors import UserError
 
@@ -91,6 +92,67 @@ def test_a_host_header_must_occur_once(send, application):
         guard = RequestGuard(application)
         scope = {"headers": [(name.encode(), value.encode()) for name, value in headers]}
         assert guard._refusal(scope | {"path": "/health", "method": "GET"})[0] == 403
+
+
+def status_of(application, *headers, path="/health", method="GET"):
+    """Return the status with which a head is refused; None if it passes."""
+    scope = {"headers": [(name.encode(), value.encode()) for name, value in headers], "path": path, "method": method}
+    refusal = RequestGuard(application)._refusal(scope)
+    return refusal and refusal[0]
+
+
+def test_names_are_compared_in_lower_case_and_without_the_final_dot(application, monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    monkeypatch.setattr(socket, "gethostname", lambda: "Node.Example.org")
+    monkeypatch.setattr(socket, "getfqdn", lambda: "Alias.Example.com")
+    for host in ("LOCALHOST.:1", "node.example.org.", "NODE", "alias.example.com:80", "alias"):
+        assert status_of(application, ("host", host)) is None, host
+    assert status_of(application, ("host", "node.example.com")) == 403
+
+
+def test_headers_are_read_whatever_their_case_and_parameters(application, monkeypatch):
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    host, post = ("host", "127.0.0.1"), {"method": "POST", "path": "/update_weights"}
+    assert status_of(application, host, ("Origin", "http://a")) == 403
+    assert status_of(application, host, ("sec-fetch-site", "none")) is None
+    assert status_of(application, host, ("content-type", "Application/JSON; charset=utf-8"), **post) is None
+    monkeypatch.setenv(TOKEN_VARIABLE, "s3cret")
+    token = ("authorization", "Bearer s3cret")
+    assert status_of(application, token) is None
+    assert status_of(application, token, token) == 401
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert server_token() is None
+
+
+def received(*messages):
+    """Return a `receive` of messages."""
+    kinds = [{"type": "http.request" if isinstance(m, tuple) else m} for m in messages]
+    bodies = [{"body": m[0], "more_body": m[1]} if isinstance(m, tuple) else {} for m in messages]
+    left = [kind | body for kind, body in zip(kinds, bodies, strict=True)]
+
+    async def receive():
+        return left.pop(0)
+
+    return receive
+
+
+@pytest.mark.parametrize(
+    ("messages", "body"),
+    [
+        ([(b"ab", True), (b"c", True), (b"", False)], b"abc"),
+        ([(b"abcd", False)], None),
+        ([(b"ab", True), (b"cd", True)], None),
+        ([(b"ab", True), "http.disconnect"], None),
+    ],
+)
+def test_a_body_is_read_up_to_its_limit_or_not_at_all(messages, body):
+    assert asyncio.run(request_guard._read(received(*messages), 3)) == body
+
+
+def test_the_application_reads_the_body_again_and_then_what_follows():
+    replay = request_guard._replay(b"ab", received("http.disconnect"))
+    assert asyncio.run(replay()) == {"type": "http.request", "body": b"ab", "more_body": False}
+    assert asyncio.run(replay()) == {"type": "http.disconnect"}
 
 
 @pytest.mark.parametrize(

