@@ -1,4 +1,4 @@
-"""Errors of constructors are reported with the key of the setting; whole numbers stay whole numbers."""
+"""Errors of the parser name key, value and remedy; whole numbers stay whole numbers."""
 
 from typing import Union
 
@@ -6,8 +6,11 @@ import pytest
 from lightning import Callback
 
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.method_files import MethodParser
-from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.method_files import MethodParser, check_training
+from fireopd.cli.parser import Parser, explain_error, instantiate
+from fireopd.cli.setting_names import check_config_files
+from fireopd.cli.training_cli import build
+from fireopd.errors import UserError
 from fireopd.method import Method
 
 
@@ -58,3 +61,54 @@ def test_a_whole_number_of_batches_is_no_fraction_of_all(given, expected):
     value = parser.parse_args(["--trainer.limit", given]).trainer.limit
     assert value == expected
     assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("a:\n  b: 1\n c: 2\n", "not YAML: line 3, column 2"),
+        ("- a\n", "the file is not a mapping of settings"),
+        ("", "the file is empty"),
+    ],
+)
+@pytest.mark.parametrize("form", ["--config={}", "--config {}"])
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text, part, form):
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=part) as refused:
+        check_config_files(["--seed_everything", "1", *form.format(file).split()])
+    assert refused.value.value == str(file)
+
+
+def test_choices_of_a_setting_are_listed():
+    message = "Parser key \"model.dtype\":\n  Expected a typing.Literal['float32', 'bfloat16']. Got value: float3"
+    expected = "model.dtype: 'float3': no choice of this setting. Use 'float32' or 'bfloat16'."
+    assert explain_error(message, ()) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "part"),
+    [
+        ("trainer.callbacks", "RolloutRecoder", "Write RolloutRecorder."),
+        ("trainer.callbacks", "LearningRateMonitr", "Write LearningRateMonitor."),
+        ("model.objective", "EntropyWeighter", "EntropyWeighter is a TokenWeighter."),
+        ("model.objective", "ReversKL", "Did you mean ReverseKL?"),
+    ],
+)
+def test_a_class_with_a_similar_name_is_suggested(key, name, part):
+    assert part in explain_error(f'Parser key "{key}":\n  - Expected a dot import path string: {name}', ())
+
+
+def test_an_error_of_the_trainer_names_its_setting():
+    with pytest.raises(UserError, match=r"trainer\.max_epochs: -5: .* Change this setting\."):
+        build(["--config", "configs/opd.yaml", "--trainer.max_epochs", "-5"], train=False)
+
+
+def test_a_signal_during_the_checks_of_a_method_is_no_error_of_its_file(monkeypatch):
+    def stop(arguments, *, train):
+        raise SystemExit(143)
+
+    monkeypatch.setattr("fireopd.cli.method_files.build", stop)
+    with pytest.raises(SystemExit) as stopped:
+        check_training("opd", [])
+    assert stopped.value.code == 143

@@ -13,7 +13,7 @@ from fireopd.method import Method
 from fireopd.models.distributions import TeacherDistributions
 from fireopd.objectives import DirectObjective, Objective
 from fireopd.training.objective_divergence import divergence_comparison
-from fireopd.types.strategy import UndeclaredSignalError
+from fireopd.types.strategy import ContractError, UndeclaredSignalError
 from fireopd.weighters import ProductOf, TokenWeighter
 
 
@@ -141,7 +141,8 @@ def test_an_unknown_signal_cannot_be_declared():
         def __call__(self, batch):
             return torch.ones(batch.tokens.shape)
 
-    with pytest.raises(ValueError, match=r"Typo.requires: 'teacher_entropi' is not a signal. The signals are"):
+    message = r"Typo': requires 'teacher_entropi', .* Write 'teacher_entropy' in requires"
+    with pytest.raises(ContractError, match=message):
         _ = Method(token_weighter=Typo()).requires
 
 

@@ -47,7 +47,7 @@ def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Metho
     try:
         settings = instantiate(parser, parser.parse_object({"model": own}))
     except SystemExit as stop:
-        raise _invalid(name, path, option) from stop
+        raise _invalid(name, path, option, stop) from stop
     return settings.model, sorted(set(others) - PER_RUN_SETTINGS)
 
 
@@ -60,7 +60,7 @@ def check_training(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     try:
         cli = build(arguments, train=False)
     except SystemExit as stop:
-        raise _invalid(name, name, "--methods") from stop
+        raise _invalid(name, name, "--methods", stop) from stop
     trainer: Any = cli.trainer
     if not any(isinstance(callback, Summary) for callback in trainer.callbacks):
         raise UserError("trainer.callbacks", name, "the Summary callback is required", "add Summary")
@@ -99,6 +99,9 @@ def _keys(given: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}".rstrip(".") for group, names in groups.items() for name in names]
 
 
-def _invalid(name: str, path: str | Path, option: str) -> UserError:
+def _invalid(name: str, path: str | Path, option: str, stop: SystemExit) -> BaseException:
+    """Return the error of a method whose settings the parser refuses; the exit itself if a signal is its cause."""
+    if stop.code != 2:
+        return stop
     problem = f"the settings of the method {name} are invalid (see above)"
     return UserError(option, str(path), problem, "fix the file, or leave the method out")

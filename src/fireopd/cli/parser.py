@@ -10,12 +10,20 @@ from importlib.util import find_spec
 from typing import Any, ClassVar, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
+from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.cli import LightningArgumentParser
 
+from fireopd import callbacks
 from fireopd.cli.class_paths import CALLABLES, check_class_paths, command_line_key, find_class_paths, sections
 from fireopd.cli.entry_points import GROUPS, broken_plugins, failed_import, load_plugins
 from fireopd.cli.scheduled_settings import construct, refused_schedule
-from fireopd.cli.setting_names import alternatives, full_name, given_settings, place_of_missing
+from fireopd.cli.setting_names import (
+    alternatives,
+    check_config_files,
+    full_name,
+    given_settings,
+    place_of_missing,
+)
 from fireopd.errors import UserError
 
 __all__ = ["Parser", "explain_error", "instantiate"]
@@ -73,8 +81,9 @@ class Parser(LightningArgumentParser):
         return super().add_lightning_class_args(lightning_class, *args, **settings)
 
     def parse_args(self, *args: Any, **settings: Any) -> Any:
-        """Parse arguments; a module that they name and that cannot be imported is a `UserError`."""
+        """Parse arguments; a file that is no configuration and a module that cannot be imported are a `UserError`."""
         Parser.given = args[0] if args and args[0] else ()
+        check_config_files(Parser.given)
         with _named_imports():
             return super().parse_args(*args, **settings)
 
@@ -206,8 +215,13 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
     numbers = "float" in kinds or "int" in kinds
     if key and strategy and not numbers:
-        problem, remedy = "no class of this name", "name a class of Lightning or fireopd, or give its import path"
-        return str(UserError(command_line_key(key), strategy[1], problem, remedy))
+        close = get_close_matches(strategy[1], [*callbacks.__all__, *lightning_callbacks.__all__], n=1)
+        remedy = f"write {close[0]}" if close else "name a class of Lightning or fireopd, or give its import path"
+        return str(UserError(command_line_key(key), strategy[1], "no class of this name", remedy))
+    choices = re.search(r"Expected a typing\.Literal\[(.*?)\]\. (?:Got|Given) value: (.*)$", " ".join(message.split()))
+    if key and choices:
+        remedy = f"use {' or '.join(choices[1].replace(', ', ',').split(','))}"
+        return str(UserError(command_line_key(key), choices[2], "no choice of this setting", remedy))
     part = re.search(r"NestedArg\(key='([^']+)'", message)
     if key and part:
         problem = f"has no class whose {part[1]} could be set"
@@ -264,6 +278,9 @@ def _unknown_plugin(key: str, name: str, group: str) -> str:
     names = [plugin.strategy.__name__ for plugin in load_plugins() if plugin.group == group]
     close = get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
+    other = next((plugin for plugin in load_plugins() if plugin.strategy.__name__ == name), None)
+    if other:
+        hint = f"{name} is a {GROUPS[other.group].__name__}. "
     kind = GROUPS[group].__name__
     return (
         f"{key}: {name!r}: no {kind} of that name is installed. {hint}Installed: {', '.join(names)} (fireopd plugins)."

@@ -11,9 +11,10 @@ import yaml
 
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.scheduled_settings import looks_scheduled
+from fireopd.errors import UserError
 from fireopd.types.schedule import Schedule
 
-__all__ = ["alternatives", "full_name", "given_settings", "place_of_missing"]
+__all__ = ["alternatives", "check_config_files", "full_name", "given_settings", "place_of_missing"]
 
 
 def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
@@ -32,6 +33,28 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
         else:
             found |= dict(_flat(_yaml(value), name.removeprefix("--").rstrip("+")))
     return found
+
+
+def check_config_files(arguments: Sequence[str]) -> None:
+    """Check that configuration files are mappings of settings; files that do not exist are left to the parser.
+
+    Raises:
+        UserError: if a file cannot be parsed as YAML, is empty or has another form.
+    """
+    for place, argument in enumerate(arguments):
+        name, equals, path = argument.partition("=")
+        path = path if equals else next(iter(arguments[place + 1 :]), "")
+        if name != "--config" or not Path(path).is_file():
+            continue
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            mark = getattr(error, "problem_mark", None)
+            reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else str(error)
+            raise UserError("--config", path, f"not YAML: {reason}", "fix the file") from error
+        if not isinstance(content, Mapping):
+            problem = "the file is empty" if content is None else "the file is not a mapping of settings"
+            raise UserError("--config", path, problem, "write settings, such as model: {student: tiny/student}")
 
 
 def full_name(name: str, settings: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
+from re import findall
 from typing import Any, cast
 
 from jsonargparse import set_parsing_settings
@@ -224,8 +225,11 @@ class FitCLI(LightningCLI):
             if isinstance(error, UserError):
                 raise
             reason = " ".join(str(error).split()).rstrip(".")
-            remedy = "fix the trainer's settings; use --trainer.accelerator cpu on a machine without a GPU"
-            raise UserError("trainer", str(trainer["accelerator"]), reason, remedy) from error
+            named = next((name for name in findall(r"\w+", reason) if name in trainer), None)
+            if named is None:
+                remedy = "fix the trainer's settings; use --trainer.accelerator cpu on a machine without a GPU"
+                raise UserError("trainer.accelerator", str(trainer["accelerator"]), reason, remedy) from error
+            raise UserError(f"trainer.{named}", trainer[named], reason, "change this setting") from error
 
     def prepare(self) -> None:
         """Attach the trainer and load the prompts, as the checks require. No model is loaded."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, Self
 
 from fireopd.errors import UserError
@@ -99,13 +100,14 @@ def union(strategies: Iterable[Strategy]) -> frozenset[str]:
     """Return all signals that any of the strategies declares.
 
     Raises:
-        ValueError: if a strategy declares an unknown signal.
+        ContractError: if a strategy declares an unknown signal.
     """
     declared: frozenset[str] = frozenset()
     for strategy in strategies:
         unknown = sorted(strategy.requires - SIGNALS.keys())
         if unknown:
-            name = type(strategy).__name__
-            raise ValueError(f"{name}.requires: {unknown[0]!r} is not a signal. The signals are {', '.join(SIGNALS)}.")
+            close = get_close_matches(unknown[0], SIGNALS, n=1)
+            remedy = f"write {close[0]!r} in requires" if close else f"use signals: {', '.join(SIGNALS)}"
+            raise ContractError.by(strategy, f"requires {unknown[0]!r}, which is not a signal", remedy)
         declared |= strategy.requires
     return declared
