@@ -19,6 +19,7 @@ from fireopd.teachers import HFTeacher
 from fireopd.training import skipped_steps
 from fireopd.training.module import FiReOPDModule
 from fireopd.types import TokenScores
+from fireopd.types.signals import SIGNALS
 from fireopd.types.targets import Targets
 from fireopd.weighters import TokenWeighter
 
@@ -207,3 +208,80 @@ def test_the_cause_of_an_overflow_of_a_single_row_is_named(weight, advantage, ke
     assert fault.key == key
     assert re.search(numbers, f"{fault.problem} {fault.remedy}")
     assert skipped_steps.no_update(batch, targets, [{"train/loss": 1.0}], STRATEGIES) is None
+
+
+def test_the_first_invalid_signal_is_named_with_its_first_place_and_its_trajectories():
+    batch = full_batch()
+    order = [name for name in SIGNALS if name in batch.signals]
+    names = {order[0], order[-1]} | {"sampling_logprobs"}
+    rows, tokens = batch.response_mask.nonzero().unbind(-1)
+    some = [place for place in range(len(rows)) if rows[place] == rows[-1]][:2]
+    for name in names:
+        where = (rows[some], tokens[some]) if batch.signals[name].ndim == 2 else rows[some]
+        batch.signals[name][where] = math.nan
+    first = next(name for name in order if name in names)
+    assert f"its {first} is nan" in skipped_steps.invalid_signal(batch, frozenset(order)).problem
+    assert skipped_steps.invalid_signal(batch, frozenset({"sampling_logprobs"})).problem.endswith(
+        "2 tokens of 1 trajectories"
+    )
+
+
+@pytest.mark.parametrize(
+    ("student", "key"), [(-1.0, "data.engine"), (math.nan, "model.student"), (None, "data.engine")]
+)
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_the_engine_is_at_fault_unless_the_student_is_not_finite_either(student, key, value):
+    batch = full_batch()
+    place = tuple(batch.response_mask.nonzero()[3].tolist())
+    batch.signals["sampling_logprobs"][place] = value
+    if student is None:
+        del batch.signals["student_logprobs"]
+    else:
+        batch.signals["student_logprobs"][place] = student
+    assert skipped_steps.invalid_signal(batch, frozenset({"sampling_logprobs"})).key == key
+
+
+def fault(steps, **changes):
+    """Return the reason for no update with targets of 1 and some other values, [value, [places]] by field."""
+    batch = full_batch()
+    one, places = torch.ones(batch.tokens.shape), batch.response_mask.nonzero()
+    targets = Targets(batch.finished, batch.response_mask, one.clone(), one.clone(), one.clone())
+    for name, (value, chosen) in changes.items():
+        getattr(targets, name)[tuple(places[chosen].T)] = value
+    return batch, places, skipped_steps.no_update(batch, targets, steps, STRATEGIES)
+
+
+INFINITE = {"train/loss": math.inf, "train/grad_norm": math.inf}
+
+
+def test_advantages_that_are_not_finite_are_counted_by_trajectory():
+    batch, places, found = fault([INFINITE], advantage=(math.nan, [-2, -1]))
+    assert f"for teacher {batch.teachers[places[-1, 0]]} (1 trajectories)" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"advantage": (-1e25, [2])}, "model.objective"),
+        ({"importance": (1e25, [2])}, "model.objective"),
+        ({"weight": (1e25, [0]), "advantage": (-1e30, [0])}, "model.objective"),
+        ({"weight": (1e20, [0]), "advantage": (2.0, [0])}, "model.token_weighter"),
+    ],
+)
+def test_overflows_of_either_sign_and_of_the_importance_are_found(changes, key):
+    assert fault([INFINITE], **changes)[2].key == key
+
+
+def test_a_finite_update_is_enough_and_the_norm_that_is_no_number_is_shown():
+    finite = {"train/loss": 1.0, "train/grad_norm": 1.0}
+    assert fault([INFINITE, finite])[2] is None
+    half = [{"train/loss": 1.0, "train/grad_norm": math.inf}, {"train/loss": 2.0, "train/grad_norm": math.nan}]
+    assert "(loss 2.0, norm nan)" in fault(half)[2].problem
+    assert fault([], weight=(0.0, slice(None)))[2].key == "model.trajectory_filter"
+
+
+def test_the_run_ends_at_its_limit_of_skipped_steps():
+    problem = UserError("model.objective", "X", "it is so", "change it")
+    skipped_steps.report(problem, 1, 2)
+    with pytest.raises(UserError, match="2 skipped steps in a row; the last one: it is so"):
+        skipped_steps.report(problem, 2, 2)
