@@ -110,7 +110,7 @@ def test_what_this_machine_does_not_have_is_said_in_a_sentence(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["check", CONFIG, "--trainer.accelerator=gpu"])
     assert stop.value.code == 2
-    assert "fireopd: trainer: 'gpu':" in capsys.readouterr().err
+    assert "fireopd: trainer.accelerator: 'gpu':" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["check", "fit"])

@@ -73,7 +73,7 @@ def test_a_missing_setting_is_that_of_the_class_that_requires_it():
         (
             'Parser key "trainer.callbacks":\n  - Expected a dot import path string: RunChekpoint',
             ["--trainer.callbacks+=RunChekpoint"],
-            "trainer.callbacks: 'RunChekpoint': no class of this name. Name a class",
+            "trainer.callbacks: 'RunChekpoint': no class of this name. Write RunCheckpoint",
         ),
     ],
 )

@@ -226,7 +226,7 @@ class FitCLI(LightningCLI):
                 raise
             reason = " ".join(str(error).split()).rstrip(".")
             named = next((name for name in findall(r"\w+", reason) if name in trainer), None)
-            if named is None:
+            if named in (None, "accelerator"):
                 remedy = "fix the trainer's settings; use --trainer.accelerator cpu on a machine without a GPU"
                 raise UserError("trainer.accelerator", str(trainer["accelerator"]), reason, remedy) from error
             raise UserError(f"trainer.{named}", trainer[named], reason, "change this setting") from error
