@@ -285,3 +285,17 @@ def test_the_run_ends_at_its_limit_of_skipped_steps():
     skipped_steps.report(problem, 1, 2)
     with pytest.raises(UserError, match="2 skipped steps in a row; the last one: it is so"):
         skipped_steps.report(problem, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "valid"),
+    [
+        ("teacher_logprobs", -math.inf, True),
+        ("teacher_logprobs", math.inf, False),
+        ("teacher_entropy", -math.inf, False),
+    ],
+)
+def test_only_log_probabilities_of_scores_may_be_minus_infinity(name, value, valid):
+    batch = full_batch()
+    batch.signals[name][batch.response_mask] = value
+    assert (skipped_steps.invalid_signal(batch, frozenset({name})) is None) == valid
