@@ -49,9 +49,9 @@ def check_config_files(arguments: Sequence[str]) -> None:
         try:
             content = yaml.safe_load(Path(path).read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-            place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-            reason = place + (getattr(error, "problem", None) or str(error))
+            mark = getattr(error, "problem_mark", None)
+            reason = str(getattr(error, "problem", error))
+            reason = f"line {mark.line + 1}, column {mark.column + 1}: {reason}" if mark else reason
             raise UserError("--config", path, f"not YAML: {reason}", "fix the file") from error
         if not isinstance(content, Mapping):
             problem = "the file is empty" if content is None else "the file is not a mapping of settings"
