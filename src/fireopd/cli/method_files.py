@@ -1,7 +1,8 @@
 """Method files: YAML files with the settings of a method, for training and for recorded rollouts."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,10 +45,8 @@ def read_method(name: str, path: Path, option: str = "--methods") -> tuple[Metho
         if key not in (*FitParser.settings, "seed_everything"):
             remedy = "fix the key; fireopd fit --help lists the settings"
             raise UserError(option, str(path), f"{key} is not a setting of a run", remedy)
-    try:
+    with _refused(name, path, option):
         settings = instantiate(parser, parser.parse_object({"model": own}))
-    except SystemExit as stop:
-        raise _invalid(name, path, option, stop) from stop
     return settings.model, sorted(set(others) - PER_RUN_SETTINGS)
 
 
@@ -57,10 +56,8 @@ def check_training(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: if such a run is invalid, or would not write the results that are compared.
     """
-    try:
+    with _refused(name, name, "--methods"):
         cli = build(arguments, train=False)
-    except SystemExit as stop:
-        raise _invalid(name, name, "--methods", stop) from stop
     trainer: Any = cli.trainer
     if not any(isinstance(callback, Summary) for callback in trainer.callbacks):
         raise UserError("trainer.callbacks", name, "the Summary callback is required", "add Summary")
@@ -99,9 +96,13 @@ def _keys(given: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}".rstrip(".") for group, names in groups.items() for name in names]
 
 
-def _invalid(name: str, path: str | Path, option: str, stop: SystemExit) -> BaseException:
-    """Return the error of a method whose settings the parser refuses; the exit itself if a signal is its cause."""
-    if stop.code != 2:
-        return stop
-    problem = f"the settings of the method {name} are invalid (see above)"
-    return UserError(option, str(path), problem, "fix the file, or leave the method out")
+@contextmanager
+def _refused(name: str, path: str | Path, option: str) -> Iterator[None]:
+    """Context in which settings that the parser refuses are a `UserError` of a method; a signal ends the program."""
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        problem = f"the settings of the method {name} are invalid (see above)"
+        raise UserError(option, str(path), problem, "fix the file, or leave the method out") from stop

@@ -88,6 +88,7 @@ def test_a_job_that_ends_without_a_result_fails_with_its_state_in_the_log(tmp_pa
         ({}, "Add time=MINUTES"),
         ({"time": "2:00:00"}, "'2:00:00': jobs need a time limit"),
         ({"time": "60", "nodes": "2"}, "nodes"),
+        ({"time": "60", "partition": ""}, "'partition': it has no value"),
         ({"time": "60", "partitoin": "gpu"}, "partitoin"),
     ],
 )

@@ -143,6 +143,8 @@ def slurm_executor(folder: Path, options: Mapping[str, str]) -> submitit.SlurmEx
     """
     for name in REFUSED & options.keys():
         raise UserError("--slurm", name, "a run of a comparison is one task on one node", "leave the option out")
+    for name in (name for name, value in options.items() if not value):
+        raise UserError("--slurm", name, "it has no value", "write OPTION=VALUE")
     if not options.get("time", "").isdecimal():
         raise UserError("--slurm", options.get("time", ""), "jobs need a time limit", "add time=MINUTES")
     try:
