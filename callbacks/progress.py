@@ -78,6 +78,12 @@ class Progress(RichProgressBar):
         latest = trainer.callback_metrics
         return {short: f"{latest[name].item():.3g}" for name, short in SHOWN.items() if name in latest}
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Return the label of the bar; a run of one epoch, or of a number of steps, does not count epochs."""
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 1:
+            return super()._get_train_description(current_epoch)
+        return f"{'Training':{len(self.validation_description)}}"  # a constant width, which avoids flicker
+
     def _reset_progress_bar_ids(self) -> None:
         super()._reset_progress_bar_ids()
         self.part = None

@@ -38,6 +38,8 @@ LONGEST = (
     "test_new.py",
 )
 """Files that take longest."""
+LONGEST_NAME = 60
+"""Characters of a parameter in the name of a test."""
 
 
 def pytest_xdist_auto_num_workers():
@@ -78,3 +80,9 @@ def tiny_prompts(tiny_data):
 def scorer():
     """The embedded student, ready to score."""
     return CausalScorer(load_causal_lm("tiny/student", "student", "float32").eval())
+
+
+def pytest_make_parametrize_id(val):
+    """Name a long text or long bytes by the beginning, for readable reports."""
+    long = isinstance(val, str | bytes) and len(val) > LONGEST_NAME
+    return f"{ascii(val[:LONGEST_NAME])}..." if long else None

@@ -100,3 +100,12 @@ def test_the_bar_ends_with_the_last_step(max_steps, taken, in_epoch, updates, ex
         lightning_module=SimpleNamespace(budgets=SimpleNamespace(updates=updates)),
     )
     assert callback.total_train_batches == expected
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "label"), [(1, "Training  "), (None, "Training  "), (-1, "Training  "), (3, "Epoch 0/2 ")]
+)
+def test_only_runs_of_several_epochs_count_them(max_epochs, label):
+    callback = Progress()
+    callback._trainer = SimpleNamespace(max_epochs=max_epochs)
+    assert callback._get_train_description(0) == label

@@ -130,6 +130,12 @@ INHERITED = (
         "Extended: forgets the additional task when the bars are reset. Lightning 2.6.6.",
     ),
     Inherited(
+        _BAR,
+        "_get_train_description",
+        "fireopd.callbacks.progress:Progress",
+        "Overridden: a run of one epoch would be labelled 'Epoch 0/0'. Lightning 2.6.6.",
+    ),
+    Inherited(
         _BAR, "_add_task", "fireopd.callbacks.progress:Progress", "Called: adds a task to the bars. Lightning 2.6.6."
     ),
     Inherited(

@@ -15,9 +15,7 @@ from fireopd.analysis.bootstrap import (
     paired_bootstrap,
     resampled_means,
     standard_error,
-    student_quantile,
 )
-from fireopd.analysis.rank_correlation import average_ranks, rank_correlation
 
 
 def of(values):
@@ -32,14 +30,6 @@ def test_standard_error_by_hand():
     assert standard_error([1.0, 2.0, 6.0]) == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
     assert standard_error([4.0]) is None
     assert standard_error([4.0, 4.0]) == 0
-
-
-@pytest.mark.parametrize(
-    ("degrees", "quantile"),
-    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (29, 2.0452)],  # any table of Student's t
-)
-def test_student_quantiles_are_those_of_the_tables(degrees, quantile):
-    assert student_quantile(0.975, degrees) == pytest.approx(quantile, abs=2e-3)
 
 
 def test_only_common_seeds_are_compared_each_with_itself():
@@ -159,28 +149,3 @@ def test_coverage_of_an_average_over_two_benchmarks():
         low, high = average_of(parts).interval
         hits += low <= 0.5 <= high
     assert 0.91 < hits / 300 < 0.985
-
-
-def naive_ranks(values):
-    return [sum(b < a for b in values) + (1 + sum(b == a for b in values)) / 2 for a in values]
-
-
-def test_ranks_of_equal_values_are_their_mean():
-    values = torch.tensor([3.0, 1.0, 3.0, 2.0, 3.0, 1.0])
-    assert average_ranks(values).tolist() == naive_ranks(values.tolist()) == [5, 1.5, 5, 3, 5, 1.5]
-
-
-def test_rank_correlation_is_the_correlation_of_naive_ranks():
-    generator = torch.Generator().manual_seed(0)
-    first = torch.randint(0, 9, (50,), generator=generator).float()
-    second = first + torch.randint(0, 9, (50,), generator=generator)
-    ranks = [torch.tensor(naive_ranks(values.tolist())) for values in (first, second)]
-    assert rank_correlation(first, second) == pytest.approx(torch.corrcoef(torch.stack(ranks))[0, 1].item())
-    assert rank_correlation(first, first**3) == pytest.approx(1)
-    assert rank_correlation(first, -first) == pytest.approx(-1)
-
-
-def test_rank_correlation_is_undefined_without_variation():
-    assert rank_correlation(torch.ones(4), torch.rand(4)) is None
-    assert rank_correlation(torch.rand(1), torch.rand(1)) is None
-    assert rank_correlation(torch.zeros(0), torch.zeros(0)) is None

@@ -213,7 +213,7 @@ def test_what_it_was_computed_with_is_written_down_and_said(run_folder):
     folder, _ = run_folder
     record = json.loads((folder / "environment.json").read_text())
     assert record["seeds"] == {"run": 1, "validation": 0}
-    assert record["packages"]["torch"] == torch.__version__
+    assert record["packages"]["torch"] == version("torch")
     assert record["command"][1] == "fit"
 
 

@@ -50,6 +50,7 @@ def test_replay_reproduces_the_released_loss(tmp_path, capsys, case, answers):
     torch.testing.assert_close(logprobs.grad, torch.tensor(case[answers]["grad_student_logprobs"]), atol=1e-5, rtol=0)
     summary = json.loads(capsys.readouterr().out)
     assert summary["trajectories"] == len(case["teachers"])
+    assert summary["targets"].endswith(".safetensors")
     assert summary["kept_trajectories"] == int(targets.keep.sum())
     assert summary["fire/keep_ratio"] == pytest.approx(targets.keep.float().mean().item())
 

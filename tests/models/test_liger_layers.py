@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from functools import wraps
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,28 @@ def test_the_layers_of_one_model_are_replaced(functions):
     layers = plain.config.num_hidden_layers
     norms = sum(type(module).__name__.endswith("RMSNorm") for module in plain.modules())
     assert functions.calls == {"norm": norms, "rope": layers, "swiglu": layers}
+
+
+def test_attention_below_a_decorator_is_replaced(functions, monkeypatch):
+    """From version 5.24 of transformers on, a decorator renames arguments."""
+    model = load_causal_lm("tiny/student", "x", "float32")
+    attention = type(model.model.layers[0].self_attn)
+    inner = attention.forward
+
+    @wraps(inner)
+    def forward(*args, **settings):
+        return inner(*args, **settings)
+
+    monkeypatch.setattr(attention, "forward", forward)
+    liger_layers.use_liger(model, functions)
+    model(torch.tensor([[5, 9, 3]]))
+    assert functions.calls["rope"] == model.config.num_hidden_layers
+
+
+def test_attention_that_rotates_by_other_means_is_refused(functions, monkeypatch):
+    monkeypatch.setattr(liger_layers, "ROTATION", "rotate_otherwise")
+    with pytest.raises(UserError, match=r"Attention of transformers [\d.]+ does not call rotate_otherwise\. Set it"):
+        liger_layers.use_liger(load_causal_lm("tiny/student", "x", "float32"), functions)
 
 
 def test_kernels_compute_the_same_layers_in_the_interpreter():

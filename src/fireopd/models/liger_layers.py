@@ -1,5 +1,7 @@
 """RMSNorm, rotary position embeddings and SwiGLU of a model by the fused Triton kernels of Liger (extra `liger`)."""
 
+from importlib.metadata import version
+from inspect import unwrap
 from types import FunctionType
 from typing import Any
 
@@ -40,6 +42,9 @@ def use_liger(model: PreTrainedModel, functions: Any = None) -> None:
     Args:
         model: causal language model of one of `ARCHITECTURES`.
         functions: object with `liger_rms_norm`, `liger_rope` and `liger_swiglu`; those of Liger by default.
+
+    Raises:
+        UserError: if an attention layer of the installed transformers rotates by other means.
     """
     own = functions or import_extra("liger_kernel.transformers.functional", "liger", "model.kernels", "liger")
     for module in model.modules():
@@ -48,7 +53,7 @@ def use_liger(model: PreTrainedModel, functions: Any = None) -> None:
             module.forward = _norm(module, own.liger_rms_norm)
         elif kind.__name__.endswith("MLP"):
             module.forward = _mlp(module, own.liger_swiglu)
-        elif ROTATION in kind.forward.__globals__ and hasattr(module, "q_proj"):
+        elif hasattr(module, "q_proj"):
             module.forward = _attention(module, own.liger_rope)
 
 
@@ -73,12 +78,15 @@ def _mlp(module: Any, swiglu: Any) -> Any:
 
 def _attention(module: nn.Module, rope: Any) -> Any:
     """Return the forward pass of an attention layer with another function of rotation."""
+    forward: Any = unwrap(type(module).forward)  # below decorators that rename arguments
+    if ROTATION not in forward.__code__.co_names:
+        problem = f"{type(module).__name__} of transformers {version('transformers')} does not call {ROTATION}"
+        raise UserError("model.kernels", "liger", problem, "set it to triton")
 
     def rotate(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         rotated = rope(q, k, cos.to(q.dtype), sin.to(q.dtype))
         return rotated[0], rotated[1]
 
-    forward: Any = type(module).forward
     plain = FunctionType(
         forward.__code__, forward.__globals__ | {ROTATION: rotate}, None, forward.__defaults__, forward.__closure__
     )

@@ -1,5 +1,8 @@
 """Decoding against a reference without cache, padding and batching."""
 
+import warnings
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, MistralConfig, Qwen3Config
@@ -77,7 +80,11 @@ def assert_same(responses, expected):
         torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "attention"), [*((name, "sdpa") for name in CONFIGS), ("sliding and full", "eager")])
+ATTENTION = dict.fromkeys(CONFIGS, ("sdpa",)) | {"sliding and full": ("sdpa", "eager"), "soft-capped": ("eager",)}
+"""Implementations by model; from version 5.24 of transformers on, SDPA is refused where scores are capped."""
+
+
+@pytest.mark.parametrize(("name", "attention"), [(name, each) for name in CONFIGS for each in ATTENTION[name]])
 def test_rows_equal_the_reference(name, attention, monkeypatch):
     """With several numbers of slots and row orders, and with prefills of at most 30 tokens."""
     model, prompts, seeds = make_model(name, attention), make_prompts(12), list(range(12))
@@ -179,6 +186,18 @@ def test_sequence_frequencies_match_the_model():
     assert counts.keys() <= exact.keys()
     statistic = sum((counts.get(s, 0) - p * count) ** 2 / (p * count) for s, p in exact.items())
     assert statistic < 32.91
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_deprecated_argument_is_given_to_the_model(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        decode(make_model(name, "eager"), make_prompts(2), [0, 1])
+
+
+def test_the_cache_has_the_name_that_the_model_gives_it():
+    assert decoder._cache_argument(SimpleNamespace(forward=lambda *, cache: None)) == "cache"
+    assert decoder._cache_argument(SimpleNamespace(forward=lambda *, past_key_values: None)) == "past_key_values"
 
 
 def test_a_step_without_an_end_reads_one_value_from_the_device(monkeypatch):

@@ -7,10 +7,11 @@ a common control.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from statistics import fmean
 
-from fireopd.analysis.bootstrap import CONFIDENCE, PairedDifference, standard_error, student_quantile
+from scipy.special import stdtrit
+
+from fireopd.analysis.bootstrap import CONFIDENCE, PairedDifference, standard_error
 
 __all__ = ["half_width", "simultaneous_difference"]
 
@@ -23,7 +24,9 @@ def half_width(values: Sequence[float], comparisons: int) -> float | None:
         comparisons: number of intervals that hold together, at least 1.
     """
     error = standard_error(values)
-    return None if error is None else _quantile(comparisons, len(values) - 1) * error
+    if error is None:
+        return None
+    return float(stdtrit(len(values) - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons))) * error
 
 
 def simultaneous_difference(
@@ -43,8 +46,3 @@ def simultaneous_difference(
     centre, half = fmean(values), half_width(values, comparisons)
     low, high = (None, None) if half is None or not math.isfinite(half) else (centre - half, centre + half)
     return PairedDifference(differences, centre, low, high)
-
-
-@cache
-def _quantile(comparisons: int, degrees: int) -> float:
-    return student_quantile(1 - (1 - CONFIDENCE) / (2 * comparisons), degrees)

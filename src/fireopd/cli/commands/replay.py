@@ -34,4 +34,4 @@ def run(arguments: Sequence[str]) -> None:
         write_targets(settings.out, targets)
     summary = {"trajectories": len(batch.teachers), "tokens": int(batch.lengths.sum())}
     summary |= {"kept_trajectories": int(targets.keep.sum()), "kept_tokens": int(targets.mask.sum())}
-    print(json.dumps(summary | step_diagnostics(batch, targets), indent=1))
+    print(json.dumps(summary | step_diagnostics(batch, targets) | {"targets": str(settings.out)}, indent=1))

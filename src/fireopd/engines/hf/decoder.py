@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.modeling_utils import PreTrainedModel
@@ -55,6 +56,7 @@ class Decoder:
         """
         device = model.device
         self.backbone, self.head = backbone(model), OutputHead.of(model)
+        self.cache_argument = _cache_argument(self.backbone)
         self.prompts = prompts = [row.prompt for row in rows]
         self.slots, self.vocabulary, self.announce = slots, vocabulary, announce
         temperatures, max_length = {row.temperature for row in rows}, max(row.max_length for row in rows)
@@ -102,8 +104,8 @@ class Decoder:
             input_ids=tokens,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            past_key_values=prefilled,
             use_cache=True,
+            **{self.cache_argument: prefilled},
         )
         prefilled_rows = self.lengths.new_tensor(rows)
         active, _ = self._sample(prefilled_rows, self._logits(output)[sources])
@@ -123,8 +125,8 @@ class Decoder:
             input_ids=self.tokens[self.running, self.counts[self.running] - 1][:, None],
             attention_mask=mask,
             position_ids=lengths[:, None],
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cache_argument: self.cache},
         )
         self.cache.advance()
         active, ended = self._sample(self.running, self._logits(output))
@@ -173,6 +175,11 @@ class Decoder:
         values = (self.tokens[rows], self.logprobs[rows], self.counts[rows], self.finished[rows])
         parts = zip(*(value.tolist() for value in values), strict=True)
         return [Response(tuple(tokens[:n]), tuple(logprobs[:n]), finished) for tokens, logprobs, n, finished in parts]
+
+
+def _cache_argument(model: nn.Module) -> str:
+    """Return the argument that takes the key-value cache: `cache` from version 5.24 of transformers on."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def _uniforms(seed: int, count: int) -> Tensor:
