@@ -85,4 +85,4 @@ def scorer():
 def pytest_make_parametrize_id(val):
     """Name a long text or long bytes by the beginning, for readable reports."""
     long = isinstance(val, str | bytes) and len(val) > LONGEST_NAME
-    return f"{ascii(val[:LONGEST_NAME])}..." if long else None
+    return f"{val[:LONGEST_NAME]!a}..." if long else None
