@@ -1,14 +1,17 @@
 """Loggers of a run: the run folder, `metrics.csv` and the settings are the same with any of them."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
+from helpers.paths import CONFIGS
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fireopd.callbacks.summary import Summary
+from fireopd.cli.main import main
 from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.cli.training_cli import SafeTrainer
 from fireopd.errors import UserError
@@ -85,6 +88,23 @@ def test_tensorboard_with_the_numbers_of_runs_shares_the_folder(tmp_path):
     assert found.init_args.version == "version_3"
     found = placed(configured(path, save_dir=str(tmp_path), name="x", version=None), tmp_path / "version_3")
     assert found.init_args.version is None
+
+
+def test_tensorboard_next_to_other_loggers_writes_into_the_run_folder(tmp_path):
+    path = f"{RunTensorBoardLogger.__module__}.RunTensorBoardLogger"
+    found = placed(configured(path, save_dir=None), tmp_path / "version_3")
+    assert found.init_args == Namespace(save_dir=str(tmp_path / "version_3"))
+    assert RunTensorBoardLogger(**found.init_args.as_dict()).log_dir == str(tmp_path / "version_3")
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [("TensorBoardLogger", "trainer.logger"), ("[TensorBoardLogger, {class_path: CSVLogger}]", r"trainer.logger\[0\]")],
+)
+def test_a_logger_without_its_folder_is_named(capsys, value, key):
+    with pytest.raises(SystemExit):
+        main(["check", f"--config={CONFIGS}/opd.yaml", f"--trainer.logger={value}"])
+    assert re.search(key + r"\.save_dir: missing\. Set it, or use RunTensorBoardLogger", capsys.readouterr().err)
 
 
 def test_a_second_metrics_file_in_the_folder_is_refused(tmp_path):

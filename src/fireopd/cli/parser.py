@@ -204,6 +204,8 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     required = re.search(r"arguments are required: (\S+)", message)
     if required:
         place = place_of_missing(required[1], given)
+        if place.startswith("trainer.logger"):
+            return f"{place}: missing. Set it, or use RunTensorBoardLogger, which writes into the run folder."
         if place != required[1]:
             return f"{place}: missing. Set it."
         return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."

@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import yaml
+from lightning.pytorch import loggers
 
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.scheduled_settings import looks_scheduled
@@ -99,7 +100,7 @@ def _class_at(key: str, settings: Mapping[str, Any]) -> type | None:
     if path.rpartition(".")[2] in known:
         return known[path.rpartition(".")[2]]
     try:
-        found = resolve_name(path)
+        found = getattr(loggers, path, None) or resolve_name(path)
     except (ImportError, AttributeError, ValueError):
         return None
     return found if isinstance(found, type) else None

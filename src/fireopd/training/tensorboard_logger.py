@@ -21,8 +21,13 @@ METRIC = "val/avg_at_k"
 class RunTensorBoardLogger(DeferringLogger, TensorBoardLogger):
     """TensorBoard logger of a run folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Log to `<folder>/events.out.tfevents.*`."""
+    def __init__(self, save_dir: str | Path | None = None) -> None:
+        """Create.
+
+        Args:
+            save_dir: folder of the events, by default that of the run.
+        """
+        folder = Path(save_dir or ".")
         super().__init__(folder.parent, None, folder.name, default_hp_metric=False)
 
     @rank_zero_only
