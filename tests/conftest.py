@@ -1,5 +1,6 @@
 """Fixtures that several test files use. The tests are made for few cores: one thread is faster than two that wait."""
 
+import logging
 import os
 from functools import cache
 
@@ -16,6 +17,7 @@ from fireopd.prompts import TinyPrompts
 from fireopd.training.data import RolloutDataModule
 
 torch.set_num_threads(1)
+logging.getLogger("lightning.pytorch").propagate = True  # to pytest, also if Lightning was imported before its handlers
 # Tests build hundreds of parsers of the command line, each of which would parse the same docstrings.
 docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)
 
