@@ -7,9 +7,10 @@ import pytest
 from helpers.fake_runs import curves_of, stub, write_curves
 
 from fireopd.analysis.compare.bed_report import bed_report
-from fireopd.analysis.compare.condition_results import outcomes, read_finished, regrets
+from fireopd.analysis.compare.condition_results import Outcome, outcomes, read_finished, regrets
 from fireopd.analysis.compare.conditions import variations
 from fireopd.analysis.compare.sensitivity_report import sensitivity_report
+from fireopd.analysis.compare.simultaneous_intervals import simultaneous_difference
 
 GAINS = {("junk", "opd"): 0.2, ("junk", "fire"): 0.4, ("weak", "opd"): 0.3, ("weak", "fire"): 0.0}
 
@@ -55,6 +56,23 @@ def test_the_matrix_pairs_each_bed_by_seed(planned, tmp_path):
     assert page.count("<svg") == len(report.plots) == 3
     assert "http:" not in page
     assert "https:" not in page
+
+
+@pytest.mark.parametrize(
+    ("values", "comparisons", "mark"),
+    [
+        ([0.10, 0.12, 0.14], 1, "▲"),  # standard error 0.0115; 0.05 with a quantile of 4.3, 0.36 with one of 31.6
+        ([0.10, 0.12, 0.14], 50, "△"),
+        ([-0.10, -0.12, -0.14], 50, "▽"),
+        ([-0.12, -0.12, -0.12], 50, "▼"),
+        ([-0.02, 0.12, 0.14], 1, ""),
+        ([0.12], 1, ""),
+    ],
+)
+def test_marks_tell_intervals_of_all_differences_from_those_of_one(values, comparisons, mark):
+    own, zero = dict(enumerate(values)), dict.fromkeys(range(len(values)), 0.0)
+    intervals = [simultaneous_difference(own, zero, number) for number in (comparisons, 1)]
+    assert Outcome("bed", "fire", own, 0.0, None, None, *intervals).mark == mark
 
 
 def test_regret_is_the_distance_to_the_best_method_of_a_bed(planned):

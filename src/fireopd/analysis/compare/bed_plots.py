@@ -9,19 +9,12 @@ from fireopd.analysis.compare.condition_results import Cost, Outcome
 from fireopd.analysis.compare.plots import Plot, heatmap, line_styles, panels
 from fireopd.analysis.compare.run_results import Run
 
-__all__ = ["accuracy_and_cost", "accuracy_before", "mark", "matrix", "profiles"]
+__all__ = ["accuracy_and_cost", "accuracy_before", "matrix", "profiles"]
 
 SMALLEST_SCALE = 0.05
 """Smallest difference at the ends of the colour scale."""
 PANELS = 3
 """Profiles in a row."""
-MARKS = {"higher": "▲", "lower": "▼"}
-"""Marks of differences whose interval excludes 0."""
-
-
-def mark(outcome: Outcome) -> str:
-    """Return ▲ or ▼ for a difference whose interval excludes 0, otherwise nothing."""
-    return MARKS.get(outcome.difference.verdict.partition(" ")[0], "") if outcome.difference else ""
 
 
 def matrix(found: Mapping[tuple[str, str], Outcome], control: str) -> Plot:
@@ -34,13 +27,13 @@ def matrix(found: Mapping[tuple[str, str], Outcome], control: str) -> Plot:
         assert outcome.difference is not None
         row, column = methods.index(method), beds.index(bed)
         values[row, column] = outcome.difference.mean
-        texts[row][column] = f"{outcome.difference.mean:+.2f}{mark(outcome)}"
+        texts[row][column] = f"{outcome.difference.mean:+.2f}{outcome.mark}"
     scale = max(SMALLEST_SCALE, float(np.nanmax(np.abs(values))))
     with panels(1, 1, width=1.9 + 0.95 * len(beds), height=1.3 + 0.3 * len(methods)) as (figure, axes):
         heatmap(axes[0, 0], methods, [bed.replace("_", " ") for bed in beds], values, (-scale, scale), texts)
     caption = (
         f"Difference in final avg@k, mean over tasks and seeds. Blue: higher than {control}. Red: lower. ▲ and ▼: the"
-        " simultaneous 95 % interval excludes 0."
+        " simultaneous 95 % interval excludes 0. △ and ▽: only the interval of this difference by itself does."
     )
     return Plot("matrix", f"Differences to {control}", caption, figure)
 

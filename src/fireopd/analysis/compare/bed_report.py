@@ -30,7 +30,8 @@ Outcomes = Mapping[Place, Outcome]
 MATRIX_NOTE = (
     f"Mean paired difference over seeds ± half the length of its interval. The intervals of all differences of the"
     f" table hold together with {CONFIDENCE:.0%} (Student's t with a Bonferroni correction). ▲ and ▼: the interval"
-    " excludes 0. No mark: no difference shown. No interval: a single seed."
+    " excludes 0. △ and ▽: only the narrower interval that holds for this difference alone excludes 0, as one in twenty"
+    " does by chance. No mark: no difference shown. No interval: a single seed."
 )
 """Note of a matrix."""
 REGRET_NOTE = (
@@ -149,7 +150,7 @@ def _difference(outcome: Outcome | None) -> Cell:
         return None
     difference = outcome.difference
     half = None if difference.high is None else difference.high - difference.mean
-    return Estimate(difference.mean, half, bed_plots.mark(outcome))
+    return Estimate(difference.mean, half, outcome.mark)
 
 
 def _methods(final: Outcomes, spent: Mapping[Place, Cost]) -> Table:
@@ -157,7 +158,7 @@ def _methods(final: Outcomes, spent: Mapping[Place, Cost]) -> Table:
     rows: list[list[Cell]] = []
     for method, regret in regrets(final).items():
         own = {place: outcome for place, outcome in final.items() if place[1] == method}
-        marks = [bed_plots.mark(outcome) for outcome in own.values()]
+        marks = [outcome.mark for outcome in own.values()]
         bed, worst = regret.worst
         tokens, seconds = (fmean([getattr(spent[place], name) for place in own]) for name in ("tokens", "seconds"))
         mean = fmean([outcome.mean for outcome in own.values()])

@@ -34,6 +34,19 @@ class Outcome:
     """Half the length of the simultaneous interval of the mean; None with a single seed."""
     difference: PairedDifference | None
     """Difference to the reference over common seeds; None for the reference itself."""
+    alone: PairedDifference | None
+    """The same difference with the narrower interval that holds with the confidence level by itself."""
+
+    @property
+    def mark(self) -> str:
+        """▲ or ▼ if the simultaneous interval of the difference excludes 0, △ or ▽ if only its own does."""
+        for difference, marks in ((self.difference, "▲▼"), (self.alone, "△▽")):
+            if difference is not None and difference.low is not None and difference.high is not None:
+                if difference.low > 0:
+                    return marks[0]
+                if difference.high < 0:
+                    return marks[1]
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON values, with the verdict."""
@@ -119,6 +132,7 @@ def outcomes(
             standard_error=standard_error(over_seeds),
             half_width=half_width(over_seeds, len(values)),
             difference=simultaneous_difference(known, against, number),
+            alone=simultaneous_difference(known, against, 1),
         )
     return found
 

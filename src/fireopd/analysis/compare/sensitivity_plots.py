@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from fireopd.analysis.compare.bed_plots import SMALLEST_SCALE, mark
+from fireopd.analysis.compare.bed_plots import SMALLEST_SCALE
 from fireopd.analysis.compare.condition_results import Outcome
 from fireopd.analysis.compare.conditions import Condition
 from fireopd.analysis.compare.plots import Plot, heatmap, legend, line_styles, panels
@@ -69,7 +69,7 @@ def sensitivity_maps(found: Outcomes, conditions: Sequence[Condition], reference
                     texts[0][place[0]][place[1]] = _with_half(f"{outcome.mean:.2f}", outcome.half_width)
                     if outcome.difference:
                         change[place] = outcome.difference.mean
-                        texts[1][place[0]][place[1]] = f"{outcome.difference.mean:+.2f}{mark(outcome)}"
+                        texts[1][place[0]][place[1]] = f"{outcome.difference.mean:+.2f}{outcome.mark}"
             heatmap(left, rows, columns, accuracy, (0, 1), texts[0])
             left.set_title(f"{method}: final avg@k")
             if np.isnan(change).all():
@@ -81,7 +81,10 @@ def sensitivity_maps(found: Outcomes, conditions: Sequence[Condition], reference
         for axis in axes.flat:
             axis.set_ylabel(first)
             axis.set_xlabel(second)
-    caption = "Means over seeds ± half the length of the interval; all intervals hold together. ▲ and ▼: it excludes 0."
+    caption = (
+        "Means over seeds ± half the length of the interval; all intervals hold together. ▲ and ▼: the interval of the"
+        " difference excludes 0. △ and ▽: only that of this difference by itself does."
+    )
     return Plot("sensitivity", f"Accuracy over {first} and {second}", caption, figure)
 
 
