@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fireopd.analysis.tables import Table
 from fireopd.atomic_files import appending
-from fireopd.training.run_folder import WARNINGS
+from fireopd.training.run_layout import WARNINGS
 
 __all__ = ["MLFlowMedia", "Media", "RunFolderMedia", "TensorBoardMedia", "TrackioMedia", "WandbMedia"]
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from fireopd.errors import UserError
-from fireopd.training.run_folder import next_folder, run_folders, write_on_rank_zero, writing_run
+from fireopd.training.run_folder import write_on_rank_zero, writing_run
+from fireopd.training.run_layout import next_folder, run_folders
 
 
 def trainer_of(folder, **attributes):

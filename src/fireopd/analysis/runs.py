@@ -12,7 +12,7 @@ import yaml
 
 from fireopd.analysis.metrics_file import Curve, read_metrics
 from fireopd.atomic_files import is_locked
-from fireopd.training.run_folder import CONFIG, run_folders
+from fireopd.training.run_layout import CONFIG, run_folders
 
 __all__ = ["RunStatus", "accuracy_curve", "find_runs", "read_settings"]
 

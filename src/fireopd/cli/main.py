@@ -132,7 +132,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")  # those of TensorBoard
     warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist")  # already reduced
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty():  # transformers reads the setting of the hub
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        import_module("transformers.utils.logging").disable_progress_bar()

@@ -27,7 +27,8 @@ from fireopd.training.data import RolloutDataModule
 from fireopd.training.module import FiReOPDModule
 from fireopd.training.resume_checks import check_resume
 from fireopd.training.run_checks import check_run
-from fireopd.training.run_folder import CONFIG, next_folder, writing_run
+from fireopd.training.run_folder import writing_run
+from fireopd.training.run_layout import CONFIG, next_folder
 from fireopd.training.run_settings import plain
 from fireopd.training.tensorboard_logger import quiet_writer_thread
 

@@ -1,6 +1,5 @@
-"""Folder of a run: `version_<n>` in the trainer's `default_root_dir`, locked while the run writes into it."""
+"""Folder of a run during training: locked, and written on rank 0."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,29 +9,12 @@ from lightning import Trainer
 from fireopd.atomic_files import DISK_ERRORS, locked, unwritable, writing
 from fireopd.distributed import collectives
 from fireopd.errors import UserError
+from fireopd.training.run_layout import CONFIG
 
-__all__ = ["next_folder", "run_folder", "run_folders", "write_on_rank_zero", "writing_run"]
+__all__ = ["run_folder", "write_on_rank_zero", "writing_run"]
 
 KEY = "trainer.default_root_dir"
 """Setting that determines the place of the folder."""
-NAME = re.compile(r"version_(\d+)")
-"""Name of the folder of a run."""
-CONFIG = "config.yaml"
-"""File of the run's settings, which the command line writes."""
-WARNINGS = "warnings.jsonl"
-"""File of the warnings about the run, one JSON object with `step` and `warning` per line."""
-
-
-def run_folders(root: Path) -> list[Path]:
-    """Return the folders of all runs in a folder, in the order of their numbers."""
-    found = {path: NAME.fullmatch(path.name) for path in root.glob("version_*") if path.is_dir()}
-    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name.partition("_")[2]))
-
-
-def next_folder(root: Path) -> Path:
-    """Return the folder of a new run, which does not exist yet."""
-    folders = run_folders(root)
-    return root / f"version_{int(folders[-1].name.partition('_')[2]) + 1 if folders else 0}"
 
 
 def run_folder(trainer: Trainer) -> Path:

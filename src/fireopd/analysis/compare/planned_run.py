@@ -15,7 +15,7 @@ from typing import Any
 from fireopd.analysis.compare.run_results import has_checkpoint, is_finished
 from fireopd.atomic_files import write_text
 from fireopd.errors import UserError
-from fireopd.training.run_folder import run_folders
+from fireopd.training.run_layout import run_folders
 
 __all__ = ["PER_RUN_SETTINGS", "PlannedRun", "fit_arguments", "plan_runs"]
 

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from fireopd.analysis.metrics_file import Curve, read_metrics
 from fireopd.training.checkpoint_files import LAST, standing
-from fireopd.training.run_folder import run_folders
+from fireopd.training.run_layout import run_folders
 
 __all__ = [
     "MEASURES",

@@ -9,7 +9,7 @@ from typing import Any
 
 from fireopd.analysis.metrics_file import Curve, read_metrics
 from fireopd.analysis.runs import RunStatus, read_settings
-from fireopd.training.run_folder import CONFIG, WARNINGS
+from fireopd.training.run_layout import CONFIG, WARNINGS
 
 __all__ = ["RunFiles"]
 

@@ -4,6 +4,7 @@ A run is running, finished, stopped (resume it with --ckpt_path), or not started
 prompts, mean over the tasks.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from fireopd.analysis.runs import find_runs
-from fireopd.cli.parser import Parser
 from fireopd.errors import UserError
 
 __all__ = ["run"]
@@ -19,7 +19,7 @@ __all__ = ["run"]
 
 def run(arguments: Sequence[str]) -> None:
     """Print the table of runs."""
-    parser = Parser(prog="fireopd runs", description=__doc__)
+    parser = argparse.ArgumentParser("fireopd runs", description=__doc__)
     parser.add_argument(
         "folders", nargs="*", type=Path, default=[Path("runs")], help="folders to search; default: runs"
     )
