@@ -50,16 +50,6 @@ def test_a_missing_folder_is_named_without_a_look_at_the_hub(monkeypatch, tmp_pa
         resolve(name, "model.student")
 
 
-def test_the_cache_decides_where_the_hub_is_offline(monkeypatch):
-    monkeypatch.setattr("fireopd.models.loading.HF_HUB_OFFLINE", False)
-    assert resolve("some/model", "model.student") == "some/model"
-    monkeypatch.setattr("fireopd.models.loading.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="no such folder, and no model of that name in the cache of the hub"):
-        resolve("some/model", "model.student")
-    monkeypatch.setattr("fireopd.models.loading.try_to_load_from_cache", lambda *arguments: "/cache/config.json")
-    assert resolve("some/model", "model.student") == "some/model"
-
-
 def test_a_checkpoint_is_exported_first(tmp_path):
     path = tmp_path / "last.ckpt"
     path.touch()

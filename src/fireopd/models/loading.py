@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
+from fireopd.models.hub_names import check_hub_name
 
 __all__ = [
     "EMBEDDED",
@@ -64,9 +63,6 @@ def resolve(name: str, key: str) -> str:
         return str(folder)
     if _looks_like_path(name):
         raise UserError(key, name, "no such folder", "give a model folder, a hub name or tiny/student")
-    if HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(name, "config.json"), str):
-        problem = "no such folder, and no model of that name in the cache of the hub, which is offline (HF_HUB_OFFLINE)"
-        raise UserError(key, name, problem, "give a model folder, or download the model")
     return name
 
 
@@ -151,10 +147,11 @@ def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | Non
 
 
 def _from_pretrained(factory: Any, name: str, key: str, **settings: Any) -> Any:
+    place = resolve(name, key)
+    if not Path(place).is_dir():
+        check_hub_name(place, key)
     try:
-        return factory.from_pretrained(resolve(name, key), trust_remote_code=False, **settings)
-    except UserError:
-        raise
+        return factory.from_pretrained(place, trust_remote_code=False, **settings)
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             remedy = "use a model whose architecture is part of transformers"
