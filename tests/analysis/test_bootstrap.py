@@ -15,6 +15,7 @@ from fireopd.analysis.bootstrap import (
     paired_bootstrap,
     resampled_means,
     standard_error,
+    student_quantile,
 )
 
 
@@ -30,6 +31,14 @@ def test_standard_error_by_hand():
     assert standard_error([1.0, 2.0, 6.0]) == pytest.approx(math.sqrt((4 + 1 + 9) / 2 / 3))
     assert standard_error([4.0]) is None
     assert standard_error([4.0, 4.0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (29, 2.0452)],  # any table of Student's t
+)
+def test_student_quantiles_are_those_of_the_tables(degrees, quantile):
+    assert student_quantile(0.975, degrees) == pytest.approx(quantile, abs=2e-3)
 
 
 def test_only_common_seeds_are_compared_each_with_itself():

@@ -13,7 +13,7 @@ def test_quantiles_of_student(seeds, comparisons, quantile):
     """Tables of Student's t: probability 0.975 with 4 and 2 degrees of freedom, 0.999 with 4."""
     values = [float(value) for value in range(seeds)]
     error = math.sqrt(sum((value - (seeds - 1) / 2) ** 2 for value in values) / (seeds - 1) / seeds)
-    assert half_width(values, comparisons) == pytest.approx(quantile * error, rel=2e-5)
+    assert half_width(values, comparisons) == pytest.approx(quantile * error, rel=2e-3)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
+from torchmetrics.functional import spearman_corrcoef
 
 from fireopd.method import Method
 from fireopd.training.recordings import check_method, check_responses, read_scored
@@ -182,4 +182,4 @@ def _rank_correlation(first: Tensor, second: Tensor) -> float | None:
     """Return the Spearman correlation of two [T] tensors; None if one of them is constant or T = 0."""
     if min(len(first.unique()), len(second.unique())) < 2:
         return None
-    return float(spearmanr(first.double().numpy(), second.double().numpy()).statistic)
+    return float(spearman_corrcoef(first.double(), second.double()))

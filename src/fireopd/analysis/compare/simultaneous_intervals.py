@@ -9,9 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from scipy.special import stdtrit
-
-from fireopd.analysis.bootstrap import CONFIDENCE, PairedDifference, standard_error
+from fireopd.analysis.bootstrap import CONFIDENCE, PairedDifference, standard_error, student_quantile
 
 __all__ = ["half_width", "simultaneous_difference"]
 
@@ -26,7 +24,7 @@ def half_width(values: Sequence[float], comparisons: int) -> float | None:
     error = standard_error(values)
     if error is None:
         return None
-    return float(stdtrit(len(values) - 1, 1 - (1 - CONFIDENCE) / (2 * comparisons))) * error
+    return student_quantile(1 - (1 - CONFIDENCE) / (2 * comparisons), len(values) - 1) * error
 
 
 def simultaneous_difference(
