@@ -17,6 +17,7 @@ from fireopd.analysis.bootstrap import (
     standard_error,
     student_quantile,
 )
+from fireopd.analysis.rank_correlation import average_ranks, rank_correlation
 
 
 def of(values):
@@ -158,3 +159,36 @@ def test_coverage_of_an_average_over_two_benchmarks():
         low, high = average_of(parts).interval
         hits += low <= 0.5 <= high
     assert 0.91 < hits / 300 < 0.985
+
+
+def naive_ranks(values):
+    return [sum(b < a for b in values) + (1 + sum(b == a for b in values)) / 2 for a in values]
+
+
+def test_ranks_of_equal_values_are_their_mean():
+    values = torch.tensor([3.0, 1.0, 3.0, 2.0, 3.0, 1.0])
+    assert average_ranks(values).tolist() == naive_ranks(values.tolist()) == [5, 1.5, 5, 3, 5, 1.5]
+
+
+def test_rank_correlation_is_the_correlation_of_naive_ranks():
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(0, 9, (50,), generator=generator).float()
+    second = first + torch.randint(0, 9, (50,), generator=generator)
+    ranks = [torch.tensor(naive_ranks(values.tolist())) for values in (first, second)]
+    assert rank_correlation(first, second) == pytest.approx(torch.corrcoef(torch.stack(ranks))[0, 1].item())
+    assert rank_correlation(first, first**3) == pytest.approx(1)
+    assert rank_correlation(first, -first) == pytest.approx(-1)
+
+
+def test_rank_correlation_is_undefined_without_variation():
+    assert rank_correlation(torch.ones(4), torch.rand(4)) is None
+    assert rank_correlation(torch.rand(1), torch.rand(1)) is None
+    assert rank_correlation(torch.zeros(0), torch.zeros(0)) is None
+
+
+def test_rank_correlation_of_many_equal_values():
+    """Weights of two levels: the correlation of the levels, whatever their number of tokens."""
+    first = torch.arange(100_000) % 4 > 0
+    second = torch.arange(100_000) % 2 > 0
+    expected = torch.corrcoef(torch.stack([first, second]).double())[0, 1].item()
+    assert rank_correlation(first.float(), second.float()) == pytest.approx(expected, abs=1e-9)

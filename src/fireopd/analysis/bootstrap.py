@@ -209,7 +209,7 @@ def student_quantile(probability: float, degrees: int) -> float:
     """Return a quantile of Student's t distribution.
 
     With t = sqrt(degrees) tan(angle), the density of the angle is proportional to cos^(degrees - 1). scipy has the
-    function, but torchmetrics imports scipy wherever it is installed: every command would start a tenth slower.
+    function, but torchmetrics imports scipy wherever it is installed, which delays the start of most commands.
     """
     angles = torch.linspace(-math.pi / 2, math.pi / 2, 200001, dtype=torch.float64)
     masses = torch.cumulative_trapezoid(angles.cos().clamp(min=0) ** (degrees - 1), angles)

@@ -204,10 +204,10 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     required = re.search(r"arguments are required: (\S+)", message)
     if required:
         place = place_of_missing(required[1], given)
-        if place.startswith("trainer.logger"):
-            return f"{place}: missing. Set it, or use RunTensorBoardLogger, which writes into the run folder."
         if place != required[1]:
-            return f"{place}: missing. Set it."
+            logger = str(given.get(place.rpartition(".")[0], ""))
+            beside = ", or use RunTensorBoardLogger, which writes into the run folder"
+            return f"{place}: missing. Set it{beside if logger.endswith('TensorBoardLogger') else ''}."
         return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
     if command_line_key(key) in CALLABLES:
         named = re.search(r"class_path='([\w.]+)", message)

@@ -64,10 +64,11 @@ def _place(settings: Namespace, folder: Path) -> Namespace:
     module, _, name = settings.class_path.rpartition(".")
     kind = getattr(import_module(module), name)
     arguments = settings.get("init_args", Namespace()).clone()
-    parameter = signature(kind).parameters.get("save_dir")
+    parameters = signature(kind).parameters
+    parameter = parameters.get("save_dir")
     if parameter is not None and arguments.get("save_dir") == parameter.default:
         arguments["save_dir"] = str(folder / (parameter.default or ""))
-    if issubclass(kind, TensorBoardLogger | CSVLogger) and arguments.get("version") is None:
+    if issubclass(kind, TensorBoardLogger | CSVLogger) and "version" in parameters and arguments.get("version") is None:
         root = Path(arguments["save_dir"], arguments.get("name") or "")
         if root.resolve() == folder.parent.resolve():
             arguments["version"] = folder.name

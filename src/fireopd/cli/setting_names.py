@@ -17,6 +17,9 @@ from fireopd.types.schedule import Schedule
 
 __all__ = ["alternatives", "check_config_files", "full_name", "given_settings", "place_of_missing"]
 
+LISTS = ("trainer.logger", "trainer.callbacks")
+"""Settings that may be lists of class names."""
+
 
 def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the values in arguments and their configuration files by dotted name; later ones replace earlier ones."""
@@ -115,7 +118,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value and not looks_scheduled(value):
         for name, own in value.items():
             yield from _flat(own, key if name == "init_args" else f"{key}.{name}".lstrip("."))
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+    elif isinstance(value, list) and (key in LISTS or any(isinstance(item, Mapping) for item in value)):
         for place, own in enumerate(value):
             yield from _flat(own, f"{key}[{place}]")
     else:

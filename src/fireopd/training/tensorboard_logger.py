@@ -25,7 +25,7 @@ class RunTensorBoardLogger(DeferringLogger, TensorBoardLogger):
         """Create.
 
         Args:
-            save_dir: folder of the events, by default that of the run.
+            save_dir: folder of events. Default: the run folder on the command line, elsewhere the working directory.
         """
         folder = Path(save_dir or ".")
         super().__init__(folder.parent, None, folder.name, default_hp_metric=False)

@@ -30,8 +30,8 @@ Outcomes = Mapping[Place, Outcome]
 MATRIX_NOTE = (
     f"Mean paired difference over seeds ± half the length of its interval. The intervals of all differences of the"
     f" table hold together with {CONFIDENCE:.0%} (Student's t with a Bonferroni correction). ▲ and ▼: the interval"
-    " excludes 0. △ and ▽: only the narrower interval that holds for this difference alone excludes 0, as one in twenty"
-    " does by chance. No mark: no difference shown. No interval: a single seed."
+    " excludes 0. △ and ▽: only the narrower interval of this difference by itself excludes 0, which is expected by"
+    " chance for one in twenty differences without an effect. No mark: no difference shown. No interval: a single seed."
 )
 """Note of a matrix."""
 REGRET_NOTE = (

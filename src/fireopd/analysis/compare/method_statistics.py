@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchmetrics.functional import spearman_corrcoef
 
+from fireopd.analysis.rank_correlation import rank_correlation
 from fireopd.method import Method
 from fireopd.training.recordings import check_method, check_responses, read_scored
 from fireopd.training.step_metrics import effective_share
@@ -175,11 +175,4 @@ def _agreement(first: Sequence[Targets], second: Sequence[Targets]) -> tuple[flo
     either = sum(int((one.keep | other.keep).sum()) for one, other in pairs)
     ours = torch.cat([one.weight[one.mask & other.mask] for one, other in pairs])
     theirs = torch.cat([other.weight[one.mask & other.mask] for one, other in pairs])
-    return both / either if either else 1.0, _rank_correlation(ours, theirs)
-
-
-def _rank_correlation(first: Tensor, second: Tensor) -> float | None:
-    """Return the Spearman correlation of two [T] tensors; None if one of them is constant or T = 0."""
-    if min(len(first.unique()), len(second.unique())) < 2:
-        return None
-    return float(spearman_corrcoef(first.double(), second.double()))
+    return both / either if either else 1.0, rank_correlation(ours, theirs)

@@ -30,6 +30,7 @@ from fireopd.analysis.compare.method_statistics import agreements, compute_stati
 from fireopd.analysis.compare.planned_run import PlannedRun, fit_arguments, plan_runs
 from fireopd.analysis.compare.run_queue import RunQueue, log_tail
 from fireopd.atomic_files import make_folder, writing
+from fireopd.cli.command_parser import CommandParser
 from fireopd.cli.compared_methods import methods_to_train
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.method_files import check_training, read_method
@@ -61,9 +62,8 @@ def run(arguments: Sequence[str]) -> None:
         _compare_recorded(settings, more)
 
 
-def _parser() -> argparse.ArgumentParser:
-    kind = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("fireopd compare", description=__doc__, formatter_class=kind, allow_abbrev=False)
+def _parser() -> CommandParser:
+    parser = CommandParser("compare", __doc__)
     parser.add_argument(
         "files",
         nargs="*",

@@ -6,7 +6,6 @@ base model; with `--adapter`, it is written by itself, as a folder that PEFT and
 states method, teachers, data and results. `--push USER/NAME` uploads the folder to the Hugging Face Hub.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers.modeling_utils import PreTrainedModel
 from fireopd.analysis.hub_repository import check_repository, push
 from fireopd.analysis.model_card import model_card
 from fireopd.atomic_files import replacing, write_text, writing
+from fireopd.cli.command_parser import CommandParser
 from fireopd.errors import UserError
 from fireopd.models.fingerprint import fingerprint
 from fireopd.models.loading import load_causal_lm, load_config, load_tokenizer, resolve
@@ -33,7 +33,7 @@ CARD = "README.md"
 
 def run(arguments: Sequence[str]) -> None:
     """Export a checkpoint."""
-    parser = argparse.ArgumentParser("fireopd export", description=__doc__)
+    parser = CommandParser("export", __doc__)
     parser.add_argument(
         "checkpoint", type=Path, metavar="CKPT", help="checkpoint, for example <run>/checkpoints/last.ckpt"
     )

@@ -5,7 +5,6 @@ entry point, a test of its contract, and a README with the next commands. If the
 the plug-in is added to it: a module, a test, and an entry point in `pyproject.toml`; no file is overwritten.
 """
 
-import argparse
 import importlib.util
 import keyword
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from string import Template
 
 import fireopd
+from fireopd.cli.command_parser import CommandParser
 from fireopd.cli.entry_points import GROUPS, load_plugins
 from fireopd.cli.package_files import add_to_package, free_module, write_package
 from fireopd.errors import UserError
@@ -58,12 +58,7 @@ $place, then run:
 
 def run(arguments: Sequence[str]) -> None:
     """Write a package, or add to one, and print the next commands."""
-    parser = argparse.ArgumentParser(
-        "fireopd new",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: fireopd new weighter my_package.MyWeighter --into ../my-package",
-    )
+    parser = CommandParser("new", __doc__, "example: fireopd new weighter my_package.MyWeighter --into ../my-package")
     parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("plugin", metavar="PACKAGE.CLASS", help="package and class, for example my_package.MyWeighter")
     parser.add_argument(

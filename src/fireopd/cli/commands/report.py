@@ -4,13 +4,13 @@ Reads the files of a run folder, without a model: what ran, results, warnings, c
 weights, costs, and the trajectories that the Trajectories callback wrote. Also for a run that is in progress.
 """
 
-import argparse
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from fireopd.analysis.runs import find_runs
 from fireopd.atomic_files import check_folder, writing
+from fireopd.cli.command_parser import CommandParser
 from fireopd.cli.optional_packages import check_package
 from fireopd.errors import UserError
 from fireopd.training.run_layout import CONFIG
@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 def run(arguments: Sequence[str]) -> None:
     """Write the report."""
-    parser = argparse.ArgumentParser("fireopd report", description=__doc__)
+    parser = CommandParser("report", __doc__)
     parser.add_argument("run", type=Path, help="folder of a run, version_<n>, or one that holds a single run")
     parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
     settings = parser.parse_args(list(arguments))

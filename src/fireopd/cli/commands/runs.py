@@ -4,7 +4,6 @@ A run is running, finished, stopped (resume it with --ckpt_path), or not started
 prompts, mean over the tasks.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fireopd.analysis.runs import find_runs
+from fireopd.cli.command_parser import CommandParser
 from fireopd.errors import UserError
 
 __all__ = ["run"]
@@ -19,7 +19,7 @@ __all__ = ["run"]
 
 def run(arguments: Sequence[str]) -> None:
     """Print the table of runs."""
-    parser = argparse.ArgumentParser("fireopd runs", description=__doc__)
+    parser = CommandParser("runs", __doc__)
     parser.add_argument(
         "folders", nargs="*", type=Path, default=[Path("runs")], help="folders to search; default: runs"
     )

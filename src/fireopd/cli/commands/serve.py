@@ -11,14 +11,17 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from fireopd.cli.command_parser import CommandParser
 from fireopd.engines.vllm.installation import import_vllm
 from fireopd.engines.vllm.request_guard import GUARD, TOKEN_VARIABLE, server_token
 from fireopd.engines.vllm.teacher_card import CARD_VARIABLE, TeacherCard
 from fireopd.engines.vllm.worker import WORKER_EXTENSION
 from fireopd.errors import UserError
+from fireopd.models.hub_names import check_hub_name
 from fireopd.models.loading import resolve
 
 __all__ = ["run", "server_process", "vllm_command"]
@@ -66,6 +69,8 @@ def teacher_environment(model: str) -> dict[str, str]:
 def vllm_command(settings: argparse.Namespace) -> list[str]:
     """Return the arguments of the Python interpreter that start vLLM with the settings of the command."""
     folder = resolve(settings.model, "MODEL")
+    if not Path(folder).is_dir():
+        check_hub_name(folder, "MODEL")
     import_vllm("COMMAND", "serve")
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--served-model-name", settings.model]
     command += ["--host", settings.host, "--port", str(settings.port), "--dtype", settings.dtype]
@@ -81,8 +86,8 @@ def vllm_command(settings: argparse.Namespace) -> list[str]:
     return [*command, "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm"]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fireopd serve", description=__doc__, allow_abbrev=False)
+def _parser() -> CommandParser:
+    parser = CommandParser("serve", __doc__)
     parser.add_argument("model", help="student or teacher: a model folder, a hub name, or an embedded model")
     parser.add_argument("--teacher", action="store_true", help="score trajectories for a VLLMTeacher, without rollouts")
     parser.add_argument("--port", type=int, default=8001, help="port, default 8001")
