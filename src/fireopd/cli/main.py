@@ -5,16 +5,15 @@ import os
 import select
 import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import version
-from types import FrameType
 
 from rich.console import Console
 
+from fireopd.cli.signals import ended_at_once, terminable
 from fireopd.errors import UserError
 
 __all__ = ["COMMANDS", "GROUPS", "main", "quieten", "usage"]
@@ -87,31 +86,15 @@ def _run(arguments: Sequence[str]) -> None:
     try:
         if command not in COMMANDS:
             raise UserError("COMMAND", command, "no such command", f"use one of {', '.join(COMMANDS)}")
-        with nullcontext() if command in HANDLES_SIGTERM else _terminable():
-            import_module(f"fireopd.cli.commands.{command}").run(rest)
+        with ended_at_once():
+            module = import_module(f"fireopd.cli.commands.{command}")
+        with nullcontext() if command in HANDLES_SIGTERM else terminable():
+            module.run(rest)
     except UserError as error:
         console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         for single in error.each:
             console.print(f"fireopd: {single}")
         sys.exit(2)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """End with an exception on SIGTERM, so that temporary files and other processes are removed."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the removal
-        sys.exit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():  # Python refuses handlers elsewhere
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def usage() -> str:

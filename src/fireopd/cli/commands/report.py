@@ -12,6 +12,7 @@ from fireopd.analysis.runs import find_runs
 from fireopd.atomic_files import check_folder, writing
 from fireopd.cli.command_parser import CommandParser
 from fireopd.cli.optional_packages import check_package
+from fireopd.cli.signals import ended_at_once
 from fireopd.errors import UserError
 from fireopd.training.run_layout import CONFIG
 
@@ -27,7 +28,9 @@ def run(arguments: Sequence[str]) -> None:
     folder = _folder(settings.run)
     check_package("matplotlib", "fireopd report", "compare")
     check_folder(settings.out)
-    page = import_module("fireopd.analysis.report").run_report(folder)
+    with ended_at_once():
+        module = import_module("fireopd.analysis.report")
+    page = module.run_report(folder)
     with writing("--out", settings.out):
         page.write(settings.out)
     print(f"{settings.out}: {settings.out.stat().st_size / 1e6:.1f} MB. Open it in any browser.")
