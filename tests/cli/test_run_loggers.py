@@ -94,8 +94,8 @@ def test_tensorboard_next_to_other_loggers_writes_into_the_run_folder(tmp_path):
     path = f"{RunTensorBoardLogger.__module__}.RunTensorBoardLogger"
     found = placed(configured(path, save_dir=None), tmp_path / "version_3")
     assert found.init_args == Namespace(save_dir=str(tmp_path / "version_3"))
-    beside = placed(configured(path, save_dir=str(tmp_path)), tmp_path / "version_3")
-    assert beside.init_args == Namespace(save_dir=str(tmp_path)), "a given folder is used as it is"
+    given = placed(configured(path, save_dir=str(tmp_path)), tmp_path / "version_3")
+    assert given.init_args == Namespace(save_dir=str(tmp_path)), "a given folder stays"
     assert RunTensorBoardLogger(**found.init_args.as_dict()).log_dir == str(tmp_path / "version_3")
 
 

@@ -20,7 +20,7 @@ with ended_at_once():
         time.sleep(0.1)
     except BaseException:  # as libraries do while they are imported
         pass
-print("went on")
+print("continued")
 """
 
 
@@ -38,7 +38,7 @@ def test_a_signal_ends_an_import_whatever_it_catches(number):
 def test_a_signal_that_was_ignored_stays_ignored():
     """The shell starts background jobs so."""
     done = run(signal.SIGINT, "ignored")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "continued\n", "")
 
 
 @pytest.mark.parametrize("context", [ended_at_once, terminable])

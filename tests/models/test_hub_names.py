@@ -59,7 +59,7 @@ def test_an_invalid_name_is_refused_without_a_request(monkeypatch, name, offline
         load_tokenizer(name, "model.student")
 
 
-def test_a_model_that_the_hub_knows_is_asked_for_once(hub):
+def test_a_known_model_takes_one_request(hub):
     for _ in range(2):
         hub_names.check_hub_name("some/model", "model.student")
     assert hub.requests == 1

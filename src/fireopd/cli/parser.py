@@ -206,8 +206,8 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
         place = place_of_missing(required[1], given)
         if place != required[1]:
             logger = str(given.get(place.rpartition(".")[0], ""))
-            beside = ", or use RunTensorBoardLogger, which writes into the run folder"
-            return f"{place}: missing. Set it{beside if logger.endswith('TensorBoardLogger') else ''}."
+            hint = ", or use RunTensorBoardLogger, which writes into the run folder"
+            return f"{place}: missing. Set it{hint if logger.endswith('TensorBoardLogger') else ''}."
         return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
     if command_line_key(key) in CALLABLES:
         named = re.search(r"class_path='([\w.]+)", message)
