@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,8 @@ __all__ = ["VLLMEngine", "check_temperature"]
 
 MIN_TEMPERATURE = 0.01
 """Lowest temperature above 0 that vLLM does not raise; otherwise its log-probabilities would not match the settings."""
+CPU_WORKER = "fireopd.engines.vllm.cpu_worker.SharedCPUWorker"
+"""Class path of vLLM's worker where several CPU processes run vLLM."""
 
 
 @dataclass
@@ -132,6 +135,7 @@ class VLLMEngine(RolloutEngine):
         self.sleeps = self.sleep and device.type == "cuda"
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within this process
         self.stops = tuple(sorted(stop_tokens(model, "engine", load_tokenizer(model, "engine"))))
+        joined = _join_ranks(local_rank)
         with quiet(), isolate_rng(), SHARED_GROUP.starting():
             self.llm = LLM(
                 model=resolve(model, "engine"),
@@ -142,7 +146,8 @@ class VLLMEngine(RolloutEngine):
                 kv_cache_memory_bytes=None if self.kv_cache_gib is None else int(self.kv_cache_gib * 2**30),
                 max_model_len=self._max_model_len(),
                 tensor_parallel_size=self.tensor_parallel_size,
-                distributed_executor_backend="external_launcher" if _export_ranks(local_rank) else "uni",
+                distributed_executor_backend="external_launcher" if joined else "uni",
+                worker_cls=CPU_WORKER if joined and device.type == "cpu" else "auto",
                 enforce_eager=self.eager,
                 enable_sleep_mode=self.sleeps,
                 # On a CPU, vLLM cannot rewind the generator of a seeded row after a partial prefill.
@@ -260,10 +265,11 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature must be 0 or at least {MIN_TEMPERATURE} with vLLM, got {temperature}")
 
 
-def _export_ranks(local_rank: int) -> bool:
+def _join_ranks(local_rank: int) -> bool:
     """Set the environment variables with which vLLM joins the trainer's process group; return whether there is one."""
     if collectives.world_size() == 1:
         return False
     ranks = {"RANK": collectives.rank(), "WORLD_SIZE": collectives.world_size(), "LOCAL_RANK": local_rank}
     os.environ |= {name: str(value) for name, value in ranks.items()}
+    os.environ["FIREOPD_SHARED_MEMORY"] = collectives.broadcast_object(f"fireopd_{uuid4().hex}")
     return True
