@@ -1,5 +1,6 @@
 """`fireopd check`: all problems of a configuration, without training, and the memory estimate."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from helpers.training import make_data, make_module
 from rich.console import Console
+from transformers import LlamaConfig
 
 from fireopd.cli.main import main
 from fireopd.models.loading import load_causal_lm, load_config
@@ -184,6 +186,17 @@ def test_activations_are_what_a_forward_pass_keeps():
     assert estimated / 200 == pytest.approx(real, rel=0.05)
     assert layer.boundary == 4 * model.config.hidden_size * 200
     assert layer.backward > layer.saved > scoring_bytes(model.config, 2, 100, torch.float32, gpu=False) > layer.boundary
+
+
+def test_the_measured_layer_has_no_tokens_to_warn_of(caplog):
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    config = LlamaConfig(hidden_size=8, intermediate_size=8, num_attention_heads=2, bos_token_id=30, eos_token_id=31)
+    try:
+        layer_bytes(config, 1, 5, torch.float32, gpu=False)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.messages
 
 
 def test_sharding_halves_what_two_processes_share():

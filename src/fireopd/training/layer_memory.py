@@ -21,6 +21,8 @@ __all__ = ["LayerBytes", "LiveBytes", "layer_bytes", "scoring_bytes", "shapes_on
 
 ATTENTION = "fireopd_shapes"
 """Name of the attention of `shapes_only_attention` in transformers."""
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
+"""Special tokens of a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,8 @@ class _Layers(NamedTuple):
     def model(self, layers: int) -> Any:
         """Return a model of some layers, with shapes and without memory."""
         fields = json.loads(self.settings) | {"vocab_size": 8, "num_hidden_layers": layers}
-        fields |= {name: None for name in ("layer_types", "pad_token_id") if name in fields}
+        # Settings by layer, and tokens outside the small vocabulary, of which transformers would warn.
+        fields |= {name: None for name in ("layer_types", *TOKENS) if name in fields}
         with torch.device("meta"):
             name = shapes_only_attention(gpu=self.gpu)
             config = self.kind.from_dict(fields)
