@@ -12,6 +12,7 @@ __all__ = [
     "collect_errors",
     "distinct",
     "import_extra",
+    "named_in_traceback",
     "raise_together",
 ]
 
@@ -87,6 +88,24 @@ def collect_errors(errors: list[UserError]) -> Iterator[None]:
         yield
     except UserError as error:
         errors.extend(error.each)
+
+
+@contextmanager
+def named_in_traceback(key: str, plugin: object, action: str) -> Iterator[None]:
+    """Context that adds setting, class and action of a plug-in to the traceback of an error in its code.
+
+    Args:
+        key: setting that holds the plug-in.
+        plugin: the plug-in.
+        action: what it does in the context, such as "grades 3 responses".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        error.add_note(f"fireopd: {key}: {type(plugin).__name__} {action}.")
+        raise
 
 
 def import_extra(module: str, extra: str, key: str, value: str) -> Any:

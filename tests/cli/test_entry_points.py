@@ -1,5 +1,6 @@
 """Discovery of plug-ins by their entry points."""
 
+import gc
 from importlib.metadata import EntryPoint
 from inspect import isabstract
 
@@ -10,7 +11,7 @@ from fireopd.cli.entry_points import GROUPS, load_plugins
 from fireopd.cli.main import main
 from fireopd.engines.vllm.teacher_engine import TeacherServerEngine
 from fireopd.errors import UserError
-from fireopd.filters import TrajectoryFilter
+from fireopd.filters import KeepAll, TrajectoryFilter
 
 
 def subclasses(base):
@@ -49,6 +50,7 @@ def test_plugins_prints_group_package_signals_and_summary(capsys):
         ("KeepEverything", "fireopd.filters:KeepAll", "must have the name of its class, KeepAll"),
         ("Gone", "fireopd.filters:Gone", "cannot be imported"),
         ("Gone", "fireopd.nowhere:Gone", "cannot be imported"),
+        ("TrajectoryFilter", "fireopd.filters:TrajectoryFilter", "this plug-in does not define __call__"),
     ],
 )
 def test_a_wrong_entry_point_is_named(name, value, message):
@@ -89,6 +91,36 @@ def test_plug_ins_that_cannot_be_imported_are_listed_and_skipped(broken, capsys)
         value = f"Of{kind}: 'broken_{kind.lower()}:Of{kind}'"
         problem = f"this plug-in cannot be imported: {kind}: no license. Fix the package broken, or uninstall it."
         assert f"Skipped: fireopd.weighters: {value}: {problem}" in printed
+
+
+HALF = """
+from dataclasses import dataclass
+from fireopd.filters import KeepAll
+@dataclass(frozen=True)
+class Whole(KeepAll):
+    pass
+@dataclass
+class Half(KeepAll):
+    pass
+"""
+
+
+def test_classes_of_a_module_that_fails_later_are_no_plug_ins(tmp_path, monkeypatch):
+    """jsonargparse imports the modules of all subclasses of a setting's class."""
+    installed = tmp_path / "half-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: half\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[fireopd.filters]\nWhole = half_made:Whole\nHalf = half_made:Half\n")
+    (tmp_path / "half_made.py").write_text(HALF)
+    monkeypatch.syspath_prepend(tmp_path)
+    gc.disable()
+    try:
+        found = [broken.name for broken in entry_points.broken_plugins()]
+        left = [own for own in KeepAll.__subclasses__() if own.__module__ == "half_made"]
+    finally:
+        gc.enable()
+    assert found == ["Half", "Whole"]
+    assert not left
 
 
 @pytest.mark.parametrize("kind", BREAKING)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fireopd.cli.main import main
 from fireopd.cli.parser import explain_error
 from fireopd.cli.setting_names import alternatives, full_name, given_settings, place_of_missing
 
@@ -30,6 +31,25 @@ def test_arguments_and_files_are_read(config, tmp_path):
     assert full_name("other", given) == "other"
     assert alternatives("model.teachers.math.pth", given)[0] == "path"
     assert alternatives("data.nothing", given) == (None, "")
+
+
+def test_a_class_replaces_another_one_however_the_two_are_written(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("data: {engine: {class_path: HFEngine, init_args: {top_k: 3}}}")
+    given = given_settings(["--config", str(path), "--data.engine", "VLLMEngine"])
+    assert given == {"data.engine.top_k": 3, "data.engine": "VLLMEngine"}
+    assert "settings of VLLMEngine" in alternatives("data.engine.eagr", given)[1]
+    given = given_settings(["--data.engine", "VLLMEngine", "--config", str(path)])
+    assert given == {"data.engine.class_path": "HFEngine", "data.engine.top_k": 3}
+
+
+@pytest.mark.parametrize("form", ["{math: HFTeacher, code: HFTeachr}", "{code: {class_path: HFTeachr}}"])
+def test_an_unknown_class_within_braces_is_named(form, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config=configs/multi_teacher.yaml", f"--model.teachers={form}"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "model.teachers.code: 'HFTeachr': no Teacher of that name is installed. Did you mean HFTeacher?" in error
 
 
 def test_a_missing_setting_is_that_of_the_class_that_requires_it():

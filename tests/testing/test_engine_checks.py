@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
+from helpers.wrong_engine import WrongEngine
 
-from fireopd.engines import HFEngine, RolloutEngine
+from fireopd.engines import HFEngine
 from fireopd.engines.base import NO_WEIGHTS
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm
@@ -17,34 +17,6 @@ from fireopd.testing.plugin_checks import example_prompts, violations_of
 from fireopd.types import Response
 
 STUDENT = "tiny/student"
-
-
-@dataclass
-class Wrong(RolloutEngine):
-    """Results of a right engine, changed by functions."""
-
-    inner: HFEngine = field(default_factory=HFEngine)
-    responses: Callable = lambda engine, responses: responses
-    loaded: Callable = lambda weights: weights
-    probed: Callable = lambda logprobs: logprobs
-    version: Callable = lambda version: version
-    seeds: Callable = lambda engine, seeds: seeds
-    calls: int = 0
-
-    def setup(self, model, device):
-        self.inner.setup(model, device)
-        self.policy_version = self.version(NO_WEIGHTS)
-
-    def generate(self, prompts, seeds):
-        self.calls += 1
-        return self.responses(self, self.inner.generate(prompts, self.seeds(self, seeds)))
-
-    def load_weights(self, weights, policy_version):
-        self.inner.load_weights(self.loaded(weights), policy_version)
-        self.policy_version = self.version(policy_version)
-
-    def probe(self, tokens):
-        return {name: self.probed(values) for name, values in self.inner.probe(tokens).items()}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +86,7 @@ SAMPLED, PROBES = engine_checks.returns_logprobs_of_the_sampled_distribution, en
     ],
 )
 def test_a_fault_is_found_with_the_name_of_the_engine(right, check, faults, message):
-    engine = Wrong(6, 1.25, inner=right.engine, **faults)
+    engine = WrongEngine(6, 1.25, inner=right.engine, **faults)
     case = engine_checks.EngineCase(engine, STUDENT, right.model, right.prompts)
     [found] = violations_of("Wrong", case, [check])
     assert re.match(f"Wrong .*{message}", found), found
@@ -124,7 +96,7 @@ def test_a_sharper_distribution_than_its_probabilities_is_found(right, model):
     """Responses at temperature 0.5 with the log-probabilities of temperature 1.25."""
     sharp = HFEngine(max_response_length=6, temperature=0.5)
     sharp.setup(STUDENT, torch.device("cpu"))
-    engine = Wrong(6, 1.25, inner=sharp)
+    engine = WrongEngine(6, 1.25, inner=sharp)
     case = engine_checks.EngineCase(engine, STUDENT, model, right.prompts)
     drawn = [
         replace(
@@ -137,10 +109,49 @@ def test_a_sharper_distribution_than_its_probabilities_is_found(right, model):
     assert "samples tokens that are likelier than their probabilities say" in found
 
 
-def check_weights(**faults):
-    engine = Wrong(6, 1.25, inner=HFEngine(max_response_length=6, temperature=1.25), **faults)
+@dataclass
+class Frozen(HFEngine):
+    """Samples with a setting that it read in `setup`."""
+
+    name: str = ""
+    value: float = field(default=0.0, init=False, compare=False, repr=False)
+
+    def setup(self, model, device):
+        super().setup(model, device)
+        self.value = getattr(self, self.name)
+
+    def generate_mixed(self, rows):
+        key = {"temperature": "temperature", "max_response_length": "max_length"}[self.name]
+        return super().generate_mixed([replace(row, **{key: self.value}) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("temperature", "samples a row with the temperature 2.5 at another one"),
+        ("max_response_length", "cuts a row with max_length 5 later"),
+    ],
+)
+def test_settings_that_are_read_before_the_rows_are_found(model, name, message):
+    for engine in (HFEngine(max_response_length=6, temperature=1.25), Frozen(6, 1.25, name=name)):
+        engine.setup(STUDENT, torch.device("cpu"))
+        case = engine_checks.EngineCase(engine, STUDENT, model, example_prompts(STUDENT))
+        case.load(3)
+        found = violations_of("Own", case, [engine_checks.follows_the_settings_of_rows])
+        assert (message in found[0]) if isinstance(engine, Frozen) else not found
+
+
+def test_wrong_log_probabilities_are_not_blamed_on_the_weights():
+    found = check_weights(responses=logprobs(lambda x: 1.25 * x), sampled=True)
+    assert len(found) == 1
+    assert "returns log-probabilities up to" in found[0]
+
+
+def check_weights(*, sampled=False, **faults):
+    engine = WrongEngine(6, 1.25, inner=HFEngine(max_response_length=6, temperature=1.25), **faults)
     case = engine_checks.EngineCase(engine, STUDENT, load_causal_lm(STUDENT, "s", "float32"), example_prompts(STUDENT))
-    return violations_of("Wrong", case, [engine_checks.takes_weights, engine_checks.replaces_all_weights])
+    before = [engine_checks.takes_weights, *[SAMPLED] * sampled]
+    return violations_of("Wrong", case, [*before, engine_checks.replaces_all_weights])
 
 
 def consumed(weights):
@@ -177,7 +188,7 @@ def test_stop_tokens_are_tested_with_a_student_that_ends_its_responses():
             "without tokens|finished=",
         ),
     ):
-        engine = Wrong(6, inner=HFEngine(max_response_length=6), responses=change)
+        engine = WrongEngine(6, inner=HFEngine(max_response_length=6), responses=change)
         engine.setup(STUDENT, torch.device("cpu"))
         own = load_causal_lm(STUDENT, "s", "float32").eval()
         case = engine_checks.EngineCase(engine, STUDENT, own, example_prompts(STUDENT))

@@ -210,8 +210,8 @@ class Unanswered(Right):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (Common(), "has 2 training prompts that also occur in the validation set"),
-        (Unanswered(), "has 1 validation prompts without an answer or details, such as v"),
+        (Common(), "has 2 of . training prompts also in the validation set"),
+        (Unanswered(), "has 1 of 1 validation prompts without an answer or details, such as v"),
     ],
     ids=["common", "unanswered"],
 )

@@ -64,6 +64,11 @@ def cold(teacher, rollouts, scores):
     return teacher.inner.score(replace(rollouts, sampling=replace(rollouts.sampling, temperature=1.0)), entropy=True)
 
 
+def cold_entropies(teacher, rollouts, scores):
+    """Return the entropies of temperature 1."""
+    return replace(scores, entropy=cold(teacher, rollouts, scores).entropy)
+
+
 def modifies(teacher, rollouts, scores):
     rollouts.sampling_logprobs.clamp_(min=-0.5)
     return scores
@@ -101,7 +106,12 @@ def reads_padding(teacher, rollouts, values):
             (lambda t, r, s: replace(s, logprobs=s.logprobs[:-1]), r"logprobs of shape \[4, 10\], expected \[5, 10\]"),
             (lambda t, r, s: replace(s, logprobs=s.logprobs.long()), "logprobs of torch.int64"),
             (logprobs(lambda t, r, v: -v), "logprobs .* for token .* Return log-probabilities in nats, <= 0"),
-            (logprobs(lambda t, r, v: v * torch.nan), "not finite for ordinary responses. Compute the log-softmax"),
+            (
+                logprobs(lambda t, r, v: v * torch.nan),
+                "logprobs nan for token 5 of trajectory 0. Compute the log-softm",
+            ),
+            (entropies(lambda r, v: v * torch.nan), "entropy nan for token 5 of trajectory 0. Use torch.special.entr"),
+            (logprobs(lambda t, r, v: v.bfloat16()), "returns logprobs in torch.bfloat16. Compute them from logits.fl"),
             (entropies(lambda r, v: -v), "returned entropy -.* Return entropies in nats, >= 0"),
             (logprobs(lambda t, r, v: v - t.calls % 7), "in a second call. A teacher is frozen: keep no state"),
             (only_with_entropies, "returns other log-probabilities with entropy=False than with True"),
@@ -133,6 +143,7 @@ def reads_padding(teacher, rollouts, values):
             entropies(lambda r, v: v / 0.693),
             "returns the entropy .* for a distr",
         ),
+        (teacher_checks.is_a_distribution, cold_entropies, "returns the entropy .* after the temperature, in nats"),
         (teacher_checks.follows_the_temperature, cold, "ignores the temperature: divide the logits by rollouts.sampl"),
     ],
 )
@@ -142,9 +153,15 @@ def test_a_fault_is_found_with_the_name_of_the_teacher(loaded, check, change, me
     assert re.match(f"Wrong .*{message}", found), found
 
 
-def test_a_teacher_that_scores_in_float64_or_is_uniform_passes(loaded):
+def impossible(scores):
+    """Return scores of a distribution in which the token of the lowest probability has the probability 0."""
+    return replace(scores, logprobs=scores.logprobs.where(scores.logprobs > -12, -math.inf))
+
+
+def test_a_teacher_that_scores_in_float64_or_is_uniform_or_excludes_tokens_passes(loaded):
     for change in (
         lambda t, r, s: replace(s, logprobs=s.logprobs.double()),
+        lambda t, r, s: impossible(s),
         lambda t, r, s: TokenScores(
             torch.where(r.response_mask, -math.log(48), 0.0), torch.where(r.response_mask, math.log(48), 0.0)
         ),

@@ -1,13 +1,14 @@
 """Conformance checks of verifiers: each fault is found and named, and a verifier without a fault passes."""
 
 import re
+import signal
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fireopd.testing import ConformanceWarning, check_verifier
+from fireopd.testing import ConformanceWarning, check_verifier, verifier_checks
 from fireopd.verifiers import ExactMatch, FinalAnswer, Verifier
 from fireopd.verifiers.base import Grade
 
@@ -51,6 +52,10 @@ def every_other(self, prompt, response):
     return Right.__call__(self, prompt, response) * (self.seen["calls"] % 2)
 
 
+def synonyms(self, prompt, response):
+    return float(prompt.answer is not None and response.strip() in ("9", "nine"))
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -75,7 +80,15 @@ def every_other(self, prompt, response):
         ),
         (
             verifier("Encodes", final_answer=lambda self, r: r.encode().decode()),
-            r"raises UnicodeEncodeError for the response '\\ud800 half",
+            r"raises UnicodeEncodeError for the response '\\ud800 half.* Return 0 for what it cannot read",
+        ),
+        (
+            verifier("Splits", __call__=synonyms, final_answer=lambda self, r: r.split()[0]),
+            "raises IndexError in final_answer for the response '' .* Return None for what it cannot read",
+        ),
+        (
+            verifier("NeedsAnswer", __call__=lambda self, p, r: float(r.strip() == p.answer.strip())),
+            "raises AttributeError without a reference answer .* Return 0 if prompt.answer is None",
         ),
         (verifier("Number", final_answer=lambda self, r: len(r)), "returned a final answer of the type int"),
         (batch("Fewer", lambda grades: grades[1:]), "returned 17 grades of 18 responses"),
@@ -98,6 +111,21 @@ def test_a_fault_is_found_with_the_name_of_the_verifier(wrong, message):
     assert re.search(f"- {type(wrong).__name__} {message}", text), text
 
 
+def exponential(self, prompt, response):
+    return float(prompt.answer is not None and re.fullmatch(r"(9+)+", response) is not None)
+
+
+def test_a_regular_expression_without_an_end_is_a_fault(monkeypatch):
+    """Five thousand nines and a letter need two to the power of 5,000 attempts."""
+    monkeypatch.setattr(verifier_checks, "LIMIT", 2.0)
+    monkeypatch.setattr(verifier_checks, "RESPONSES", ("9" * 5000 + "x",))
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(AssertionError, match=r"Exponential needs more than 2 s for the response '9+\.\.\.'. Return 0"):
+        check_verifier(verifier("Exponential", __call__=exponential), "9", correct=["9"])
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_a_refused_prompt_is_a_fault():
     with pytest.raises(AssertionError, match="FinalAnswer raises a UserError in a check that it must pass"):
         check_verifier(FinalAnswer(), " ")
@@ -115,15 +143,9 @@ def test_a_right_verifier_passes():
         check_verifier(Right)
 
 
-def synonyms(self, prompt, response):
-    return float(prompt.answer is not None and response.strip() in ("9", "nine"))
-
-
 def test_a_split_vote_is_a_warning():
     with pytest.warns(ConformanceWarning, match="has the final answers .* a majority vote splits"):
         check_verifier(
-            verifier(
-                "Synonyms", __call__=lambda self, p, r: float(p.answer is not None and r.strip() in ("9", "nine"))
-            ),
+            verifier("Synonyms", __call__=synonyms),
             correct=["9", "nine"],
         )

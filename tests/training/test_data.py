@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from helpers.fakes import ScriptedEngine
+from helpers.processes import in_two_processes
 
 from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
@@ -19,6 +20,35 @@ def make(engine=None, **settings):
     data = RolloutDataModule(engine=engine or ScriptedEngine(), **(defaults | settings))
     data.setup("fit")
     return data
+
+
+def prompts_by_rank(rank, folder):
+    """Load equal prompts, then prompts that differ in the training set or the validation set of one process."""
+    settings = {"num_training": 20, "num_validation": 3}
+    make(prompts=TinyPrompts(**settings), batch_size=2)
+    messages = []
+    for name in settings:
+        with pytest.raises(UserError) as refused:
+            make(prompts=TinyPrompts(**settings | {name: settings[name] + rank}), batch_size=2)
+        messages.append(str(refused.value))
+    (folder / str(rank)).write_text("\n".join(messages))
+
+
+def test_processes_with_different_prompts_are_refused(tmp_path):
+    in_two_processes(prompts_by_rank, tmp_path)
+    for rank in range(2):
+        for message in (tmp_path / str(rank)).read_text().splitlines():
+            assert message.startswith("data.prompts: 'TinyPrompts': processes have different prompts. Give all nodes")
+
+
+def test_the_traceback_of_a_source_names_it():
+    class Failing(TinyPrompts):
+        def training(self, seed):
+            raise FileNotFoundError("train.txt")
+
+    with pytest.raises(FileNotFoundError) as failure:
+        make(prompts=Failing())
+    assert failure.value.__notes__ == ["fireopd: data.prompts: Failing returns its training prompts."]
 
 
 def test_the_training_loader_has_a_length_and_rolls_out_only_when_asked():

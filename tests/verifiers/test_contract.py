@@ -56,4 +56,22 @@ def test_an_invalid_grade_names_the_verifier(grades, message, source, key):
 @pytest.mark.parametrize("reward", [0, 1, True, 0.5, 1 + 1e-9])
 def test_grades_within_the_contract_are_accepted(reward):
     prompts = [Prompt((), "t", "t", "1", "p")]
-    assert grade(prompts, ["1"], {"": Answering([Grade(reward, None)])})[0].reward == reward
+    assert grade(prompts, ["1"], {"": Answering([Grade(reward, None)])})[0].reward == min(reward, 1)
+
+
+@pytest.mark.parametrize(("reward", "exact"), [(1 - 1e-7, 1.0), (1 + 1e-7, 1.0), (-1e-7, 0.0), (1e-7, 0.0), (0.5, 0.5)])
+def test_rewards_within_rounding_of_a_whole_one_are_exact(reward, exact):
+    """A reward of 1 counts as correct."""
+    [graded] = grade([Prompt((), "t", "t", "1", "p")], ["1"], {"": Answering([Grade(reward, None)])})
+    assert graded.reward == exact
+
+
+def test_the_traceback_of_a_verifier_names_it():
+    class Failing(Answering):
+        def grade(self, prompts, responses):
+            raise IndexError("list index out of range")
+
+    with pytest.raises(IndexError) as failure:
+        grade([Prompt((), "t", "t", "1", "row 7")], ["1"], {"": Failing([])})
+    note = "fireopd: data.prompts.verifier: Failing grades 1 responses, the first to the prompt row 7."
+    assert failure.value.__notes__ == [note]

@@ -3,9 +3,9 @@
 The name of an entry point is the name of its class, so that a configuration can use the bare class name.
 """
 
+import gc
 import inspect
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -88,12 +88,12 @@ class BrokenPlugin:
 
 def load_plugins() -> list[Plugin]:
     """Import the plug-ins of all groups, so that a configuration can name them. Broken ones are skipped."""
-    return [plugin for plugin in _discover() if isinstance(plugin, Plugin)]
+    return [plugin for plugin in _discovered(tuple(sys.path)) if isinstance(plugin, Plugin)]
 
 
 def broken_plugins() -> list[BrokenPlugin]:
     """Return the plug-ins of all groups that cannot be imported, or have a wrong type or name."""
-    return [plugin for plugin in _discover() if isinstance(plugin, BrokenPlugin)]
+    return [plugin for plugin in _discovered(tuple(sys.path)) if isinstance(plugin, BrokenPlugin)]
 
 
 def failed_import(error: BaseException) -> UserError | None:
@@ -122,16 +122,21 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
 
 
-def _discover() -> Iterator[Plugin | BrokenPlugin]:
-    for entry, package in _installed(tuple(sys.path)):
-        try:
-            yield Plugin(entry.group, package, _load(entry, GROUPS[entry.group], package))
-        except UserError as error:
-            yield BrokenPlugin(entry.group, package, entry.name, entry.value, error)
-
-
 @cache  # a scan reads files of all installed packages
-def _installed(_path: tuple[str, ...], /) -> list[tuple[EntryPoint, str]]:
+def _discovered(_path: tuple[str, ...], /) -> list[Plugin | BrokenPlugin]:
+    found: list[Plugin | BrokenPlugin] = []
+    for entry, package in _installed():
+        try:
+            found.append(Plugin(entry.group, package, _load(entry, GROUPS[entry.group], package)))
+        except UserError as error:
+            found.append(BrokenPlugin(entry.group, package, entry.name, entry.value, error.with_traceback(None)))
+    if any(isinstance(plugin, BrokenPlugin) for plugin in found):
+        # Classes of a module that failed later are still subclasses of ours, and jsonargparse would import it again.
+        gc.collect()
+    return found
+
+
+def _installed() -> list[tuple[EntryPoint, str]]:
     """Return the entry points of all groups, sorted by group and name, each with the name of its package."""
     found = entry_points()
     entries = [entry for group in GROUPS for entry in sorted(found.select(group=group), key=lambda entry: entry.name)]
@@ -142,17 +147,22 @@ def _load(entry: EntryPoint, base: type, package: str) -> type:
     """Return the class of an entry point.
 
     Raises:
-        UserError: if it cannot be imported, or has a wrong type or name.
+        UserError: if it cannot be imported, has a wrong type or name, or lacks a method. It holds no traceback, which
+            would keep the classes of a module that fails.
     """
+    problem = ""
     key, remedy = f"{entry.group}: {entry.name}", f"fix the package {package}, or uninstall it"
     try:
         strategy = entry.load()
     except (Exception, SystemExit) as error:  # a module can raise anything, or end the program
         problem = f"this plug-in cannot be imported: {_reason(error)}"
-        raise UserError(key, entry.value, problem, remedy) from error
+    if problem:
+        raise UserError(key, entry.value, problem, remedy)
     if not (inspect.isclass(strategy) and issubclass(strategy, base)):
         raise UserError(key, entry.value, f"this plug-in is not a subclass of {base.__name__}", remedy)
     if strategy.__name__ != entry.name:
         problem = f"the entry point must have the name of its class, {strategy.__name__}"
         raise UserError(key, entry.value, problem, remedy)
+    if missing := sorted(getattr(strategy, "__abstractmethods__", ())):
+        raise UserError(key, entry.value, f"this plug-in does not define {', '.join(missing)}", remedy)
     return cast(type, strategy)

@@ -23,6 +23,7 @@ from fireopd.cli.setting_names import (
     full_name,
     given_settings,
     place_of_missing,
+    unknown_class,
 )
 from fireopd.errors import UserError
 
@@ -197,7 +198,9 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     if refused:
         return str(refused)
     if strategy and group:
-        return _unknown_plugin(command_line_key(key), strategy[1], group)
+        inner = unknown_class(key, given) if strategy[1].startswith("{") else None
+        place, plugin = inner or (key, strategy[1])
+        return _unknown_plugin(command_line_key(place), plugin, group)
     unknown = re.search(r"(?:unrecognized arguments:|does not accept option|Option) '?([^\s'=]+)", message)
     if unknown:
         return _unknown_setting(unknown[1].lstrip("-"), settings, given)

@@ -15,7 +15,14 @@ from fireopd.cli.scheduled_settings import looks_scheduled
 from fireopd.errors import UserError
 from fireopd.types.schedule import Schedule
 
-__all__ = ["alternatives", "check_config_files", "full_name", "given_settings", "place_of_missing"]
+__all__ = [
+    "alternatives",
+    "check_config_files",
+    "full_name",
+    "given_settings",
+    "place_of_missing",
+    "unknown_class",
+]
 
 LISTS = ("trainer.logger", "trainer.callbacks")
 """Settings that may be lists of class names."""
@@ -24,6 +31,14 @@ LISTS = ("trainer.logger", "trainer.callbacks")
 def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
     """Return the values in arguments and their configuration files by dotted name; later ones replace earlier ones."""
     found: dict[str, Any] = {}
+
+    def replace(name: str, value: Any) -> None:
+        """Set the values of a setting; a class replaces another one, however the two are written."""
+        for key, own in _flat(value, name):
+            found.pop(f"{key}.class_path", None)
+            found.pop(key.removesuffix(".class_path"), None)
+            found[key] = own
+
     pending = list(arguments)
     while pending:
         name, equals, value = pending.pop(0).partition("=")
@@ -33,9 +48,10 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
             value = pending.pop(0)
         if name == "--config":
             content = _yaml(_text(value))
-            found |= dict(_flat(content, "")) if isinstance(content, Mapping) else {}
+            if isinstance(content, Mapping) and content:
+                replace("", content)
         else:
-            found |= dict(_flat(_yaml(value), name.removeprefix("--").rstrip("+")))
+            replace(name.removeprefix("--").rstrip("+"), _yaml(value))
     return found
 
 
@@ -71,6 +87,17 @@ def full_name(name: str, settings: Mapping[str, Any]) -> str:
     names = (name, setting) if setting and key in Schedule.__annotations__ else (name,)
     found = (full for own in names for full in reversed(list(settings)) if full.rpartition(".")[2] == own)
     return next(found, name)
+
+
+def unknown_class(key: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return setting and name of the first class within `key` that no plug-in has; None if there is none."""
+    known = {plugin.name for plugin in load_plugins()}
+    for place, value in settings.items():
+        setting = place.removesuffix(".class_path")
+        is_class = place.startswith(f"{key}.") and (place != setting or place.rpartition(".")[0] == key)
+        if is_class and isinstance(value, str) and value.rpartition(".")[2] not in known:
+            return setting, value
+    return None
 
 
 def alternatives(key: str, settings: Mapping[str, Any]) -> tuple[str | None, str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fireopd.engines import RolloutEngine, RowRequest
 from fireopd.engines.base import ignore_response
 from fireopd.engines.contract import checked_responses
-from fireopd.errors import UserError
+from fireopd.errors import UserError, named_in_traceback
 from fireopd.plans.rows import RowPlan
 from fireopd.teachers.sampling import TeacherSampler
 from fireopd.types import Prompt, Response, Source
@@ -63,7 +63,9 @@ class RowSampler:
                 announce(rows[place], response)
 
         self.engine.announce = ignore_response if announce is None else pass_on
-        return self._complete(rows, requests, self.engine.sample(requests))
+        with named_in_traceback("data.engine", self.engine, f"samples {len(requests)} responses"):
+            sampled = self.engine.sample(requests)
+        return self._complete(rows, requests, sampled)
 
     def request(self, planned: PlannedRow) -> RowRequest:
         """Return the request for the rest of a row."""

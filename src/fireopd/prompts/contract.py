@@ -48,6 +48,8 @@ def _problem(text: object) -> tuple[str, str]:
     messages = text.content if isinstance(text.content, list | tuple) else []
     if not messages or not all(_is_message(message) for message in messages):
         return f"the content {_shortened(text.content)}", 'return text, or chat messages {"role": ..., "content": ...}'
+    if not any(message["content"].strip() for message in messages):
+        return "chat messages without text", "leave the prompt out, or give it a text"
     return "", ""
 
 

@@ -1,96 +1,39 @@
 """Conformance checks of rollout engines: responses, seeds, the sampled distribution, and weights that arrive."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from fireopd.engines import RolloutEngine
-from fireopd.engines.base import NO_WEIGHTS
-from fireopd.engines.contract import check_version, checked_probe, checked_responses
+from fireopd.engines.base import NO_WEIGHTS, RowRequest
+from fireopd.engines.contract import check_version, checked_responses
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer, stop_tokens
-from fireopd.models.weight_stream import WeightStream
+from fireopd.testing.candidate_tokens import Candidates
 from fireopd.testing.checks import report
+from fireopd.testing.engine_case import RESPONSES, EngineCase
 from fireopd.testing.plugin_checks import example_prompts, settings_violations, violations_of
-from fireopd.types import Prompt, Response
 
 __all__ = ["check_engine"]
 
-RESPONSES = 8
-"""Responses to each example prompt."""
 LONGEST = 12
 """Largest length of the responses, tokens, whatever the setting of the engine."""
 LIMIT = 6.0
 """Largest deviation of the mean log-probability from its expectation, standard deviations."""
 TEMPERATURE = 1.25
 """Temperature of the responses of an engine whose setting is 1, if it accepts another one."""
-
-
-@dataclass(eq=False)
-class EngineCase:
-    """An engine under test with a copy of the student, whose weights it must have."""
-
-    engine: RolloutEngine
-    student: str
-    model: Any
-    """The student, float32 on the CPU."""
-    prompts: list[Prompt]
-
-    @cached_property
-    def rows(self) -> tuple[list[Prompt], list[int]]:
-        """Prompts and seeds of the example responses."""
-        rows = [prompt for prompt in self.prompts for _ in range(RESPONSES)]
-        return rows, [1_000_003 * number + 17 for number in range(len(rows))]
-
-    def generate(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Response]:
-        """Return checked responses."""
-        vocabulary = int(self.model.config.get_text_config().vocab_size)
-        return checked_responses(self.engine, self.engine.generate(prompts, seeds), prompts, vocabulary)
-
-    @cached_property
-    def responses(self) -> list[Response]:
-        """Responses to `rows`."""
-        return self.generate(*self.rows)
-
-    @torch.no_grad()
-    def distributions(self, prompt: Sequence[int], tokens: Sequence[int], temperature: float) -> Tensor:
-        """Return the student's log-distribution before each token, float64 [T, V]."""
-        logits = self.model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
-        return (logits.double() / temperature).log_softmax(-1)
-
-    def load(self, version: int) -> int:
-        """Send the student's weights; return the number of tensors that the engine did not take."""
-        stream = list(WeightStream(self.model))
-        taken = 0
-
-        def counted() -> Iterator[tuple[str, Tensor]]:
-            """Yield names and tensors, and count those that the engine has taken."""
-            nonlocal taken
-            for pair in stream:
-                yield pair
-                taken += 1
-
-        self.engine.load_weights(counted(), version)
-        return len(stream) - taken
-
-    def probe_gap(self) -> float:
-        """Return the largest difference of a probe from the student's log-probabilities, nats."""
-        tokens = [*self.prompts[1].tokens, *self.responses[0].tokens][:32]
-        expected = self.distributions(tokens[:1], tokens[1:], 1.0).gather(-1, torch.tensor(tokens[1:])[:, None])[:, 0]
-        probes = checked_probe(self.engine, self.engine.probe(tokens), tokens).values()
-        return max(((values.double() - expected).abs().max().item() for values in probes), default=torch.inf)
+EXPECTED = (
+    "those of the student. They are those of the sampled distribution, after the temperature, then top_k, then top_p; "
+    "raise max_probe_gap for an engine in half precision."
+)
+"""End of the message on log-probabilities."""
 
 
 def check_engine(engine: RolloutEngine, student: str = "tiny/student") -> None:
     """Check the contract of a rollout engine on the CPU.
 
-    Responses have at most `LONGEST` tokens, and the temperature `TEMPERATURE` in the place of 1. Log-probabilities may
-    differ from those of the student by the engine's `max_probe_gap`.
+    Responses have at most 12 tokens, and the temperature 1.25 in the place of 1. Log-probabilities may differ from
+    those of the student, after temperature, top_k and top_p, by the engine's `max_probe_gap`.
 
     Args:
         engine: an instance, with any settings.
@@ -115,12 +58,16 @@ def _with_kit_settings(engine: RolloutEngine, student: str) -> RolloutEngine:
     fresh = dataclasses.replace(engine, max_response_length=min(engine.max_response_length, LONGEST))
     if fresh.temperature != 1:
         return fresh
+    return dataclasses.replace(fresh, temperature=_accepted_temperature(fresh, student, TEMPERATURE))
+
+
+def _accepted_temperature(engine: RolloutEngine, student: str, temperature: float) -> float:
+    """Return a temperature if an engine accepts it, else its own."""
     try:
-        other = dataclasses.replace(fresh, temperature=TEMPERATURE)
-        other.check("data.engine", student)
+        dataclasses.replace(engine, temperature=temperature).check("data.engine", student)
     except ValueError:
-        return fresh
-    return other
+        return engine.temperature
+    return temperature
 
 
 def takes_weights(case: EngineCase) -> str:
@@ -178,25 +125,23 @@ def depends_on_prompt_and_seed_only(case: EngineCase) -> str:
 
 def returns_logprobs_of_the_sampled_distribution(case: EngineCase) -> str:
     """Check the log-probabilities, and that tokens are drawn with these probabilities."""
-    engine = case.engine
-    if engine.sampling.greedy:
-        return _is_greedy(case)
-    gap = deviation = variance = 0.0
+    problem = _is_greedy(case) if case.engine.sampling.greedy else _is_sampled(case)
+    case.follows = not problem
+    return problem
+
+
+def _is_sampled(case: EngineCase) -> str:
+    engine, deviation, variance, gaps = case.engine, 0.0, 0.0, []
     for prompt, response in zip(case.rows[0], case.responses, strict=True):
-        all_tokens = case.distributions(prompt.tokens, response.tokens, engine.temperature)
-        expected = all_tokens.gather(-1, torch.tensor(response.tokens)[:, None])[:, 0]
-        above = torch.tensor(response.logprobs).double() - expected
-        gap = max(gap, (above.clamp(max=0) if engine.sampling.truncated else above).abs().max().item())
-        mean = (all_tokens.exp() * all_tokens).sum(-1)
-        deviation += (expected - mean).sum().item()
-        variance += ((all_tokens.exp() * all_tokens**2).sum(-1) - mean**2).sum().item()
-    if not gap <= engine.max_probe_gap:
-        return (
-            f"returns log-probabilities up to {gap:.3g} nats from those of the student. They are those of the sampled "
-            f"distribution, after the temperature; raise max_probe_gap for an engine in half precision."
-        )
+        tokens = torch.tensor(response.tokens)
+        candidates = Candidates(case.distributions(prompt.tokens, response.tokens, engine.temperature), engine)
+        gaps.append(candidates.gap(tokens, torch.tensor(response.logprobs).double()))
+        score, spread = candidates.surprise(tokens)
+        deviation, variance = deviation + score, variance + spread
+    if not max(gaps) <= engine.max_probe_gap:
+        return f"returns log-probabilities up to {max(gaps):.3g} nats from {EXPECTED}"
     score = deviation / max(variance, 1e-12) ** 0.5
-    if abs(score) > LIMIT and not engine.sampling.truncated:
+    if abs(score) > LIMIT:
         kind = "likelier" if score > 0 else "less likely"
         return f"samples tokens that are {kind} than their probabilities say ({score:+.1f} standard deviations)."
     return ""
@@ -211,6 +156,29 @@ def _is_greedy(case: EngineCase) -> str:
             return "returns other tokens than the most likely ones at temperature 0."
         if any(response.logprobs):
             return "returns log-probabilities other than 0 at temperature 0, where a token has the probability 1."
+    return ""
+
+
+def follows_the_settings_of_rows(case: EngineCase) -> str:
+    """Check rows of another length and at another temperature, which rollout plans request."""
+    engine, length = case.engine, max(1, case.engine.max_response_length - 1)
+    temperature = _accepted_temperature(engine, case.student, 2 * engine.temperature or 1.0)
+    rows = [RowRequest(prompt, 5 + place, length, temperature) for place, prompt in enumerate(case.prompts)]
+    responses = engine.sample(rows)
+    if any(len(response.tokens) > length for response in responses):
+        return f"cuts a row with max_length {length} later. Read max_response_length in generate, not in setup."
+    vocabulary = int(case.model.config.get_text_config().vocab_size)
+    limits = [length] * len(rows)
+    responses = checked_responses(engine, responses, case.prompts, vocabulary, limits=limits)
+    gaps = []
+    for prompt, response in zip(case.prompts, responses, strict=True):
+        candidates = Candidates(case.distributions(prompt.tokens, response.tokens, temperature), engine)
+        gaps.append(candidates.gap(torch.tensor(response.tokens), torch.tensor(response.logprobs).double()))
+    if case.follows and not max(gaps) <= engine.max_probe_gap:
+        return (
+            f"samples a row with the temperature {temperature:g} at another one ({max(gaps):.3g} nats). Read "
+            f"temperature in generate, not in setup."
+        )
     return ""
 
 
@@ -238,9 +206,9 @@ def replaces_all_weights(case: EngineCase) -> str:
     if gap > case.engine.max_probe_gap:
         return f"kept older weights in some tensors: a probe is {gap:.3g} nats from the new student. Copy all tensors."
     del case.responses
-    problem = returns_logprobs_of_the_sampled_distribution(case)
-    same = [response.tokens for response in case.responses] == tokens
-    if problem or (same and not case.engine.sampling.greedy):
+    greedy = case.engine.sampling.greedy
+    stale = case.follows and (_is_greedy(case) if greedy else _is_sampled(case))
+    if stale or (not greedy and [response.tokens for response in case.responses] == tokens):
         return "samples from older weights after load_weights: clear caches that depend on the weights."
     return ""
 
@@ -278,6 +246,7 @@ CHECKS = (
     returns_valid_responses,
     depends_on_prompt_and_seed_only,
     returns_logprobs_of_the_sampled_distribution,
+    follows_the_settings_of_rows,
     scores_probes,
     replaces_all_weights,
     ends_at_stop_tokens,

@@ -141,10 +141,12 @@ def _doubts(case: SourceCase) -> list[str]:
     contents = {str(text.content) for text in case.validation}
     common = [text.id for text in case.training if str(text.content) in contents]
     if common:
-        doubts.append(f"has {len(common)} training prompts that also occur in the validation set, such as {common[0]}")
+        share = f"{len(common)} of {len(case.training)} training prompts"
+        doubts.append(f"has {share} also in the validation set, such as {common[0]}")
     unanswered = [text.id for text in case.validation if text.answer is None and not text.details]
     if unanswered and case.source.verifiers:
-        doubts.append(f"has {len(unanswered)} validation prompts without an answer or details, such as {unanswered[0]}")
+        share = f"{len(unanswered)} of {len(case.validation)} validation prompts"
+        doubts.append(f"has {share} without an answer or details, such as {unanswered[0]}")
     return doubts
 
 

@@ -23,6 +23,8 @@ __all__ = ["check_teacher"]
 KEY = "model.teachers.kit"
 LENGTHS = (4, 1, 3, 5, 2)
 """Lengths of the example responses, tokens."""
+TEMPERATURE = 1.5
+"""Temperature of a whole distribution: its entropy differs from that at 1."""
 LARGEST_VOCABULARY = 4096
 """Largest vocabulary for which a whole distribution is compared, one trajectory per token."""
 
@@ -62,9 +64,12 @@ class TeacherCase:
         return not torch.allclose(one, other, rtol=1e-4, atol=self.tolerance, equal_nan=True)
 
     def distribution(self) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities of all tokens after one context, [V], and the entropies returned with them, [V]."""
+        """Return log-probabilities of all tokens after one context, [V], and the entropies returned with them, [V].
+
+        The temperature of the rollouts is `TEMPERATURE`.
+        """
         before, prompts = self.responses[0][:2], [self.prompts[0]] * self.vocabulary
-        rollouts = self.rollouts([[*before, token] for token in range(self.vocabulary)], prompts=prompts)
+        rollouts = self.rollouts([[*before, token] for token in range(self.vocabulary)], TEMPERATURE, prompts)
         scores = self.score(rollouts)
         assert scores.entropy is not None
         return scores.logprobs[:, -1], scores.entropy[:, -1]
@@ -110,14 +115,35 @@ def returns_valid_scores(case: TeacherCase) -> str:
     rollouts = case.rollouts(case.responses)
     raw = case.teacher.score(rollouts, entropy=True)
     scores, alone = case.score(rollouts), case.score(rollouts, entropy=False)
-    if not (scores.logprobs.isfinite().all() and scores.entropy is not None and scores.entropy.isfinite().all()):
-        return "returns values that are not finite for ordinary responses. Compute the log-softmax in float32."
+    if problem := _not_finite(scores) or _half_precision(raw):
+        return problem
     if case.far(scores.logprobs, case.score(rollouts).logprobs):
         return "returns other scores for the same rollouts in a second call. A teacher is frozen: keep no state."
     if case.far(scores.logprobs, alone.logprobs):
         return "returns other log-probabilities with entropy=False than with True. Compute both from one distribution."
     if raw.logprobs.requires_grad:
         return "keeps a graph of its computation. Write @torch.no_grad() above score."
+    return ""
+
+
+def _not_finite(scores: TokenScores) -> str:
+    """Describe the first log-probability that is NaN, or entropy that is not finite. -inf is a probability of 0."""
+    assert scores.entropy is not None
+    for name, values, wrong, remedy in (
+        ("logprobs", scores.logprobs, scores.logprobs.isnan(), "Compute the log-softmax in float32"),
+        ("entropy", scores.entropy, ~scores.entropy.isfinite(), "Use torch.special.entr: p * log p is NaN at p = 0"),
+    ):
+        if wrong.any():
+            row, token = wrong.nonzero()[0].tolist()
+            return f"returns {name} {values[row, token].item()} for token {token} of trajectory {row}. {remedy}."
+    return ""
+
+
+def _half_precision(scores: TokenScores) -> str:
+    """Describe results in half precision, which has two to three digits."""
+    for name, values in (("logprobs", scores.logprobs), ("entropy", scores.entropy)):
+        if values is not None and values.dtype.itemsize < 4:
+            return f"returns {name} in {values.dtype}. Compute them from logits.float()."
     return ""
 
 
@@ -209,7 +235,7 @@ def is_a_distribution(case: TeacherCase) -> str:
     if abs(entropies.mean().item() - expected) > 10 * slack or entropies.std() > slack:
         return (
             f"returns the entropy {entropies.mean().item():.6g} for a distribution of entropy {expected:.6g} nats. "
-            f"Return -(p * log p).sum() of the distribution before the token, in nats."
+            f"Return -(p * log p).sum() of the distribution before the token, after the temperature, in nats."
         )
     return ""
 

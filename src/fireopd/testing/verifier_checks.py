@@ -8,6 +8,7 @@ from typing import Any
 
 from fireopd.testing.checks import report
 from fireopd.testing.plugin_checks import paragraph, settings_violations, violations_of
+from fireopd.testing.time_limit import TimeLimitError, time_limit
 from fireopd.testing.warning import ConformanceWarning
 from fireopd.types import Prompt
 from fireopd.types.strategy import ContractError
@@ -37,6 +38,8 @@ RESPONSES = (
     "%s {0} {x!r} $answer \\1",
 )
 """Responses that break careless parsers."""
+LIMIT = 60.0
+"""Longest time for the grade of one response, seconds of wall clock."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,20 @@ def grades_every_text(case: VerifierCase) -> str:
     before = copy.deepcopy(case.prompt)
     for response in case.examples:
         shown = repr(response if len(response) <= 40 else response[:37] + "...")
+        place, remedy = "", "Return 0"
         try:
-            reward, answer = case.verifier(case.prompt, response), case.verifier.final_answer(response)
+            with time_limit(LIMIT):
+                reward = case.verifier(case.prompt, response)
+                place, remedy = " in final_answer", "Return None"
+                answer = case.verifier.final_answer(response)
             checked_grades(KEY, case.verifier, [Grade(reward, answer)], [case.prompt])
         except ContractError as error:
             return paragraph(error).replace("a response to the prompt kit:0", f"the response {shown}")
+        except TimeLimitError:
+            return f"needs more than {LIMIT:g} s{place} for the response {shown}. {remedy} for what takes that long."
         except Exception as error:  # a verifier can raise anything
-            return (
-                f"raises {type(error).__name__} for the response {shown} ({error}). Return 0 for what it cannot read."
-            )
+            kind = type(error).__name__
+            return f"raises {kind}{place} for the response {shown} ({error}). {remedy} for what it cannot read."
     case.grade(case.examples)
     return "" if case.prompt == before else "modifies its prompt. Copy details before changing them."
 
@@ -121,9 +129,9 @@ def grades_batches_alike(case: VerifierCase) -> str:
     """Check that a grade does not depend on the batch, its order or earlier calls."""
     together = case.grade(case.examples)
     backwards = case.grade(case.examples[::-1])[::-1]
-    alone = [Grade(float(case.verifier(case.prompt, r)), case.verifier.final_answer(r)) for r in case.examples]
+    alone = [case.grade([response])[0] for response in case.examples]
     for response, *grades in zip(case.examples, together, backwards, alone, strict=True):
-        if any((float(g.reward), g.answer) != (float(grades[0].reward), grades[0].answer) for g in grades):
+        if any(grade != grades[0] for grade in grades):
             return (
                 f"grades {response[:40]!r} as {grades[0]} in a batch and as {grades[1]} or {grades[2]} in another or "
                 f"alone. A grade depends on prompt and response only; grade() returns them in the order of responses."
@@ -136,7 +144,10 @@ def grades_prompts_without_an_answer(case: VerifierCase) -> str:
     if case.prompt.details:
         return ""
     prompt = replace(case.prompt, answer=None)
-    wrong = [response for response in case.examples if case.grade([response], prompt)[0].reward >= 1]
+    try:
+        wrong = [response for response in case.examples if case.grade([response], prompt)[0].reward >= 1]
+    except Exception as error:  # a verifier can raise anything
+        return f"raises {type(error).__name__} without a reference answer ({error}). Return 0 if prompt.answer is None."
     return (
         f"gives {wrong[0]!r} the reward 1 without a reference answer. Return 0 if prompt.answer is None."
         if wrong

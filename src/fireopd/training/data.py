@@ -10,8 +10,9 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from fireopd.distributed import collectives
 from fireopd.engines import HFEngine, RolloutEngine
-from fireopd.errors import UserError, collect_errors, raise_together
+from fireopd.errors import UserError, collect_errors, named_in_traceback, raise_together
 from fireopd.method import Method
 from fireopd.models.loading import load_tokenizer, vocabulary_size
 from fireopd.plans import BatchSummary, FixedPlan, RolloutPlan
@@ -109,9 +110,13 @@ class RolloutDataModule(LightningDataModule):
         """Load and tokenize the prompts, without loading a model.
 
         Raises:
-            UserError: for all problems that `load` finds.
+            UserError: for all problems that `load` finds, or if processes have different prompts.
         """
         raise_together(self.load())
+        own = (self.fingerprint, prompts_fingerprint(self.validation_prompts))
+        if len(set(collectives.all_gather_objects(own))) > 1:
+            remedy = "give all nodes the same files, and draw by the seed: the order of a set differs between processes"
+            raise UserError("data.prompts", type(self.source).__name__, "processes have different prompts", remedy)
 
     def load(self) -> list[UserError]:
         """Load and tokenize the prompts, once, without loading a model.
@@ -134,12 +139,16 @@ class RolloutDataModule(LightningDataModule):
             if self.training_prompts:
                 self._check_sizes()
         with collect_errors(problems):
-            texts = checked_texts("data.prompts", self.source, "validation", self.source.validation())
+            with named_in_traceback("data.prompts", self.source, "returns its validation prompts"):
+                drawn = self.source.validation()
+            texts = checked_texts("data.prompts", self.source, "validation", drawn)
             self.validation_prompts = self._tokenized("validation", texts, problems)
         return problems
 
     def _load_training_prompts(self, problems: list[UserError]) -> None:
-        texts = checked_texts("data.prompts", self.source, "training", self.source.training(self.seed))
+        with named_in_traceback("data.prompts", self.source, "returns its training prompts"):
+            drawn = self.source.training(self.seed)
+        texts = checked_texts("data.prompts", self.source, "training", drawn)
         self.training_prompts = self._tokenized("training", texts, problems)
         if not self.training_prompts:
             raise UserError("data.prompts", type(self.source).__name__, "no training prompts", "give at least one")
@@ -173,7 +182,7 @@ class RolloutDataModule(LightningDataModule):
         for place, number in Counter(text.id for text in texts).most_common(1):
             if number > 1:
                 problem = f"{number} {kind} prompts of {type(self.source).__name__} have this id"
-                remedy = "give each a unique id, in a table with columns.id"
+                remedy = "give each a unique id; the column of a table is columns.id"
                 problems.append(UserError("data.prompts", place, problem, remedy))
         if self.tokenizer is None:
             return untokenized(texts)

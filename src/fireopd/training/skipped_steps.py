@@ -46,7 +46,8 @@ def _signal(batch: ScoredBatch, name: str, values: Tensor, wrong: Tensor) -> Use
     rows = int(wrong.reshape(len(wrong), -1).any(-1).sum())
     problem = f"its {name} is {value} on {int(wrong.sum())} tokens of {rows} trajectories"
     if name in JOINT or name.startswith("teacher"):
-        return UserError("model.teachers", teacher, problem, "check this teacher's weights and its dtype")
+        remedy = "check this teacher's weights and dtype; fireopd.testing.check_teacher tests a plug-in"
+        return UserError("model.teachers", teacher, problem, remedy)
     if name == "base_logprobs":
         return UserError("model.base", name, problem, "check the base model's weights and its dtype")
     if name == "rewards":

@@ -11,7 +11,7 @@ from fireopd.verifiers.base import Grade, Verifier
 __all__ = ["checked_grades", "verifier_key"]
 
 ROUNDING = 1e-6
-"""Amount by which a reward may leave [0, 1] through rounding."""
+"""Largest distance from 0 or 1 that is taken for rounding: a reward of 1 counts as correct."""
 
 
 def verifier_key(source: str) -> str:
@@ -20,7 +20,7 @@ def verifier_key(source: str) -> str:
 
 
 def checked_grades(key: str, verifier: Verifier, grades: object, prompts: Sequence[Prompt]) -> list[Grade]:
-    """Return a verifier's grades, their rewards as float.
+    """Return a verifier's grades, their rewards as float; those within rounding of 0 or 1 are 0 or 1.
 
     Args:
         key: setting that holds the verifier.
@@ -41,7 +41,11 @@ def checked_grades(key: str, verifier: Verifier, grades: object, prompts: Sequen
         problem, remedy = _problem(grade)
         if problem:
             raise _error(key, verifier, f"returned {problem} for a response to the prompt {prompt.id}", remedy)
-    return [Grade(float(grade.reward), grade.answer) for grade in grades]
+    return [Grade(_snapped(float(grade.reward)), grade.answer) for grade in grades]
+
+
+def _snapped(reward: float) -> float:
+    return float(round(reward)) if abs(reward - round(reward)) <= ROUNDING else reward
 
 
 def _problem(grade: object) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from fireopd.errors import named_in_traceback
 from fireopd.types import Prompt
 from fireopd.verifiers.base import Grade, Verifier
 from fireopd.verifiers.contract import checked_grades, verifier_key
@@ -29,8 +30,10 @@ def grade(prompts: Sequence[Prompt], responses: Sequence[str], verifiers: Mappin
     grades: list[Grade | None] = [None] * len(prompts)
     for source, rows in rows_by_source(prompts).items():
         verifier, own = verifiers[source], [prompts[row] for row in rows]
-        graded = verifier.grade(own, [responses[row] for row in rows])
-        found = checked_grades(verifier_key(source), verifier, graded, own)
+        key, action = verifier_key(source), f"grades {len(rows)} responses, the first to the prompt {own[0].id}"
+        with named_in_traceback(key, verifier, action):
+            graded = verifier.grade(own, [responses[row] for row in rows])
+        found = checked_grades(key, verifier, graded, own)
         for row, grade_of_row in zip(rows, found, strict=True):
             grades[row] = grade_of_row
     return cast(list[Grade], grades)

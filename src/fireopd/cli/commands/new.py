@@ -8,6 +8,7 @@ the plug-in is added to it: a module, a test, and an entry point in `pyproject.t
 import importlib.util
 import keyword
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ def run(arguments: Sequence[str]) -> None:
         if folder.is_dir():
             module = free_module(folder, package, (words["group"], words["snake"]))
             words["module"] = module.stem
-            tests, extra = str(add_to_package(folder, module, words)), ""
+            tests = str(add_to_package(folder, module, words))
+            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            extra = "[test]" if "test" in project.get("optional-dependencies", {}) else ""
         else:
             _check_new(folder, package)
             write_package(folder, words)
