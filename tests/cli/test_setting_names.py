@@ -43,7 +43,14 @@ def test_a_class_replaces_another_one_however_the_two_are_written(tmp_path):
     assert given == {"data.engine.class_path": "HFEngine", "data.engine.top_k": 3}
 
 
-@pytest.mark.parametrize("form", ["{math: HFTeacher, code: HFTeachr}", "{code: {class_path: HFTeachr}}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{math: HFTeacher, code: HFTeachr}",
+        "{code: {class_path: HFTeachr}}",
+        "{math: fireopd.teachers.HFTeacher, code: HFTeachr}",
+    ],
+)
 def test_an_unknown_class_within_braces_is_named(form, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config=configs/multi_teacher.yaml", f"--model.teachers={form}"])

@@ -79,7 +79,11 @@ SAMPLED, PROBES = engine_checks.returns_logprobs_of_the_sampled_distribution, en
         (ALONE, {"responses": lambda e, r: r[::-1]}, "returns other tokens for the same prompt and seed, in another"),
         (ALONE, {"seeds": lambda e, seeds: [s + e.calls for s in seeds]}, "returns other tokens for the same prompt"),
         (ALONE, {"seeds": lambda e, seeds: [0 for _ in seeds]}, "returns the same response for every seed"),
-        (SAMPLED, {"responses": logprobs(lambda x: 1.25 * x)}, "returns log-probabilities up to .* after the temper"),
+        (
+            SAMPLED,
+            {"responses": logprobs(lambda x: 1.25 * x)},
+            "returns log-probabilities that are .* after the temp",
+        ),
         (PROBES, {"probed": lambda x: [v - 0.1 for v in x]}, "returns a probe that is 0.1 nats from the student's"),
         (PROBES, {"probed": lambda x: x[1:]}, "returned .* values of .* for a probe of"),
         (PROBES, {"probed": lambda x: [math.nan] * len(x)}, "returned the log-probability nan"),
@@ -128,8 +132,8 @@ class Frozen(HFEngine):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("temperature", "samples a row with the temperature 2.5 at another one"),
-        ("max_response_length", "cuts a row with max_length 5 later"),
+        ("temperature", "nats from those at the temperature of a row, 2.5. Read temperature in generate"),
+        ("max_response_length", "returns 6 tokens for a row with max_length 5. Read max_response_length in generate"),
     ],
 )
 def test_settings_that_are_read_before_the_rows_are_found(model, name, message):
@@ -144,7 +148,21 @@ def test_settings_that_are_read_before_the_rows_are_found(model, name, message):
 def test_wrong_log_probabilities_are_not_blamed_on_the_weights():
     found = check_weights(responses=logprobs(lambda x: 1.25 * x), sampled=True)
     assert len(found) == 1
-    assert "returns log-probabilities up to" in found[0]
+    assert "returns log-probabilities that are" in found[0]
+
+
+@dataclass
+class Greedy(HFEngine):
+    """Accepts the temperature 0 only."""
+
+    def check(self, key, student):
+        if self.temperature:
+            raise UserError(key, self.temperature, "another temperature", "use 0")
+
+
+@pytest.mark.parametrize("engine", [Greedy(6, 0.0), HFEngine(6, 0.0), HFEngine(6, top_k=1), HFEngine(6, top_p=1e-9)])
+def test_engines_with_one_candidate_pass(engine):
+    check_engine(engine)
 
 
 def check_weights(*, sampled=False, **faults):

@@ -170,6 +170,22 @@ def test_a_teacher_that_scores_in_float64_or_is_uniform_or_excludes_tokens_passe
         assert violations_of("Right", case, teacher_checks.CHECKS) == []
 
 
+def test_a_teacher_that_excludes_the_first_candidate_is_aligned(loaded):
+    case = teacher_checks.TeacherCase(None, example_prompts("tiny/student"), 48, 1e-3)
+    first = min({token for prompt in case.prompts for token in prompt.tokens} | set(case.responses[0]))
+
+    def excluding(teacher, rollouts, scores):
+        """Return the scores of a uniform distribution over the other 47 tokens."""
+        logprobs = torch.where(rollouts.tokens == first, -math.inf, -math.log(47))
+        mask = rollouts.response_mask
+        return TokenScores(torch.where(mask, logprobs, 0.0), torch.where(mask, math.log(47), 0.0))
+
+    own = replace(case, teacher=Wrong(excluding, loaded))
+    assert violations_of("Right", own, [teacher_checks.aligns_scores_with_tokens]) == []
+    shifted = replace(case, teacher=Wrong(lambda t, r, s: late(t, r, excluding(t, r, s)), loaded))
+    assert violations_of("Wrong", shifted, [teacher_checks.aligns_scores_with_tokens])
+
+
 @dataclass
 class Unequal(HFTeacher):
     """Compares its loaded state."""

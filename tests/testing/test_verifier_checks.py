@@ -1,7 +1,9 @@
 """Conformance checks of verifiers: each fault is found and named, and a verifier without a fault passes."""
 
+import contextlib
 import re
 import signal
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 
 from fireopd.testing import ConformanceWarning, check_verifier, verifier_checks
+from fireopd.testing.time_limit import TimeLimitError, time_limit
+from fireopd.types import Prompt
 from fireopd.verifiers import ExactMatch, FinalAnswer, Verifier
 from fireopd.verifiers.base import Grade
 
@@ -124,6 +128,45 @@ def test_a_regular_expression_without_an_end_is_a_fault(monkeypatch):
         check_verifier(verifier("Exponential", __call__=exponential), "9", correct=["9"])
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def swallowing(self, prompt, response):
+    try:
+        time.sleep(6.0 if response else 0.0)
+    except Exception:
+        return 0.0
+    return float(prompt.answer == response)
+
+
+def test_a_verifier_that_catches_all_exceptions_has_the_limit():
+    began = time.monotonic()
+    with pytest.raises(TimeLimitError), time_limit(0.3):
+        swallowing(None, Prompt((), "t", "t", "9", "p"), "9")
+    assert time.monotonic() - began < 6
+
+
+def test_a_limit_that_was_caught_is_raised_at_the_end():
+    with pytest.raises(TimeLimitError), time_limit(0.2), contextlib.suppress(TimeLimitError):
+        time.sleep(10.0)
+
+
+def test_a_timer_of_other_code_is_left_alone():
+    fired = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: fired.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with time_limit(0.1):
+            time.sleep(0.6)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert fired == [signal.SIGALRM]
+
+
+def test_grades_of_a_batch_are_those_of_single_responses():
+    wrong = batch("OtherBatch", lambda grades: [Grade(0.0, g.answer) for g in grades])
+    with pytest.raises(AssertionError, match=r"(?s)grades '9' as Grade\(reward=0.0.*reward=1.0.* another or\s+alone"):
+        check_verifier(wrong, "9", correct=["9"])
 
 
 def test_a_refused_prompt_is_a_fault():

@@ -1,6 +1,7 @@
 """The data module: order, freshness, validation, and what it refuses."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from helpers.processes import in_two_processes
 from fireopd.engines import HFEngine, VLLMEngine
 from fireopd.errors import UserError
 from fireopd.models.loading import encode_chats
-from fireopd.prompts import Columns, JSONLPrompts, TinyPrompts
+from fireopd.prompts import Columns, JSONLPrompts, TinyPrompts, fingerprint
 from fireopd.training.data import RolloutDataModule
 from fireopd.training.run_warnings import data_warnings
 
@@ -20,6 +21,16 @@ def make(engine=None, **settings):
     data = RolloutDataModule(engine=engine or ScriptedEngine(), **(defaults | settings))
     data.setup("fit")
     return data
+
+
+class Unprintable:
+    """An object whose text is its address."""
+
+
+def test_details_have_one_fingerprint_in_all_processes():
+    """Sets of text are ordered by the hashes of the process."""
+    plain = [fingerprint._plain(value) for value in ({"b", "a"}, frozenset({"b", "a"}), Unprintable(), Path("x"))]
+    assert plain == [["a", "b"], ["a", "b"], "Unprintable", "x"]
 
 
 def prompts_by_rank(rank, folder):

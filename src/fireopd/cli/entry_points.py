@@ -6,6 +6,7 @@ The name of an entry point is the name of its class, so that a configuration can
 import gc
 import inspect
 import sys
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -92,7 +93,7 @@ def load_plugins() -> list[Plugin]:
 
 
 def broken_plugins() -> list[BrokenPlugin]:
-    """Return the plug-ins of all groups that cannot be imported, or have a wrong type or name."""
+    """Return the plug-ins of all groups that cannot be imported, have a wrong type or name, or lack a method."""
     return [plugin for plugin in _discovered(tuple(sys.path)) if isinstance(plugin, BrokenPlugin)]
 
 
@@ -114,7 +115,7 @@ def failed_import(error: BaseException) -> UserError | None:
         return None
     known = next((broken for broken in broken_plugins() if broken.value.partition(":")[0] in modules), None)
     if known is not None:
-        return known.error
+        return copy(known.error)  # raised, it holds a traceback
     return UserError("class_path", modules[0], f"this module cannot be imported: {_reason(error)}", "fix the module")
 
 
@@ -122,7 +123,7 @@ def _reason(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
 
 
-@cache  # a scan reads files of all installed packages
+@cache  # a scan reads files of all installed packages, and imports the plug-ins
 def _discovered(_path: tuple[str, ...], /) -> list[Plugin | BrokenPlugin]:
     found: list[Plugin | BrokenPlugin] = []
     for entry, package in _installed():

@@ -198,7 +198,7 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     if refused:
         return str(refused)
     if strategy and group:
-        inner = unknown_class(key, given) if strategy[1].startswith("{") else None
+        inner = unknown_class(key, group, given) if strategy[1].startswith("{") else None
         place, plugin = inner or (key, strategy[1])
         return _unknown_plugin(command_line_key(place), plugin, group)
     unknown = re.search(r"(?:unrecognized arguments:|does not accept option|Option) '?([^\s'=]+)", message)

@@ -89,13 +89,19 @@ def full_name(name: str, settings: Mapping[str, Any]) -> str:
     return next(found, name)
 
 
-def unknown_class(key: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return setting and name of the first class within `key` that no plug-in has; None if there is none."""
-    known = {plugin.name for plugin in load_plugins()}
+def unknown_class(key: str, group: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return setting and name of the first class in a mapping that is no plug-in of a group; None if there is none.
+
+    Args:
+        key: setting that holds a mapping of plug-ins, such as `model.teachers`.
+        group: their entry-point group.
+        settings: given settings by dotted name.
+    """
+    known = {plugin.name for plugin in load_plugins() if plugin.group == group}
     for place, value in settings.items():
         setting = place.removesuffix(".class_path")
-        is_class = place.startswith(f"{key}.") and (place != setting or place.rpartition(".")[0] == key)
-        if is_class and isinstance(value, str) and value.rpartition(".")[2] not in known:
+        is_class = setting.rpartition(".")[0] == key and isinstance(value, str)
+        if is_class and value not in known and not ("." in value and _class_at(setting, settings)):
             return setting, value
     return None
 

@@ -63,7 +63,7 @@ class RowSampler:
                 announce(rows[place], response)
 
         self.engine.announce = ignore_response if announce is None else pass_on
-        with named_in_traceback("data.engine", self.engine, f"samples {len(requests)} responses"):
+        with named_in_traceback(self.key, self.engine, f"samples {len(requests)} responses"):
             sampled = self.engine.sample(requests)
         return self._complete(rows, requests, sampled)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fireopd.distributed import collectives
-from fireopd.errors import UserError
+from fireopd.errors import UserError, named_in_traceback
 from fireopd.models.distributions import TeacherDistributions, TeacherHead
 from fireopd.teachers.base import Teacher
 from fireopd.teachers.contract import checked_distributions, checked_scores
@@ -119,7 +119,9 @@ def _scores_of(
     key: str, teacher: Teacher, rollouts: RolloutBatch, *, entropy: bool, distributions: bool
 ) -> tuple[TokenScores, TeacherDistributions | None]:
     """Return the checked scores of one teacher, and its distributions if requested."""
+    with named_in_traceback(key, teacher, f"scores {len(rollouts.prompts)} trajectories"):
+        method = teacher.score_with_distributions if distributions else teacher.score
+        answer = method(rollouts, entropy=entropy)
     if not distributions:
-        return checked_scores(key, teacher, teacher.score(rollouts, entropy=entropy), rollouts, entropy=entropy), None
-    answer = teacher.score_with_distributions(rollouts, entropy=entropy)
+        return checked_scores(key, teacher, answer, rollouts, entropy=entropy), None
     return checked_distributions(key, teacher, answer, rollouts, entropy=entropy)

@@ -1,5 +1,6 @@
 """Tokens among which an engine samples: its log-probabilities within the rounding of its own computation."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,32 +24,44 @@ class Candidates:
     """Log-distributions after the temperature, float64 [T, V]."""
     engine: RolloutEngine
 
-    def gap(self, tokens: Tensor, logprobs: Tensor) -> float:
-        """Return the largest distance of log-probabilities [T] of tokens [T] from those of the candidates, nats.
+    def gaps(self, tokens: Tensor, logprobs: Tensor) -> Tensor:
+        """Return the distance of each log-probability from that of a candidate, nats [T]; infinite for other tokens.
 
-        It is infinite for a token that is no candidate.
+        Args:
+            tokens: int64 [T].
+            logprobs: float64 [T].
         """
         chosen = self.all_tokens.gather(-1, tokens[:, None])[:, 0]
-        slack = 2 * self.engine.max_probe_gap
-        most, fewest = self._limit(1 + slack) - slack, self._limit(1 - slack) + slack
+        most, fewest = self._limits()
         high = chosen - self._log_mass(fewest, tokens)
         low = torch.where(chosen >= most[:, 0], chosen - self._log_mass(most, tokens), torch.inf)
-        return torch.maximum(low - logprobs, logprobs - high).clamp(min=0).max().item()
+        return torch.maximum(low - logprobs, logprobs - high).clamp(min=0)
 
     def surprise(self, tokens: Tensor) -> tuple[float, float]:
-        """Return the sum of the log-probabilities of tokens [T] above their expectations, and its variance."""
+        """Return the sum of the log-probabilities of tokens [T] above their expectations, and its variance.
+
+        Places where rounding decides whether a token is a candidate are left out.
+        """
+        most, fewest = self._limits()
+        certain = ((self.all_tokens >= most) == (self.all_tokens >= fewest)).all(-1)
         candidates = truncate(self.all_tokens, self.engine.sampling).log_softmax(-1)
         logprobs = candidates.masked_fill(candidates.isinf(), 0.0)
         mean, square = ((candidates.exp() * power).sum(-1) for power in (logprobs, logprobs**2))
-        return (logprobs.gather(-1, tokens[:, None])[:, 0] - mean).sum().item(), (square - mean**2).sum().item()
+        above = logprobs.gather(-1, tokens[:, None])[:, 0] - mean
+        return above[certain].sum().item(), (square - mean**2)[certain].sum().item()
+
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        """Return the smallest log-probabilities of the most and of the fewest candidates within rounding, [T, 1]."""
+        slack = 2 * self.engine.max_probe_gap
+        return self._limit(math.exp(-slack)) - slack, self._limit(math.exp(slack)) + slack
 
     def _limit(self, factor: float) -> Tensor:
-        """Return the smallest log-probability of the candidates with another top_p, [T, 1]."""
+        """Return the smallest log-probability of the candidates if top_p excludes `factor` of its mass, [T, 1]."""
         sampling = self.engine.sampling
         if not sampling.truncated:
             return torch.full_like(self.all_tokens[:, :1], -torch.inf)
         if sampling.top_p < 1:
-            sampling = replace(sampling, top_p=min(1.0, factor * sampling.top_p))
+            sampling = replace(sampling, top_p=max(1e-6, 1 - factor * (1 - sampling.top_p)))
         kept = truncate(self.all_tokens, sampling)
         return kept.masked_fill(kept.isinf(), torch.inf).amin(-1, keepdim=True)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fireopd.engines import RolloutEngine
 from fireopd.engines.contract import checked_probe, checked_responses
 from fireopd.models.weight_stream import WeightStream
+from fireopd.testing.candidate_tokens import Candidates
 from fireopd.types import Prompt, Response
 
 __all__ = ["RESPONSES", "EngineCase"]
@@ -53,6 +54,20 @@ class EngineCase:
         logits = self.model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
         return (logits.double() / temperature).log_softmax(-1)
 
+    def candidates(
+        self, prompts: Sequence[Prompt], responses: Sequence[Response], temperature: float
+    ) -> Iterator[tuple[Candidates, Tensor]]:
+        """Yield the candidates before each token of each response, and the tokens."""
+        for prompt, response in zip(prompts, responses, strict=True):
+            distributions = self.distributions(prompt.tokens, response.tokens, temperature)
+            yield Candidates(distributions, self.engine), torch.tensor(response.tokens)
+
+    def gap(self, prompts: Sequence[Prompt], responses: Sequence[Response], temperature: float) -> float:
+        """Return the distance of the responses' log-probabilities from those of the candidates, nats."""
+        rows = zip(self.candidates(prompts, responses, temperature), responses, strict=True)
+        gaps = [own.gaps(tokens, torch.tensor(r.logprobs, dtype=torch.float64)) for (own, tokens), r in rows]
+        return distance(torch.cat(gaps)) * min(1.0, temperature)  # a temperature below 1 magnifies rounding
+
     def load(self, version: int) -> int:
         """Send the student's weights; return the number of tensors that the engine did not take."""
         stream = list(WeightStream(self.model))
@@ -69,8 +84,13 @@ class EngineCase:
         return len(stream) - taken
 
     def probe_gap(self) -> float:
-        """Return the largest difference of a probe from the student's log-probabilities, nats."""
+        """Return the distance of a probe from the student's log-probabilities, nats; the largest of all copies."""
         tokens = [*self.prompts[1].tokens, *self.responses[0].tokens][:32]
         expected = self.distributions(tokens[:1], tokens[1:], 1.0).gather(-1, torch.tensor(tokens[1:])[:, None])[:, 0]
         probes = checked_probe(self.engine, self.engine.probe(tokens), tokens).values()
-        return max(((values.double() - expected).abs().max().item() for values in probes), default=torch.inf)
+        return max((distance((values.double() - expected).abs()) for values in probes), default=torch.inf)
+
+
+def distance(gaps: Tensor) -> float:
+    """Return the mean of distances, or a twentieth of the largest, as `RolloutEngine.max_probe_gap` bounds them."""
+    return max(gaps.mean().item(), gaps.max().item() / 20)

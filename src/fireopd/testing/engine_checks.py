@@ -1,6 +1,7 @@
 """Conformance checks of rollout engines: responses, seeds, the sampled distribution, and weights that arrive."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -9,10 +10,10 @@ from fireopd.engines.base import NO_WEIGHTS, RowRequest
 from fireopd.engines.contract import check_version, checked_responses
 from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer, stop_tokens
-from fireopd.testing.candidate_tokens import Candidates
 from fireopd.testing.checks import report
 from fireopd.testing.engine_case import RESPONSES, EngineCase
 from fireopd.testing.plugin_checks import example_prompts, settings_violations, violations_of
+from fireopd.types import Response
 
 __all__ = ["check_engine"]
 
@@ -118,28 +119,32 @@ def depends_on_prompt_and_seed_only(case: EngineCase) -> str:
             "row from its seed, and mask the padding."
         )
     sampled = {response.tokens for response in case.responses[:RESPONSES]}
-    if case.engine.temperature > 0 and len(sampled) == 1:
+    if len(sampled) == 1 and _is_chance(case.responses[:1]):
         return "returns the same response for every seed. Draw from the distribution, by the seed of the row."
     return ""
 
 
+def _is_chance(responses: Sequence[Response]) -> bool:
+    """Return whether responses, drawn again, would most likely be others."""
+    return sum(sum(response.logprobs) for response in responses) < -3
+
+
 def returns_logprobs_of_the_sampled_distribution(case: EngineCase) -> str:
     """Check the log-probabilities, and that tokens are drawn with these probabilities."""
+    case.follows = False  # also if it raises
     problem = _is_greedy(case) if case.engine.sampling.greedy else _is_sampled(case)
     case.follows = not problem
     return problem
 
 
 def _is_sampled(case: EngineCase) -> str:
-    engine, deviation, variance, gaps = case.engine, 0.0, 0.0, []
-    for prompt, response in zip(case.rows[0], case.responses, strict=True):
-        tokens = torch.tensor(response.tokens)
-        candidates = Candidates(case.distributions(prompt.tokens, response.tokens, engine.temperature), engine)
-        gaps.append(candidates.gap(tokens, torch.tensor(response.logprobs).double()))
+    deviation = variance = 0.0
+    gap = case.gap(case.rows[0], case.responses, case.engine.temperature)
+    if not gap <= case.engine.max_probe_gap:
+        return f"returns log-probabilities that are {gap:.3g} nats from {EXPECTED}"
+    for candidates, tokens in case.candidates(case.rows[0], case.responses, case.engine.temperature):
         score, spread = candidates.surprise(tokens)
         deviation, variance = deviation + score, variance + spread
-    if not max(gaps) <= engine.max_probe_gap:
-        return f"returns log-probabilities up to {max(gaps):.3g} nats from {EXPECTED}"
     score = deviation / max(variance, 1e-12) ** 0.5
     if abs(score) > LIMIT:
         kind = "likelier" if score > 0 else "less likely"
@@ -164,20 +169,17 @@ def follows_the_settings_of_rows(case: EngineCase) -> str:
     engine, length = case.engine, max(1, case.engine.max_response_length - 1)
     temperature = _accepted_temperature(engine, case.student, 2 * engine.temperature or 1.0)
     rows = [RowRequest(prompt, 5 + place, length, temperature) for place, prompt in enumerate(case.prompts)]
-    responses = engine.sample(rows)
-    if any(len(response.tokens) > length for response in responses):
-        return f"cuts a row with max_length {length} later. Read max_response_length in generate, not in setup."
     vocabulary = int(case.model.config.get_text_config().vocab_size)
-    limits = [length] * len(rows)
-    responses = checked_responses(engine, responses, case.prompts, vocabulary, limits=limits)
-    gaps = []
-    for prompt, response in zip(case.prompts, responses, strict=True):
-        candidates = Candidates(case.distributions(prompt.tokens, response.tokens, temperature), engine)
-        gaps.append(candidates.gap(torch.tensor(response.tokens), torch.tensor(response.logprobs).double()))
-    if case.follows and not max(gaps) <= engine.max_probe_gap:
+    responses = checked_responses(engine, engine.sample(rows), case.prompts, vocabulary)
+    longest = max(len(response.tokens) for response in responses)
+    if longest > length:
+        remedy = "Read max_response_length in generate, not in setup."
+        return f"returns {longest} tokens for a row with max_length {length}. {remedy}"
+    gap = case.gap(case.prompts, responses, temperature) if temperature and case.follows else 0.0
+    if not gap <= engine.max_probe_gap:
         return (
-            f"samples a row with the temperature {temperature:g} at another one ({max(gaps):.3g} nats). Read "
-            f"temperature in generate, not in setup."
+            f"returns log-probabilities that are {gap:.3g} nats from those at the temperature of a row, "
+            f"{temperature:g}. Read temperature in generate, not in setup."
         )
     return ""
 
@@ -208,7 +210,8 @@ def replaces_all_weights(case: EngineCase) -> str:
     del case.responses
     greedy = case.engine.sampling.greedy
     stale = case.follows and (_is_greedy(case) if greedy else _is_sampled(case))
-    if stale or (not greedy and [response.tokens for response in case.responses] == tokens):
+    same = [response.tokens for response in case.responses] == tokens
+    if stale or (same and _is_chance(case.responses)):
         return "samples from older weights after load_weights: clear caches that depend on the weights."
     return ""
 

@@ -25,6 +25,8 @@ LENGTHS = (4, 1, 3, 5, 2)
 """Lengths of the example responses, tokens."""
 TEMPERATURE = 1.5
 """Temperature of a whole distribution: its entropy differs from that at 1."""
+LOWEST = -1e4
+"""Log-probability in the place of -inf, where differences are formed."""
 LARGEST_VOCABULARY = 4096
 """Largest vocabulary for which a whole distribution is compared, one trajectory per token."""
 
@@ -209,12 +211,13 @@ def aligns_scores_with_tokens(case: TeacherCase) -> str:
                 "returns an entropy that depends on the token itself. Entry t is the entropy of the distribution "
                 "before token t: the model's output at position t - 1."
             )
-        moved = (scores.logprobs - scores.logprobs[:1]).abs().amax(0) > case.tolerance
+        logprobs = scores.logprobs.clamp(min=LOWEST)
+        moved = (logprobs - logprobs[:1]).abs().amax(0) > case.tolerance
         if moved[:-1].any():
             distance = len(moved) - 1 - int(moved.nonzero()[0])
             return f"shifts its scores: a change of token t changes the entry t - {distance}. {remedy}"
         ignored &= not moved[-1]
-        uniform &= float(scores.logprobs[:, -len(before) - 1 :].std()) <= case.tolerance
+        uniform &= float(logprobs[:, -len(before) - 1 :].std()) <= case.tolerance
     if ignored and not uniform:
         return f"ignores the last token, so its scores are shifted or constant. {remedy}"
     return ""
@@ -244,7 +247,7 @@ def follows_the_temperature(case: TeacherCase) -> str:
     """Check that scores change with the temperature of the rollouts, unless the teacher is uniform."""
     cold, hot = (case.score(case.rollouts(case.responses, temperature)).logprobs for temperature in (1.0, 2.0))
     mask = case.rollouts(case.responses).response_mask
-    if case.far(cold, hot) or float(cold[mask].std()) <= case.tolerance:
+    if case.far(cold, hot) or float(cold[mask].clamp(min=LOWEST).std()) <= case.tolerance:
         return ""
     return "ignores the temperature: divide the logits by rollouts.sampling.temperature."
 

@@ -1,4 +1,4 @@
-"""Limit of the time that code may take, regular expressions included."""
+"""Limit of the time that Python code may take, regular expressions included."""
 
 import signal
 import threading
@@ -9,24 +9,41 @@ from types import FrameType
 __all__ = ["TimeLimitError", "time_limit"]
 
 
-class TimeLimitError(Exception):
-    """The code took longer than its limit."""
+class TimeLimitError(BaseException):
+    """The code took longer than its limit. `except Exception` of the code does not catch it."""
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimitError` in a context that takes longer. Only the main thread of a POSIX system has a limit."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
-        yield
-        return
+    """End a context that takes too long.
+
+    There is a limit in the main thread of a POSIX system only, and only while no other code uses SIGALRM.
+
+    Raises:
+        TimeLimitError: after that time, and again every second until the context ends.
+    """
+    passed = False
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal passed
+        passed = True
         raise TimeLimitError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    if not _alarm_is_free():
+        yield
+        return
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    if passed:
+        raise TimeLimitError
+
+
+def _alarm_is_free() -> bool:
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        return False
+    return signal.getsignal(signal.SIGALRM) == signal.SIG_DFL and signal.getitimer(signal.ITIMER_REAL)[0] == 0

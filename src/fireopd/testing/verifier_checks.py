@@ -61,6 +61,11 @@ class VerifierCase:
         rows = [prompt or self.prompt] * len(responses)
         return checked_grades(KEY, self.verifier, self.verifier.grade(rows, responses), rows)
 
+    def grade_alone(self, response: str) -> Grade:
+        """Return the checked grade of one response, without `grade`."""
+        made = Grade(self.verifier(self.prompt, response), self.verifier.final_answer(response))
+        return checked_grades(KEY, self.verifier, [made], [self.prompt])[0]
+
 
 def check_verifier(
     verifier: Verifier,
@@ -129,7 +134,7 @@ def grades_batches_alike(case: VerifierCase) -> str:
     """Check that a grade does not depend on the batch, its order or earlier calls."""
     together = case.grade(case.examples)
     backwards = case.grade(case.examples[::-1])[::-1]
-    alone = [case.grade([response])[0] for response in case.examples]
+    alone = [case.grade_alone(response) for response in case.examples]
     for response, *grades in zip(case.examples, together, backwards, alone, strict=True):
         if any(grade != grades[0] for grade in grades):
             return (
@@ -146,6 +151,8 @@ def grades_prompts_without_an_answer(case: VerifierCase) -> str:
     prompt = replace(case.prompt, answer=None)
     try:
         wrong = [response for response in case.examples if case.grade([response], prompt)[0].reward >= 1]
+    except ContractError:
+        raise
     except Exception as error:  # a verifier can raise anything
         return f"raises {type(error).__name__} without a reference answer ({error}). Return 0 if prompt.answer is None."
     return (

@@ -112,7 +112,12 @@ class RolloutDataModule(LightningDataModule):
         Raises:
             UserError: for all problems that `load` finds, or if processes have different prompts.
         """
-        raise_together(self.load())
+        problem: Exception | None = None
+        try:
+            raise_together(self.load())
+        except Exception as error:  # of a prompt source, possibly in one process only
+            problem = error
+        collectives.raise_on_all_ranks(problem)
         own = (self.fingerprint, prompts_fingerprint(self.validation_prompts))
         if len(set(collectives.all_gather_objects(own))) > 1:
             remedy = "give all nodes the same files, and draw by the seed: the order of a set differs between processes"

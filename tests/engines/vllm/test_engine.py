@@ -1,6 +1,7 @@
 """vLLM in this process: sampling distribution, weight sync, one and two processes."""
 
 import os
+import re
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -224,30 +225,25 @@ def two_processes(rank, port, tensor_parallel_size, folder):
     own = slice(0, 2) if rank == 0 else slice(2, 5)
     responses = engine.generate(rows[own], list(range(5))[own])
     probe = engine.probe([2, 5, 8, 9])["VLLMEngine"]
+    name = os.environ["VLLM_DIST_IDENT"]  # start of the names of its segments of shared memory
+    left = [path.name for path in Path("/dev/shm").glob(f"{name}*")]
     engine.close()
     total = torch.ones(1)
     dist.all_reduce(total)
-    torch.save({"tokens": [r.tokens for r in responses], "probe": probe, "total": total}, f"{folder}/{rank}.pt")
+    parts = {"tokens": [r.tokens for r in responses], "probe": probe, "total": total, "name": name, "left": left}
+    torch.save(parts, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
-
-
-@pytest.fixture
-def segments_of_a_killed_run():
-    """Shared memory with the names that vLLM chooses for every engine of two processes."""
-    left = [path for rank in range(2) if not (path := Path(f"/dev/shm/-tp:0-[0-1]-cpushm_{rank}")).exists()]
-    for path in left:
-        path.touch()
-    yield
-    for path in left:
-        path.unlink()
 
 
 @needs_vllm
 @pytest.mark.parametrize("tensor_parallel_size", [1, 2])
-def test_two_processes_with_separate_or_shared_engines(tmp_path, tensor_parallel_size, segments_of_a_killed_run):
+def test_two_processes_with_separate_or_shared_engines(tmp_path, tensor_parallel_size):
     port = free_port()
     mp.spawn(two_processes, (port, tensor_parallel_size, str(tmp_path)), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert parts[0]["name"] == parts[1]["name"]
+    assert re.fullmatch("fireopd_[0-9a-f]{32}", parts[0]["name"]), "other runs of the machine have other names"
+    assert parts[0]["left"] == parts[1]["left"] == []
     rows = [Prompt((2, 5 + row, 8), "math", "math", None, str(row)) for row in range(5)]
     engine = make_engine("tiny/math")
     assert [t for part in parts for t in part["tokens"]] == [r.tokens for r in engine.generate(rows, range(5))]

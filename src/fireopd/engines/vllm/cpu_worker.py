@@ -1,6 +1,7 @@
 """Worker of an engine that several CPU processes share, with segments of shared memory of its own."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from vllm.v1.worker.cpu_worker import CPUWorker
@@ -20,3 +21,9 @@ class SharedCPUWorker(CPUWorker):
         """Append the name to the initialization method, which is not used since the process group exists."""
         method = f"{distributed_init_method}:{os.environ['FIREOPD_SHARED_MEMORY']}"
         super().__init__(*arguments, distributed_init_method=method, **settings)
+
+    def init_device(self) -> None:
+        """Join the other workers, then remove the names of the segments: they are freed whenever the processes end."""
+        super().init_device()
+        for path in Path("/dev/shm").glob(f"{os.environ['FIREOPD_SHARED_MEMORY']}*"):
+            path.unlink(missing_ok=True)
