@@ -12,6 +12,7 @@ import pytest
 from fireopd.errors import UserError
 from fireopd.types import Prompt
 from fireopd.verifiers import UnitTests, unit_tests
+from fireopd.verifiers.code_blocks import last_block
 from fireopd.verifiers.workers import pool as workers
 
 LIMITS = {"cpu_seconds": 2, "wall_seconds": 20.0}
@@ -292,6 +293,16 @@ def test_bytes_that_are_not_utf_8_are_read_and_written():
     assert grade("print(input())", inputs=["\udce9"], outputs=["\udce9"]) == 1.0
     with pytest.raises(UserError, match="its answer has no valid tests"):
         UnitTests().check("ours", [prompt(inputs=["\ud800"], outputs=[""])])
+
+
+@pytest.mark.parametrize("fence", ["```", "~~~", "```text"])
+def test_the_name_of_the_language_below_the_fence_is_no_program(fence):
+    end = fence[:3]
+    for name in ("python", " Python ", "python3", "py"):
+        assert last_block(f"{fence}\n{name}\nx = 1\n{end}") == "x = 1"
+    assert last_block(f"{fence}\npython\n{end}") == ""
+    for program in ("python = 1\nx = 1", "x = 1\npython", "pythonic\nx = 1"):
+        assert last_block(f"{fence}\n{program}\n{end}") == program
 
 
 def test_the_last_closed_block_is_the_program():

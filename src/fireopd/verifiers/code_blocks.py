@@ -2,9 +2,15 @@
 
 __all__ = ["last_block"]
 
+LANGUAGES = ("python", "python3", "py")
+"""Names of the language of a program, after the opening fence or in the place of the first line."""
+
 
 def last_block(response: str) -> str | None:
-    """Return the content of the last closed fenced code block, or None."""
+    """Return the content of the last closed fenced code block, or None.
+
+    A first line that is only the name of the language is left out: small models write it below the fence.
+    """
     found, fence = None, ""
     block: list[str] = []
     for line in response.splitlines():
@@ -14,7 +20,8 @@ def last_block(response: str) -> str | None:
             if opening[0] != "`" or "`" not in mark.removeprefix(opening):  # otherwise inline code
                 fence, block = opening, []
         elif fence and mark.startswith(fence) and not mark.strip(fence[0]):
-            found, fence = "\n".join(block), ""
+            named = bool(block) and block[0].strip().lower() in LANGUAGES
+            found, fence = "\n".join(block[named:]), ""
         elif fence:
             block.append(line)
     return found
