@@ -130,7 +130,7 @@ def _discovered(_path: tuple[str, ...], /) -> list[Plugin | BrokenPlugin]:
         try:
             found.append(Plugin(entry.group, package, _load(entry, GROUPS[entry.group], package)))
         except UserError as error:
-            found.append(BrokenPlugin(entry.group, package, entry.name, entry.value, error.with_traceback(None)))
+            found.append(BrokenPlugin(entry.group, package, entry.name, entry.value, error))
     if any(isinstance(plugin, BrokenPlugin) for plugin in found):
         # Classes of a module that failed later are still subclasses of ours, and jsonargparse would import it again.
         gc.collect()
