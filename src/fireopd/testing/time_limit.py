@@ -22,21 +22,24 @@ def time_limit(seconds: float) -> Iterator[None]:
     Raises:
         TimeLimitError: after that time, and again every second until the context ends.
     """
-    passed = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal passed
-        passed = True
-        raise TimeLimitError
-
     if not _alarm_is_free():
         yield
         return
+    passed, active = False, True
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        """Interrupt the code of the context, and nothing after it."""
+        nonlocal passed
+        passed = True
+        if active:
+            raise TimeLimitError
+
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
+        active = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     if passed:

@@ -6,6 +6,8 @@ from typing import Any
 
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from fireopd.engines.vllm.worker import SHARED_MEMORY
+
 __all__ = ["SharedCPUWorker"]
 
 
@@ -19,11 +21,11 @@ class SharedCPUWorker(CPUWorker):
 
     def __init__(self, *arguments: Any, distributed_init_method: str, **settings: Any) -> None:
         """Append the name to the initialization method, which is not used since the process group exists."""
-        method = f"{distributed_init_method}:{os.environ['FIREOPD_SHARED_MEMORY']}"
+        method = f"{distributed_init_method}:{os.environ[SHARED_MEMORY]}"
         super().__init__(*arguments, distributed_init_method=method, **settings)
 
     def init_device(self) -> None:
         """Join the other workers, then remove the names of the segments: they are freed whenever the processes end."""
         super().init_device()
-        for path in Path("/dev/shm").glob(f"{os.environ['FIREOPD_SHARED_MEMORY']}*"):
+        for path in Path("/dev/shm").glob(f"{os.environ[SHARED_MEMORY]}*"):
             path.unlink(missing_ok=True)

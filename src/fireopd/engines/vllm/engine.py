@@ -18,7 +18,7 @@ from fireopd.engines.base import MemoryPart, RolloutEngine, RowRequest
 from fireopd.engines.vllm.flat_logprobs import chosen_logprobs
 from fireopd.engines.vllm.installation import INSTALL, VERSION, import_vllm, quiet
 from fireopd.engines.vllm.process_group import SHARED_GROUP
-from fireopd.engines.vllm.worker import repack_head
+from fireopd.engines.vllm.worker import CPU_WORKER, SHARED_MEMORY, repack_head
 from fireopd.errors import UserError
 from fireopd.models.loading import Dtype, load_tokenizer, resolve, stop_tokens
 from fireopd.types import Prompt, Response
@@ -27,8 +27,6 @@ __all__ = ["VLLMEngine", "check_temperature"]
 
 MIN_TEMPERATURE = 0.01
 """Lowest temperature above 0 that vLLM does not raise; otherwise its log-probabilities would not match the settings."""
-CPU_WORKER = "fireopd.engines.vllm.cpu_worker.SharedCPUWorker"
-"""Class path of vLLM's worker where several CPU processes run vLLM."""
 
 
 @dataclass
@@ -271,5 +269,5 @@ def _join_ranks(local_rank: int) -> bool:
         return False
     ranks = {"RANK": collectives.rank(), "WORLD_SIZE": collectives.world_size(), "LOCAL_RANK": local_rank}
     os.environ |= {name: str(value) for name, value in ranks.items()}
-    os.environ["FIREOPD_SHARED_MEMORY"] = collectives.broadcast_object(f"fireopd_{uuid4().hex}")
+    os.environ[SHARED_MEMORY] = collectives.broadcast_object(f"fireopd_{uuid4().hex}")
     return True

@@ -7,7 +7,20 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor, nn
 
-__all__ = ["WORKER_EXTENSION", "SnapshotLoader", "read_snapshot", "repack_head", "snapshot_files"]
+__all__ = [
+    "CPU_WORKER",
+    "SHARED_MEMORY",
+    "WORKER_EXTENSION",
+    "SnapshotLoader",
+    "read_snapshot",
+    "repack_head",
+    "snapshot_files",
+]
+
+CPU_WORKER = "fireopd.engines.vllm.cpu_worker.SharedCPUWorker"
+"""Class path of the worker where several CPU processes run vLLM. Its module imports vLLM."""
+SHARED_MEMORY = "FIREOPD_SHARED_MEMORY"
+"""Environment variable with the name of the segments of shared memory of this worker."""
 
 
 def repack_head(model: nn.Module) -> None:
