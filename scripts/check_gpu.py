@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 # Asks the driver for the number of GPUs without initialising CUDA, which a forked process could not use any more.
@@ -56,10 +57,10 @@ def ask_all(sizes: Sizes, names: list[str], limit: float, out: Path) -> dict[str
             answers[question.name] = Answer(question.title, [], 0.0, "no time was left")
         else:
             settings = (question, sizes, min(question.seconds, left))
-            found = answer(*settings, method, print_row)
+            found = answer(*settings, method, partial(print_row, time.monotonic()))
             if method == "fork" and cannot_fork(found):
                 method = "spawn"
-                found = answer(*settings, method, print_row)
+                found = answer(*settings, method, partial(print_row, time.monotonic()))
             answers[question.name] = found
         if answers[question.name].problem:
             print(f"  not finished: {answers[question.name].problem}", flush=True)
@@ -70,9 +71,9 @@ def ask_all(sizes: Sizes, names: list[str], limit: float, out: Path) -> dict[str
     return answers
 
 
-def print_row(row: dict[str, object]) -> None:
-    """Print a row of a table."""
-    print(to_line(row), flush=True)
+def print_row(began: float, row: dict[str, object]) -> None:
+    """Print a row of a table, and the seconds since its question began."""
+    print(f"{to_line(row)} ({time.monotonic() - began:.1f} s)", flush=True)
 
 
 if __name__ == "__main__":

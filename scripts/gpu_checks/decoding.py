@@ -6,7 +6,6 @@ from functools import partial
 import torch
 
 from fireopd.engines import HFEngine
-from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.types import Prompt
 from gpu_checks.measure import attempt, measure, release
 from gpu_checks.random_models import random_model
@@ -18,16 +17,18 @@ PROMPT_TOKENS = 32
 
 def ask(sizes: Sizes) -> Iterator[Row]:
     """Yield time and peak of a rollout, by number of rows."""
-    for rows in (sizes.decoding_rows, 4 * sizes.decoding_rows):
-        case = f"Qwen3-0.6B, bfloat16, {rows} rows of {sizes.decoding_tokens} tokens"
-        yield attempt(case, partial(rollout, sizes, rows))
-        release()
+    for cudnn in (False, True):
+        name = "with" if cudnn else "without"
+        for rows in (sizes.decoding_rows, 4 * sizes.decoding_rows):
+            case = f"Qwen3-0.6B, bfloat16, {name} attention by cuDNN, {rows} rows of {sizes.decoding_tokens} tokens"
+            yield attempt(case, partial(rollout, sizes, rows, cudnn=cudnn))
+            release()
 
 
-def rollout(sizes: Sizes, rows: int) -> Row:
-    """Return milliseconds of a decoding step, tokens per second and peak."""
+def rollout(sizes: Sizes, rows: int, *, cudnn: bool) -> Row:
+    """Return milliseconds of a decoding step, tokens per second and peak; whether PyTorch may take cuDNN's kernel."""
     model = random_model("Qwen3-0.6B", sizes, torch.bfloat16).model.eval().requires_grad_(False)
-    use_grouped_query_attention(model)
+    torch.backends.cuda.enable_cudnn_sdp(cudnn)  # after loading, which excludes it
     engine = HFEngine(max_response_length=sizes.decoding_tokens, dtype="bfloat16", batch_size=rows)
     engine.model, engine.stops = model, frozenset()
     vocabulary = model.config.vocab_size

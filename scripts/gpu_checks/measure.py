@@ -99,6 +99,6 @@ def relative_difference(found: Iterator[torch.Tensor], expected: Iterator[torch.
     """Return the norm of the difference of two lists of tensors over that of the second."""
     above = below = 0.0
     for one, other in zip(found, expected, strict=True):
-        one, other = one.detach().double().cpu(), other.detach().double().cpu()
+        one, other = one.detach().double(), other.detach().to(one.device).double()
         above, below = above + (one - other).square().sum().item(), below + other.square().sum().item()
     return (above / max(below, 1e-300)) ** 0.5

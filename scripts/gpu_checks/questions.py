@@ -37,18 +37,19 @@ class Question:
 
 
 QUESTIONS = (
-    Question("machine", "Machine", 25),
-    Question("cpu_parity", "Parity with the CPU, float32", 30),
-    Question("embedded_run", "Embedded run against the CPU's curves", 80),
-    Question("attention", "Kernels of grouped-query attention, forward and backward", 25),
-    Question("fused_kernels", "Fused kernels of the output layer against the chunked path", 30),
+    Question("machine", "Machine", 12),
+    Question("cpu_parity", "Parity with the CPU, float32", 20),
+    Question("embedded_run", "Embedded run against the CPU's curves", 75),
+    Question("attention", "Kernels of grouped-query attention, forward and backward", 20),
+    Question("fused_kernels", "Fused kernels of the output layer against the chunked path", 45),
     Question("output_layer", "Log-probabilities and entropies at a large vocabulary", 30),
-    Question("updates", "Forward and backward pass, scoring, and step", 85),
-    Question("sharding", "FSDP2 in one process", 45),
-    Question("experts", "Mixture of experts", 25),
+    Question("updates", "Forward and backward pass, scoring, and step", 80),
+    Question("layer_kernels", "Implementations of the layers", 50),
+    Question("sharding", "FSDP2 in one process", 35),
+    Question("experts", "Mixture of experts", 18),
     Question("decoding", "Decoding by HFEngine", 35),
-    Question("diagnostics", "Targets, diagnostics and histograms of a large batch", 20),
-    Question("rounding", "The same rows in different micro-batches", 20),
+    Question("diagnostics", "Targets, diagnostics and histograms of a large batch", 15),
+    Question("rounding", "The same rows in different micro-batches", 15),
     Question("trl_step", "A step of TRL and of fireopd", 30),
 )
 """All questions: correctness first, so that a short lease answers that."""

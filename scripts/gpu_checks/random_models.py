@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3MoeConfig
 from transformers.modeling_utils import PreTrainedModel
 
+from fireopd.models.grouped_query_attention import use_grouped_query_attention
 from gpu_checks.sizes import Sizes
 
 DENSE: dict[str, dict[str, Any]] = {
@@ -66,6 +67,7 @@ def random_model(name: str, sizes: Sizes, dtype: torch.dtype, layers: int | None
     with sizes.device:
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model = model.to(device=sizes.device, dtype=dtype).train()
+    use_grouped_query_attention(model)
     return Shape(model, active_parameters(model))
 
 

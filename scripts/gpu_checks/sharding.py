@@ -46,7 +46,7 @@ def gradients(sizes: Sizes, mesh: DeviceMesh) -> Iterator[Row]:
 
 
 def gradient(sizes: Sizes, precision: str, mesh: DeviceMesh) -> list[torch.Tensor]:
-    """Return the gradients of all parameters, float32 on the CPU."""
+    """Return the gradients of all parameters, float32."""
     model = random_model("Qwen3-1.7B", sizes, torch.float32, sizes.sharded_layers).model
     scorer = CausalScorer(model)
     if precision.startswith("FSDP2"):
@@ -56,7 +56,7 @@ def gradient(sizes: Sizes, precision: str, mesh: DeviceMesh) -> list[torch.Tenso
         scores = scorer(tokens, mask, entropy=True)
     (scores.logprobs.sum() / mask.sum()).backward()
     found = [parameter.grad for parameter in scorer.parameters()]
-    return [(g.full_tensor() if hasattr(g, "full_tensor") else g).float().cpu() for g in found if g is not None]
+    return [(g.full_tensor() if hasattr(g, "full_tensor") else g).float() for g in found if g is not None]
 
 
 def shard(scorer: CausalScorer, mesh: DeviceMesh, dtype: str) -> None:

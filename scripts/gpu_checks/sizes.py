@@ -33,7 +33,7 @@ class Sizes:
     """Hidden size at the output layer."""
     vocabulary: int = 151_936
     """Outputs of the output layer."""
-    chunk_logits: tuple[int, ...] = (2**24, 2**25, 2**27, 2**29)
+    chunk_logits: tuple[int, ...] = (2**25, 2**27, 2**29)
     """Values of `model.chunk_logits`."""
     reference_tokens: int = 1024
     """Tokens of the comparison with float32."""

@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from fireopd.models.scorer import CausalScorer
 from gpu_checks.measure import attempt, held, measure, model_tflop, release, utilization
 from gpu_checks.passes import backward, scoring, update
 from gpu_checks.random_models import Shape, random_model, random_rows
@@ -55,15 +56,16 @@ def whole_steps(sizes: Sizes) -> Iterator[Row]:
 def step(sizes: Sizes, shape: Shape, rows: int, length: int, *, fused: bool) -> Row:
     """Return time, peak and rate of a step, and the milliseconds of the optimizer alone."""
     tokens, mask = random_rows(sizes, shape.model.config.vocab_size, rows, length)
+    scorer = CausalScorer(shape.model)
     optimizer = torch.optim.AdamW(shape.model.parameters(), lr=1e-6, fused=fused)
 
     def work() -> None:
-        backward(sizes, shape, tokens, mask)
+        backward(sizes, scorer, tokens, mask)
         optimizer.step()
         optimizer.zero_grad()
 
     row = measure(sizes, work, repeats=2)
-    backward(sizes, shape, tokens, mask)
+    backward(sizes, scorer, tokens, mask)
     optimizer_row = measure(sizes, lambda: optimizer.step())
     tflop = model_tflop(shape.model.config, shape.active, rows, length, backward=True)
     return row | utilization(sizes, tflop, row["ms"]) | {"optimizer ms": optimizer_row["ms"]}

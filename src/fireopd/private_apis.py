@@ -46,7 +46,6 @@ __all__ = [
     "set_data_parallel_size",
     "set_module_device",
     "shapes_of_flash_attention",
-    "shapes_of_math_attention",
     "skip_adapter",
     "supported_attention",
     "tree_leaves",
@@ -233,12 +232,6 @@ def shapes_of_flash_attention(query: Any, key: Any, value: Any, scale: float | N
     """Return the output of the flash kernel of GPUs for tensors without values. PyTorch 2.13.0."""
     kernel: Any = import_module("torch").ops.aten._scaled_dot_product_flash_attention
     return kernel(query, key, value, 0.0, True, False, scale=scale)[0]
-
-
-def shapes_of_math_attention(query: Any, key: Any, value: Any, scale: float | None) -> Any:
-    """Return the output of the kernel that stores all attention probabilities, for fewer key heads. PyTorch 2.13.0."""
-    kernel: Any = import_module("torch").ops.aten._scaled_dot_product_attention_math
-    return kernel(query, key, value, None, 0.0, True, None, scale=scale, enable_gqa=True)[0]
 
 
 def is_stateful(model: "nn.Module") -> bool:

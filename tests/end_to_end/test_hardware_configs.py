@@ -168,6 +168,17 @@ def test_weights_in_host_memory_cost_transfers_and_a_copy_for_checkpoints(monkey
     assert more == 2 * 12 * count, "weights and two states, in pinned memory"
 
 
+def test_experts_reach_a_smaller_share_of_the_peak_rate(monkeypatch, folder):
+    """Half of the rows for each teacher: 2 operations a parameter and token, without the attention."""
+    plan, card = on_gpus(plan_of(monkeypatch, folder, "hardware/eight_80gb_cards"), 1), find_card("H100")
+    found = {part.name: part.seconds for part in step_seconds(plan, card, 80 * 2**30, 512)}
+    tokens = plan.data.trajectories * 512 / 2
+    rates = {"math": 0.35, "code": 0.2}
+    for name, parameters in {"math": 32e9, "code": 3e9}.items():
+        least = 2 * parameters * tokens / (card.tflops * 1e12 * rates[name])
+        assert least < found[f"teacher {name}"] < 1.25 * least
+
+
 def test_replicated_models_of_the_paper_do_not_fit(monkeypatch, folder):
     plan = on_gpus(plan_of(monkeypatch, folder, "paper/multi_teacher", "--trainer.strategy=ddp"), 8)
     update = next(phase for phase in memory_phases(plan, 80 * 2**30) if phase.name == "update")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fireopd.models.output_head import LogitTransform, add_product, cast_for_autocast, logit_dtype, product
+from fireopd.models.output_head import LogitTransform, add_product, aligned, cast_for_autocast, logit_dtype, product
 
 __all__ = ["token_logprobs"]
 
@@ -100,7 +100,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grad_bias = torch.empty_like(bias) if needs_bias else None
         # A chunk of weights that are converted to float32 is no larger than a chunk of logits.
         converted = 0 if hidden_states.dtype == dtype else weight.shape[1]
-        size = max(1, ctx.chunk_logits // max(1, len(hidden_states), converted))
+        size = aligned(ctx.chunk_logits // max(1, len(hidden_states), converted))
         for start in range(0, len(weight), size):
             chunk = slice(start, start + size)
             grad = product(hidden_states, weight[chunk], None if bias is None else bias[chunk], ctx.chunk_logits)

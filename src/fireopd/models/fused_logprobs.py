@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fireopd.models.output_head import LogitTransform, add_product, cast_for_autocast, logit_dtype, product
+from fireopd.models.output_head import LogitTransform, add_product, aligned, cast_for_autocast, logit_dtype, product
 
 __all__ = ["backward_columns", "forward_tile", "has_triton", "token_logprobs"]
-
-ALIGNMENT = 128
-"""Tokens of the vocabulary that the width of a tile is a multiple of: unaligned rows make matrix products slow."""
 
 
 def has_triton() -> bool:
@@ -30,16 +27,12 @@ def has_triton() -> bool:
 def forward_tile(tokens: int, vocabulary: int, chunk_logits: int) -> tuple[int, int]:
     """Return rows and columns of a tile in the forward pass: near-square tiles read the operands the least often."""
     rows = min(tokens, max(isqrt(chunk_logits), chunk_logits // vocabulary))
-    return max(1, rows), _aligned(chunk_logits // max(1, rows))
+    return max(1, rows), aligned(chunk_logits // max(1, rows))
 
 
 def backward_columns(tokens: int, chunk_logits: int) -> int:
     """Return the columns of a tile of all tokens in the backward pass: each gradient of a weight is written once."""
-    return _aligned(chunk_logits // max(1, tokens))
-
-
-def _aligned(columns: int) -> int:
-    return max(1, columns if columns < ALIGNMENT else columns // ALIGNMENT * ALIGNMENT)
+    return aligned(chunk_logits // max(1, tokens))
 
 
 def token_logprobs(

@@ -12,6 +12,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from fireopd.errors import UserError
+from fireopd.models.grouped_query_attention import use_grouped_query_attention
 from fireopd.models.hub_names import check_hub_name
 
 __all__ = [
@@ -139,10 +140,13 @@ def encode_chats(
 def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | None = None) -> PreTrainedModel:
     """Load a causal language model with parameters of the given dtype, on the CPU by default.
 
+    PyTorch's attention (`sdpa`) is replaced by `grouped_query_attention`.
+
     Raises:
         UserError: if it cannot be loaded.
     """
-    model: torch.nn.Module = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
+    model: Any = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
+    use_grouped_query_attention(model)
     return cast(PreTrainedModel, model if device is None else model.to(device))
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "LogitTransform",
     "OutputHead",
     "add_product",
+    "aligned",
     "backbone",
     "cast_for_autocast",
     "log_distribution",
@@ -35,6 +36,8 @@ SOFT_CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_ca
 """Settings c of a soft-cap c tanh(z / c): Gemma 2 to 4, RecurrentGemma, xLSTM."""
 BLOCK = 2**25
 """Number of weights that are converted to float32 at a time on a CPU."""
+ALIGNMENT = 128
+"""Tokens of the vocabulary that the width of a chunk is a multiple of: unaligned rows make matrix products slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,11 @@ def cast_for_autocast(
         return hidden_states, weight, bias
     dtype = torch.get_autocast_dtype(hidden_states.device.type)
     return hidden_states.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def aligned(columns: int) -> int:
+    """Return the largest multiple of `ALIGNMENT` up to a number of columns; a smaller number, at least 1, as it is."""
+    return max(1, columns if columns < ALIGNMENT else columns // ALIGNMENT * ALIGNMENT)
 
 
 def product(hidden_states: Tensor, weight: Tensor, bias: Tensor | None, block: int = BLOCK) -> Tensor:

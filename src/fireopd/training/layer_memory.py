@@ -72,17 +72,18 @@ def _storages(values: Any) -> list[Any]:
 def shapes_only_attention(*, gpu: bool) -> str:
     """Register the attention of measurements in transformers, and return its name.
 
-    It has the memory of flash attention. On a GPU, float32 with fewer key than query heads has no other kernel than the
-    one that stores all attention probabilities (PyTorch 2.13).
+    It has the memory of flash attention. On a GPU, in float32 with fewer key than query heads, keys and values are
+    repeated, as by `grouped_query_attention`.
     """
 
     def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **settings: Any) -> Any:
         """Return the output [B, T, heads, size], and None for the probabilities."""
         if torch.is_autocast_enabled("cpu"):
             query, key, value = (x.to(torch.get_autocast_dtype("cpu")) for x in (query, key, value))
-        stored = gpu and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
-        kernel = private_apis.shapes_of_math_attention if stored else private_apis.shapes_of_flash_attention
-        return kernel(query, key, value, settings.get("scaling")).transpose(1, 2), None
+        if gpu and query.dtype == torch.float32 and key.shape[1] != query.shape[1]:
+            key, value = (part.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for part in (key, value))
+        attended = private_apis.shapes_of_flash_attention(query, key, value, settings.get("scaling"))
+        return attended.transpose(1, 2), None
 
     name = f"{ATTENTION}_{'gpu' if gpu else 'cpu'}"
     AttentionInterface.register(name, attend)

@@ -18,7 +18,9 @@ from fireopd.training.run_plan import RunPlan
 __all__ = ["ASSUMPTIONS", "StepPart", "active_parameters", "step_seconds"]
 
 MFU = 0.35
-"""Fraction of the peak rate that passes of the trainer reach."""
+"""Fraction of the peak rate that passes of the trainer reach; 0.32 to 0.42 on an H100, see docs/hardware.md."""
+EXPERTS_MFU = 0.2
+"""The same for a mixture of experts; 0.18 to 0.26 on an H100."""
 READS = 0.6
 """Fraction of the memory bandwidth that decoding reaches."""
 TRANSFERS = 0.6
@@ -32,7 +34,7 @@ SLEEP_CYCLES = 3
 HOST = 50
 """GB/s of the memory of a machine, in the steps of an optimizer on CPU cores."""
 ASSUMPTIONS = (
-    f"{MFU:.0%} of the peak rate, {READS:.0%} of the memory bandwidth in decoding, {TRANSFERS:.0%} of the links, "
+    f"{MFU:.0%} of the peak rate ({EXPERTS_MFU:.0%} with experts), {READS:.0%} of the memory bandwidth in decoding, {TRANSFERS:.0%} of the links, "
     f"{1000 * OVERHEAD:.0f} ms a decoding step besides, {FIXED_SYNC:.0f} s a weight sync besides, "
     f"{HOST} GB/s of host memory"
 )
@@ -85,14 +87,22 @@ def step_seconds(plan: RunPlan, card: Card, memory: int, mean_response: int) -> 
 def active_parameters(config: PreTrainedConfig) -> int:
     """Return the parameters that one token is multiplied with: of experts, those that it is sent to."""
     text: Any = config.get_text_config()
-    fields, count = text.to_dict(), count_parameters(config)
+    count = count_parameters(config)
     if not text.tie_word_embeddings:
         count -= text.vocab_size * text.hidden_size  # the embeddings are looked up
-    experts, used = fields.get("num_experts") or fields.get("num_local_experts"), fields.get("num_experts_per_tok")
-    if not experts or not used:
+    found = _experts(text)
+    if found is None:
         return count
-    own = 3 * text.hidden_size * (fields.get("moe_intermediate_size") or text.intermediate_size)
+    experts, used = found
+    own = 3 * text.hidden_size * (text.to_dict().get("moe_intermediate_size") or text.intermediate_size)
     return int(count - text.num_hidden_layers * (experts - used) * own)
+
+
+def _experts(text: Any) -> tuple[int, int] | None:
+    """Return the experts of a layer and those that a token is sent to; None without experts."""
+    fields = text.to_dict()
+    experts, used = fields.get("num_experts") or fields.get("num_local_experts"), fields.get("num_experts_per_tok")
+    return (experts, used) if experts and used else None
 
 
 def _share(plan: RunPlan, teacher: Teacher) -> float:
@@ -136,7 +146,8 @@ def _passes(
     gpus, active, count = plan.processes.world_size, active_parameters(model.config), count_parameters(model.config)
     heads = text.num_attention_heads * (text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads)
     each = factor * (active + text.num_hidden_layers * heads * length)  # causal attention: half of 2 x 2 x length
-    products = each * tokens / gpus / (card.tflops * 1e12 * MFU)
+    share = EXPERTS_MFU if _experts(text) else MFU
+    products = each * tokens / gpus / (card.tflops * 1e12 * share)
     formula = f"{factor} x {active / 1e9:.2f} B active parameters, and attention, x {tokens / 1e6:.2f} M tokens"
     rounds, sharded = -(-tokens // (gpus * model.budget)), plan.processes.sharded
     times = 1 if factor == 2 else 3  # an update copies the parameters in both passes, and the gradients back

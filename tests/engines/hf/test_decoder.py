@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, G
 
 from fireopd.engines import RowRequest
 from fireopd.engines.hf import decoder
-from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.hf.sampling import sample
 from fireopd.engines.rollout import collate
+from fireopd.models.grouped_query_attention import use_grouped_query_attention
 from fireopd.models.scorer import CausalScorer, score_rollouts
 from fireopd.types import Prompt, Response, Sampling
 

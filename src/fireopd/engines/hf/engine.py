@@ -10,7 +10,6 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import private_apis
 from fireopd.engines.base import MemoryPart, RolloutEngine, RowRequest
-from fireopd.engines.hf.attention import use_grouped_query_attention
 from fireopd.engines.hf.decoder import Decoder
 from fireopd.engines.hf.slot_cache import has_non_kv_state, spare_columns
 from fireopd.errors import UserError
@@ -68,7 +67,6 @@ class HFEngine(RolloutEngine):
         self.model = load_causal_lm(model, "engine", self.dtype, device).eval().requires_grad_(False)
         if private_apis.is_stateful(self.model):
             raise self._cannot_decode("engine", model)
-        use_grouped_query_attention(self.model)
         self.stops = stop_tokens(model, "engine", load_tokenizer(model, "engine"))
 
     @torch.no_grad()
@@ -109,11 +107,10 @@ class HFEngine(RolloutEngine):
         """Sample from a loaded model in the place of `setup`, without a copy of its weights.
 
         Args:
-            model: the model; its attention is switched to an equal one that is faster for single tokens.
+            model: the model.
             stops: token ids that end a response.
             vocabulary: number of token ids to sample from, the first ones.
         """
-        use_grouped_query_attention(model)
         self.model, self.stops, self.vocabulary = model, stops, vocabulary
 
     def _cannot_decode(self, key: str, model: str) -> UserError:

@@ -1,7 +1,14 @@
-"""Grouped-query attention for one new token per row, without copies of keys and values."""
+"""Grouped-query attention by the kernels of PyTorch that need the least memory.
 
-from typing import Any
+PyTorch 2.11 on an H100, 4,096 tokens, 32 query and 8 key-value heads, float32, forward and backward: the only kernel
+for fewer key-value than query heads stores all attention probabilities (29 ms, 9.0 GB); with repeated keys and values
+there is one that does not (14 ms, 0.7 GB). For one new token per row, no keys and values are repeated.
+"""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -18,7 +25,12 @@ ATTENTION_NAME = "fireopd_grouped_query"
 
 
 def use_grouped_query_attention(model: PreTrainedModel) -> None:
-    """Switch a model from PyTorch's attention to `grouped_query_attention`; other implementations stay unchanged."""
+    """Switch a model from PyTorch's attention to `grouped_query_attention`; other implementations stay unchanged.
+
+    In the whole process, PyTorch takes no attention of cuDNN from then on. On Hopper it is the first choice, and builds
+    a plan for each new shape, which takes longer than the attention: most micro-batches have a shape of their own.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if private_apis.attention_implementation(model.config) == "sdpa":
         model.set_attn_implementation(ATTENTION_NAME)
 
@@ -36,7 +48,8 @@ def grouped_query_attention(
     """Compute the same attention as the SDPA implementation of transformers.
 
     For a single new token, the query heads of a group are folded into the query dimension of their shared key-value
-    head. This is exact, as a single new token attends to all earlier tokens and the queries need no causal order.
+    head. This is exact, as a single new token attends to all earlier tokens and the queries need no causal order. For
+    more tokens in float32 on a GPU, keys and values are repeated.
 
     Args:
         module: attention layer.
@@ -55,11 +68,20 @@ def grouped_query_attention(
     per_head_mask = attention_mask is not None and attention_mask.shape[1] > 1
     if queries > 1 or heads == key.shape[1] or per_head_mask or position_bias is not None:
         settings |= {"scaling": scaling, "position_bias": position_bias}
+        if stores_probabilities(query, key):
+            key, value = (part.repeat_interleave(heads // key.shape[1], dim=1) for part in (key, value))
+            ungrouped = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
+            module = cast(nn.Module, ungrouped)
         attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return attended, None
     folded = query.reshape(rows, key.shape[1], -1, width)
     attended = scaled_dot_product_attention(folded, key, value, attn_mask=attention_mask, scale=scaling)
     return attended.reshape(rows, 1, heads, -1), None
+
+
+def stores_probabilities(query: Tensor, key: Tensor) -> bool:
+    """Return whether PyTorch would store all attention probabilities of grouped queries [B, H, Q, d]."""
+    return query.is_cuda and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
 
 
 def decoding_mask(
