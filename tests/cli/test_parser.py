@@ -6,8 +6,9 @@ import pytest
 from lightning import Callback
 
 from fireopd.cli.entry_points import load_plugins
+from fireopd.cli.instantiation import instantiate
 from fireopd.cli.method_files import MethodParser, check_training
-from fireopd.cli.parser import Parser, explain_error, instantiate
+from fireopd.cli.parser import Parser, explain_error
 from fireopd.cli.setting_names import check_config_files
 from fireopd.cli.training_cli import build
 from fireopd.errors import UserError

@@ -10,7 +10,8 @@ import yaml
 
 from fireopd.analysis.compare.planned_run import PER_RUN_SETTINGS
 from fireopd.callbacks import Summary
-from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.instantiation import instantiate
+from fireopd.cli.parser import Parser
 from fireopd.cli.training_cli import FitParser, build
 from fireopd.errors import UserError
 from fireopd.method import Method

@@ -5,8 +5,9 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from fireopd.algorithm import Normalization
+from fireopd.cli.instantiation import instantiate
 from fireopd.cli.method_files import read_method
-from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.parser import Parser
 from fireopd.errors import UserError
 from fireopd.filters import KeepAll, TrajectoryFilter
 from fireopd.method import Method, Population

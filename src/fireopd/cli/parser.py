@@ -9,14 +9,15 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any, ClassVar, NoReturn, Union, get_args, get_origin
 
-from jsonargparse import DefaultHelpFormatter, Namespace, set_parsing_settings
+from jsonargparse import DefaultHelpFormatter, set_parsing_settings
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.cli import LightningArgumentParser
 
 from fireopd import callbacks
-from fireopd.cli.class_paths import CALLABLES, check_class_paths, command_line_key, find_class_paths, sections
+from fireopd.cli.class_paths import CALLABLES, command_line_key
 from fireopd.cli.entry_points import GROUPS, broken_plugins, failed_import, load_plugins
-from fireopd.cli.scheduled_settings import construct, refused_schedule
+from fireopd.cli.parse_errors import ParseError
+from fireopd.cli.scheduled_settings import refused_schedule
 from fireopd.cli.setting_names import (
     alternatives,
     check_config_files,
@@ -27,7 +28,7 @@ from fireopd.cli.setting_names import (
 )
 from fireopd.errors import UserError
 
-__all__ = ["Parser", "explain_error", "instantiate"]
+__all__ = ["Parser", "explain_error"]
 
 set_parsing_settings(
     docstring_parse_attribute_docstrings=True,
@@ -51,8 +52,6 @@ STRATEGY_KEYS = {
     "verifier": "fireopd.verifiers",
 }
 """Entry-point group by name of a setting that holds a plug-in."""
-SCALARS = (str, int, float, bool, type(None))
-"""Types of values that are the same before and after instantiation."""
 
 
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -66,6 +65,8 @@ class Parser(LightningArgumentParser):
     """Known settings, used for suggestions."""
     given: ClassVar[Sequence[str]] = ()
     """Arguments of the command, in which messages look up the full name of a setting."""
+    collects: ClassVar[bool] = False
+    """True within `collecting`."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         """Create a parser whose description keeps its lines."""
@@ -94,14 +95,27 @@ class Parser(LightningArgumentParser):
             return super().parse_object(*args, **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the problem with its remedy and exit with code 2."""
+        """Print the problem with its remedy and exit with code 2; raise it while errors are collected."""
         cause: BaseException | None = ex
         while cause is not None:
             if failed := failed_import(cause):
                 raise failed from ex
             cause = cause.__cause__ or cause.__context__
-        print(f"fireopd: {explain_error(message, self.settings, self.given)}", file=sys.stderr)
+        text = explain_error(message, self.settings, self.given)
+        if Parser.collects:
+            raise ParseError(text) from ex
+        print(f"fireopd: {text}", file=sys.stderr)
         sys.exit(2)
+
+    @classmethod
+    @contextmanager
+    def collecting(cls) -> Iterator[None]:
+        """Context in which errors of all parsers, those of subcommands included, are raised as `ParseError`."""
+        Parser.collects = True
+        try:
+            yield
+        finally:
+            Parser.collects = False
 
 
 def _integers_first(kind: Any) -> Any:
@@ -124,60 +138,6 @@ def _named_imports() -> Iterator[None]:
         if failed is None:
             raise
         raise failed from error
-
-
-class RejectedSettingError(ValueError):
-    """`ValueError` from the constructor of a configured class, with the class and its arguments.
-
-    By convention, the message starts with the name of the rejected argument.
-    """
-
-    def __init__(self, kind: type, arguments: Mapping[str, Any], error: ValueError) -> None:
-        """Store class, arguments and error."""
-        super().__init__(str(error))
-        self.kind, self.arguments, self.name = kind, arguments, str(error).partition(" ")[0]
-
-    def key(self, settings: Namespace) -> str | None:
-        """Return the key of the rejected argument in the settings; None if the message names no argument."""
-        keys = (f"{key}.{self.name}".lstrip(".") for key, values in sections(settings) if self._is_built_from(values))
-        return next(keys, None) if self.name in self.arguments else None
-
-    def _is_built_from(self, values: Mapping[str, Any]) -> bool:
-        if values.get("class_path", self.kind.__name__).rpartition(".")[2] != self.kind.__name__:
-            return False
-        own = values.get("init_args", values)
-        plain = {name: value for name, value in self.arguments.items() if isinstance(value, SCALARS)}
-        return all(name in own and own[name] == value for name, value in plain.items()) and self.name in own
-
-
-def instantiate(parser: Parser, settings: Namespace) -> Namespace:
-    """Instantiate all classes in the settings.
-
-    A `ValueError` from a constructor is reported as an error of the command line, with the key of the setting.
-    """
-    try:
-        check_class_paths(settings)
-        values = parser.instantiate(settings, instantiators=[(_construct, object, True)])
-        for place, path in find_class_paths(values):
-            raise UserError(command_line_key(place), path, "class_path in plain data", "leave class_path out")
-        return values
-    except RejectedSettingError as error:
-        key = error.key(settings)
-        parser.error(f"{command_line_key(key)}: {error}" if key else str(error), error)
-    except ValueError as error:
-        parser.error(str(error), error)
-
-
-def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
-    try:
-        for name, value in arguments.items():
-            for _, path in find_class_paths(value):
-                raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
-        return construct(kind, *args, **arguments)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise RejectedSettingError(kind, arguments, error) from error
 
 
 def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str] = ()) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from re import findall
 from typing import Any, cast
 
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
@@ -16,7 +16,9 @@ from fireopd import callbacks as callbacks
 from fireopd.callbacks.disk_errors import DiskErrors
 from fireopd.callbacks.run_environment import RunRecord
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.instantiation import instantiate
+from fireopd.cli.parse_errors import ParseError, parse_all
+from fireopd.cli.parser import Parser
 from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.errors import UserError, collect_errors, raise_together
@@ -194,8 +196,10 @@ class FitCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
-        """Parse the given arguments and ignore `sys.argv`."""
-        self.config = parser.parse_args(cast(list[str], args))
+        """Parse the given arguments and ignore `sys.argv`; all errors are printed, not the first one alone."""
+        self.arguments = cast(list[str], args)
+        with Parser.collecting():
+            self.config = parse_all(parser.parse_args, self.arguments)
 
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: only the configuration defines a run."""
@@ -208,12 +212,26 @@ class FitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Instantiate module, data module and trainer. All loggers write to `<default_root_dir>/version_<n>`."""
         self.folder = next_folder(Path(self._get(self.config, "trainer")["default_root_dir"] or "."))
-        key = f"{self.subcommand}.trainer.logger" if self.subcommand else "trainer.logger"
-        self.config_init = instantiate(cast(Parser, self.parser), place_loggers(self.config, key, self.folder))
+        self.config_init = self._instantiate(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self.model.settings = plain(vars(self.config[self.subcommand] if self.subcommand else self.config))
         self.trainer = self.instantiate_trainer()
+
+    def _instantiate(self, config: Namespace) -> Namespace:
+        """Return the settings with instances; all values that constructors reject are printed, not the first alone."""
+        key = f"{self.subcommand}.trainer.logger" if self.subcommand else "trainer.logger"
+        parser = cast(Parser, self.parser)
+
+        def instances(settings: Namespace) -> Namespace:
+            """Return the settings with instances."""
+            return instantiate(parser, place_loggers(settings, key, self.folder))
+
+        with Parser.collecting():
+            try:
+                return instances(config)
+            except (ParseError, UserError):
+                return parse_all(lambda arguments: instances(parser.parse_args(arguments)), self.arguments)
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
         """Instantiate the trainer with the loggers and callbacks of every run."""

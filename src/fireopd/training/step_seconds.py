@@ -34,7 +34,8 @@ SLEEP_CYCLES = 3
 HOST = 50
 """GB/s of the memory of a machine, in the steps of an optimizer on CPU cores."""
 ASSUMPTIONS = (
-    f"{MFU:.0%} of the peak rate ({EXPERTS_MFU:.0%} with experts), {READS:.0%} of the memory bandwidth in decoding, {TRANSFERS:.0%} of the links, "
+    f"{MFU:.0%} of the peak rate ({EXPERTS_MFU:.0%} with experts), {READS:.0%} of the memory bandwidth in decoding, "
+    f"{TRANSFERS:.0%} of the links, "
     f"{1000 * OVERHEAD:.0f} ms a decoding step besides, {FIXED_SYNC:.0f} s a weight sync besides, "
     f"{HOST} GB/s of host memory"
 )

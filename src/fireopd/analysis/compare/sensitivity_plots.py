@@ -29,10 +29,11 @@ def sensitivity_curves(found: Outcomes, conditions: Sequence[Condition], referen
     places, labels = _axis([condition.values[key] for condition in conditions])
     methods = list(dict.fromkeys(method for _, method in found))
     with panels(1, 2, width=5.6, height=3.4, entries=len(methods)) as (figure, axes):
-        for method, style in line_styles(methods).items():
+        for number, (method, style) in enumerate(line_styles(methods).items()):
             own = [found.get((condition.name, method)) for condition in conditions]
             means = [(o.mean, o.half_width) if o else None for o in own]
-            _line(axes[0, 0], places, means, method, style)
+            across = _apart(places, number - (len(methods) - 1) / 2)
+            _line(axes[0, 0], across, means, method, style)
             differences = [
                 (o.difference.mean, None if o.difference.high is None else o.difference.high - o.difference.mean)
                 if o and o.difference
@@ -40,7 +41,7 @@ def sensitivity_curves(found: Outcomes, conditions: Sequence[Condition], referen
                 for o in own
             ]
             if any(differences):
-                _line(axes[0, 1], places, differences, method, style)
+                _line(axes[0, 1], across, differences, method, style)
         axes[0, 1].axhline(0, color="#808080", linewidth=1)
         for axis, title in zip(axes[0], ("final avg@k", f"difference to {reference}"), strict=True):
             axis.set_title(title)
@@ -105,6 +106,11 @@ def _axis(values: Sequence[Any]) -> tuple[list[float], list[str]]:
         return [float(value) for value in values], [_text(value) for value in values]
     except (TypeError, ValueError):
         return [float(place) for place in range(len(values))], [_text(value) for value in values]
+
+
+def _apart(places: Sequence[float], steps: float) -> list[float]:
+    """Return positions moved by some hundredths of the axis, so that the bars of several methods can be told apart."""
+    return [place + steps * 0.01 * (max(places) - min(places)) for place in places]
 
 
 def _distinct(values: Sequence[Any]) -> list[str]:

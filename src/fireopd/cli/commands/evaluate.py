@@ -26,7 +26,8 @@ from fireopd.analysis.evaluate.sampling import BenchmarkRun, Sampler, plan_runs,
 from fireopd.analysis.evaluate.summary import summarise
 from fireopd.atomic_files import locked, make_folder, writing
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.instantiation import instantiate
+from fireopd.cli.parser import Parser
 from fireopd.engines import RolloutEngine
 from fireopd.errors import UserError
 from fireopd.verifiers import MathVerify, Verifier

@@ -19,7 +19,8 @@ from fireopd.analysis.evaluate.output_folder import EvaluationFolder
 from fireopd.analysis.score_files import ResponseFile, Student, check_teachers, file_digest, read_responses
 from fireopd.atomic_files import locked, make_folder
 from fireopd.cli.entry_points import load_plugins
-from fireopd.cli.parser import Parser, instantiate
+from fireopd.cli.instantiation import instantiate
+from fireopd.cli.parser import Parser
 from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
 from fireopd.teachers import HFTeacher, Teacher, deduplicate
