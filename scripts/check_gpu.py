@@ -1,6 +1,6 @@
 """Numerics, speed and memory of fireopd on one GPU: `python scripts/check_gpu.py --out runs/gpu_check`.
 
-Answers thirteen questions in at most eight minutes on one 80 GB card, each in a process and a time box of its own. A
+Answers fourteen questions in at most eight minutes on one 80 GB card, each in a process and a time box of its own. A
 question that fails is recorded, and the others are answered. Nothing is downloaded; models are embedded or random.
 Requires the packages of `fireopd fit`, no vLLM; `trl` is optional. Writes `gpu_check.json` and `gpu_check.md` into the
 output folder after each question. `--device cpu --small` tests the script itself on any machine.

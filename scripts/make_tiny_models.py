@@ -41,6 +41,7 @@ CHAT_TEMPLATE = (
 BATCH = 64
 STUDENT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
 LARGE = {"hidden_size": 768, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 12}
+LARGE_SMALL = {"hidden_size": 384, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 6}
 LARGE_RATE = 0.25
 """Factor of the learning rates of large models."""
 SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -178,7 +179,7 @@ def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namesp
     if name not in tiny_tasks.TASKS:
         # A narrower model needs more steps and a higher learning rate.
         steps, rate = (options.student_steps * 3 // 2, 3e-3) if name == "small" else (options.student_steps, 2e-3)
-        size = LARGE if options.large else SMALL if name == "small" else STUDENT
+        size = (LARGE_SMALL if options.large else SMALL) if name == "small" else LARGE if options.large else STUDENT
         model = new_model(tokenizer, size).to(options.device)
         train(model, tokenizer, demonstrations(None, options.seed), steps, rate * factor, name)
         return model

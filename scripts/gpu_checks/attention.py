@@ -72,10 +72,10 @@ def using(kernel: str | None) -> AbstractContextManager[None]:
 def new_lengths(sizes: Sizes, kernel: str) -> Row:
     """Return the median milliseconds of a first and a second forward and backward pass, over lengths of their own."""
     first, second = list[float](), list[float]()
-    longest = sizes.attention_lengths[0]
+    length = sizes.attention_lengths[0]
     # The first length pays for the library as well, and is not counted.
     for number in range(NEW_LENGTHS + 1):
-        inputs = random_inputs(sizes, sizes.heads, torch.bfloat16, longest - 1 - number * max(1, longest // 512))
+        inputs = random_inputs(sizes, sizes.heads, torch.bfloat16, length - 1 - number * max(1, length // 512))
         for times in (first, second):
             synchronize(sizes)
             began = time.perf_counter()

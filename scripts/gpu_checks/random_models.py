@@ -67,7 +67,7 @@ def random_model(name: str, sizes: Sizes, dtype: torch.dtype, layers: int | None
     with sizes.device:
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model = model.to(device=sizes.device, dtype=dtype).train()
-    use_grouped_query_attention(model)
+    use_grouped_query_attention()
     return Shape(model, active_parameters(model))
 
 

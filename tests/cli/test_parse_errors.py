@@ -1,10 +1,12 @@
 """All errors of a configuration in one run of a command."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from helpers.paths import ROOT
 
-from fireopd.cli.parse_errors import MOST, ParseError, parse_all, without
+from fireopd.cli.parse_errors import MOST, ParseError, report_all, without
 from fireopd.cli.setting_names import given_settings
 from fireopd.cli.training_cli import build
 from fireopd.errors import UserError
@@ -62,70 +64,151 @@ def test_all_values_that_constructors_reject_are_reported(capsys):
     assert places(capsys.readouterr().err) == [*rejected, "data.batch_size"]
 
 
+def test_errors_of_the_parser_do_not_hide_those_of_constructors(capsys):
+    refused("--seed_everything=abc", "--data.batch_size=0", "--model.token_budget", "many", "--model.temperature=-1")
+    found = {"seed_everything", "data.batch_size", "model.token_budget", "model.temperature"}
+    assert set(places(capsys.readouterr().err)) == found
+
+
+def test_each_wrong_value_of_a_setting_is_reported(tmp_path, capsys):
+    (tmp_path / "file.yaml").write_text("model: {token_budget: lots}")
+    refused("--config", tmp_path / "file.yaml", "--model.token_budget=many")
+    assert places(capsys.readouterr().err) == ["model.token_budget"] * 2
+
+
+def refused(*arguments, train=False):
+    """Build a run that ends with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        build(["--config", BASE, *map(str, arguments)], train=train)
+    assert stop.value.code == 2
+
+
 def test_a_missing_setting_is_the_last_error(capsys):
-    with pytest.raises(SystemExit):
-        build(["--config", BASE, "--data.prompts=JSONLPrompts", "--model.token_budget=many"], train=False)
+    refused("--data.prompts=JSONLPrompts", "--model.token_budget=many")
     assert places(capsys.readouterr().err) == ["model.token_budget", "data.prompts.train"]
 
 
-def test_a_sound_configuration_is_parsed_once():
-    calls = []
-    assert parse_all(lambda arguments: calls.append(arguments) or 7, ["--a=1"]) == 7
-    assert calls == [["--a=1"]]
+def test_the_other_items_of_a_list_are_checked(capsys):
+    callbacks = "[Progress, {class_path: Curves, init_args: {everyy: 3}}, Curvez, {class_path: Nope}]"
+    refused(f"--trainer.callbacks={callbacks}", "--model.token_budget=many")
+    text = capsys.readouterr().err
+    assert set(places(text)) == {"trainer.callbacks", "trainer.callbacks[1].everyy", "model.token_budget"}
+    assert "'Curvez'" in text
+    assert "'Nope'" in text
+    assert "'Progress'" not in text
 
 
-def failing(known, error=ParseError):
-    """Return a parser that refuses all settings but the known ones, and requires `a`."""
+def test_the_wrong_logger_of_a_list_is_named(capsys):
+    refused("--trainer.logger=[CSVLogger, CSVLoger]")
+    assert "trainer.logger: 'CSVLoger': no class of this name. Write CSVLogger." in capsys.readouterr().err
 
-    def parse(arguments):
+
+def test_an_option_that_extends_a_list_is_removed(capsys):
+    callback = "{class_path: Curves, init_args: {everyy: 3}}"
+    refused(f"--trainer.callbacks+={callback}", "--model.token_budget=many")
+    found = places(capsys.readouterr().err)
+    assert len(found) == 2
+    assert "model.token_budget" in found
+
+
+def test_words_and_options_without_a_value_are_errors_of_their_own(capsys):
+    refused("foo", "--data.batch_sise=4", "--model.token_budget")
+    found = places(capsys.readouterr().err)
+    assert "data.batch_sise" in found
+    assert "foo" in found
+    assert any("model.token_budget" in place for place in found)
+
+
+def test_files_that_a_configuration_names_are_found_next_to_its_copy(tmp_path, capsys):
+    (tmp_path / "engine.yaml").write_text("class_path: HFEngine\ninit_args: {max_response_length: 16}\n")
+    (tmp_path / "run.yaml").write_text("data: {engine: engine.yaml}\nmodel: {token_budget: many}\n")
+    refused(f"--config={tmp_path / 'run.yaml'}")
+    assert places(capsys.readouterr().err) == ["model.token_budget"]
+
+
+@pytest.mark.parametrize("content", [b"a: [1,", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_yaml_is_named(tmp_path, content):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(UserError, match="--config: .*bad.yaml': not YAML"):
+        build(["--config", BASE, "--model.token_budget=many", f"--config={tmp_path / 'bad.yaml'}"], train=False)
+
+
+def test_no_configuration_is_printed_in_place_of_errors(capsys):
+    refused("--model.token_budget=many", "--data.batch_sise=1", "--print_config")
+    captured = capsys.readouterr()
+    assert set(places(captured.err)) == {"model.token_budget", "data.batch_sise"}
+    assert "token_budget:" not in captured.out
+
+
+def failing(known):
+    """Return a check that refuses all settings but the known ones, and requires `a`."""
+
+    def check(arguments):
         given = given_settings(arguments)
         for name in given:
             if name not in known:
-                raise error(f"{name}: no such setting.")
+                raise ParseError(f"{name}: no such setting.")
         if "a" not in given:
-            raise error("a: missing. Set it.")
-        return given
+            raise ParseError("a: missing. Set it.")
 
-    return parse
+    return check
 
 
-def test_what_is_missing_because_its_value_was_refused_is_no_error_of_its_own(capsys):
-    def parse(arguments):
-        given = given_settings(arguments)
-        if given.get("a") == "bad":
+def report(check, *arguments):
+    """Report the errors that a check finds."""
+    with pytest.raises((ParseError, UserError)) as first:
+        check(arguments)
+    report_all(first.value, arguments, check)
+
+
+def test_what_fails_because_a_value_was_removed_is_no_error_of_its_own(capsys):
+    def check(arguments):
+        if given_settings(arguments).get("a") == "bad":
             raise ParseError("a: 'bad': not of the type int.")
-        return failing({"a", "b"})(arguments)
+        failing({"a", "b"})(arguments)
 
     with pytest.raises(SystemExit):
-        parse_all(parse, ["--a=bad", "--c=1", "--b=2"])
+        report(check, "--a=bad", "--c=1", "--b=2")
     assert places(capsys.readouterr().err) == ["a", "c"]
 
 
 def test_the_search_ends(capsys):
     with pytest.raises(SystemExit):
-        parse_all(failing(set()), [f"--x{number}=1" for number in range(3 * MOST)])
+        report(failing(set()), *(f"--x{number}=1" for number in range(3 * MOST)))
     assert len(places(capsys.readouterr().err)) == MOST
 
     def stubborn(arguments):
         raise ParseError("nothing: that any argument gives")
 
     with pytest.raises(SystemExit):
-        parse_all(stubborn, ["--a=1"])
+        report(stubborn, "--a=1")
     assert places(capsys.readouterr().err) == ["nothing"]
 
 
+def test_another_failure_of_the_search_leaves_what_was_found(capsys):
+    def check(arguments):
+        if "x" in given_settings(arguments):
+            raise ParseError("x: no such setting.")
+        raise RuntimeError
+
+    with pytest.raises(SystemExit) as stop:
+        report(check, "--x=1")
+    assert stop.value.code == 2
+    assert places(capsys.readouterr().err) == ["x"]
+
+
 def test_user_errors_alone_are_raised():
-    def parse(arguments):
+    def check(arguments):
         for key in given_settings(arguments):
             if key != "good":
                 raise UserError(key, 1, "wrong", "fix it")
 
     with pytest.raises(UserError) as raised:
-        parse_all(parse, ["--one=1", "--good=1", "--two=1"])
+        report(check, "--one=1", "--good=1", "--two=1")
     assert [error.key for error in raised.value.each] == ["one", "two"]
 
 
-CONTENT = """
+FILE = """\
 seed_everything: 1
 model.token_budget: 4
 model:
@@ -133,51 +216,54 @@ model:
   teachers:
     math: {class_path: HFTeacher, init_args: {path: tiny/math, token_budget: 8}}
     code: HFTeacher
-  objective: {class_path: PolicyGradient, init_args: {}}
 trainer:
-  callbacks: [Summary, {class_path: Curves, init_args: {every: 2, other: 3}}, Progress]
+  callbacks: [Summary, {class_path: Curves, init_args: {every: 2}}, Progress]
 """
+OPTIONS = [
+    "--data.batch_size",
+    "4",
+    "--data.engine={class_path: HFEngine, init_args: {batch_size: 3, dtype: float32}}",
+    "--trainer.callbacks+=[Curvez, {class_path: Nope}]",
+]
+TEACHER = "    math: {class_path: HFTeacher, init_args: {path: tiny/math, token_budget: 8}}\n"
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("place", "value", "file", "options"),
     [
-        "model",
-        "model.token_budget",
-        "model.student",
-        "model.teachers",
-        "model.teachers.math",
-        "model.teachers.math.token_budget",
-        "model.teachers.code",
-        "model.objective",
-        "trainer.callbacks",
-        "trainer.callbacks[1].every",
-        "data.batch_size",
-        "data.engine",
-        "data.engine.batch_size",
-        "data.prompts",
+        ("model", None, "seed_everything: 1\n" + FILE[FILE.index("trainer") :], OPTIONS),
+        ("model.token_budget", "4", FILE.replace("model.token_budget: 4\n", ""), OPTIONS),
+        ("model.student", None, FILE.replace("  student: tiny/student\n", ""), OPTIONS),
+        ("model.teachers.math", "HFTeacher", FILE.replace(TEACHER, ""), OPTIONS),
+        ("model.teachers.math.token_budget", None, FILE.replace(", token_budget: 8", ""), OPTIONS),
+        ("model.teachers.math.path", None, FILE.replace("path: tiny/math, ", ""), OPTIONS),
+        ("trainer.callbacks[1].every", None, FILE.replace(", init_args: {every: 2}", ""), OPTIONS),
+        ("trainer.callbacks", "Curvez", FILE, [*OPTIONS[:3], "--trainer.callbacks+=[{class_path: Nope}]"]),
+        ("trainer.callbacks", "Nope", FILE, [*OPTIONS[:3], "--trainer.callbacks+=[Curvez]"]),
+        ("trainer.callbacks", "Progress", FILE.replace(", Progress", ""), OPTIONS),
+        ("trainer.callbacks", None, FILE[: FILE.index("trainer")], OPTIONS[:3]),
+        ("data.batch_size", "4", FILE, OPTIONS[2:]),
+        ("data.engine.batch_size", None, FILE, [*OPTIONS[:2], OPTIONS[2].replace("batch_size: 3, ", ""), OPTIONS[3]]),
+        ("data.engine", "HFEngine", FILE, [*OPTIONS[:2], OPTIONS[3]]),
     ],
 )
-def test_a_setting_and_nothing_else_is_removed(tmp_path, place):
-    (tmp_path / "file.yaml").write_text(CONTENT)
-    engine = "{class_path: HFEngine, init_args: {batch_size: 3, dtype: float32}}"
-    arguments = ["--config", str(tmp_path / "file.yaml"), "--data.batch_size", "4", f"--data.engine={engine}"]
-    arguments += ["--data.prompts=TinyPrompts", "--data.prompts.share=1"]
-    given = given_settings(arguments)
+def test_a_setting_and_nothing_else_is_removed(tmp_path, place, value, file, options):
+    (tmp_path / "file.yaml").write_text(FILE)
+    left = without(["--config", str(tmp_path / "file.yaml"), *OPTIONS], place, tmp_path / "copies", value)
+    assert left[0] == "--config"
+    assert yaml.safe_load(Path(left[1]).read_text()) == yaml.safe_load(file)
+    assert flat(left[2:]) == flat(options)
+    assert (tmp_path / "file.yaml").read_text() == FILE
 
-    def gone(key):
-        return f"{key.removesuffix('.class_path')}.".startswith(f"{place}.") or key.startswith(f"{place}[")
 
-    expected = {key: value for key, value in given.items() if not gone(key)}
-    assert len(expected) < len(given)
-    left = without(arguments, place, tmp_path / "copies")
-    assert {key: value for key, value in given_settings(left).items() if value != []} == expected
-    assert (tmp_path / "file.yaml").read_text() == CONTENT
-    assert without(left, place, tmp_path / "more") is None
+def flat(options):
+    """Return names and values of options."""
+    words = " ".join(options).replace("--", "\n--").split("\n")[1:]
+    pairs = [word.strip().replace("=", " ", 1).split(" ", 1) for word in words]
+    return [(name, yaml.safe_load(value)) for name, value in pairs]
 
 
 def test_a_setting_that_no_argument_gives_leaves_nothing_to_remove(tmp_path):
-    (tmp_path / "file.yaml").write_text(CONTENT)
-    assert without(["--config", str(tmp_path / "file.yaml")], "model.dtype", tmp_path / "copies") is None
+    (tmp_path / "file.yaml").write_text(FILE)
+    assert without(["--config", str(tmp_path / "file.yaml"), *OPTIONS], "model.dtype", tmp_path / "copies") is None
     assert not (tmp_path / "copies").exists()
-    assert yaml.safe_load(CONTENT)["seed_everything"] == 1

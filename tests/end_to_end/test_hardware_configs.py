@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.paths import CONFIGS
-from transformers import Qwen3Config, Qwen3MoeConfig
+from transformers import DeepseekV3Config, Qwen3Config, Qwen3MoeConfig
 
 from fireopd.cli.training_cli import build
 from fireopd.distributed.fsdp import Sharding
@@ -17,7 +17,7 @@ from fireopd.training.host_memory import host_parts
 from fireopd.training.memory_phases import memory_phases
 from fireopd.training.remedies import cheapest_remedy, shortages
 from fireopd.training.run_checks import problems
-from fireopd.training.step_seconds import step_seconds
+from fireopd.training.step_seconds import active_parameters, step_seconds
 
 DENSE = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "max_position_embeddings": 40_960}
 MODELS = {
@@ -177,6 +177,12 @@ def test_experts_reach_a_smaller_share_of_the_peak_rate(monkeypatch, folder):
     for name, parameters in {"math": 32e9, "code": 3e9}.items():
         least = 2 * parameters * tokens / (card.tflops * 1e12 * rates[name])
         assert least < found[f"teacher {name}"] < 1.25 * least
+
+
+def test_active_parameters_are_the_published_ones():
+    """37 B of 671 B, without the input embedding; 3.3 B of 30.5 B."""
+    assert active_parameters(DeepseekV3Config()) / 1e9 == pytest.approx(37.5 - 129280 * 7168 / 1e9, rel=0.01)
+    assert active_parameters(MODELS["30B-A3B"]) / 1e9 == pytest.approx(3.35 - 151936 * 2048 / 1e9, rel=0.01)
 
 
 def test_replicated_models_of_the_paper_do_not_fit(monkeypatch, folder):

@@ -11,7 +11,6 @@ from fireopd import private_apis
 from fireopd.errors import MissingResourceError, UserError
 from fireopd.models import attention
 from fireopd.models.attention import check_attention, describe_attention, use_attention
-from fireopd.models.grouped_query_attention import ATTENTION_NAME
 from fireopd.models.loading import load_causal_lm
 from fireopd.models.scorer import CausalScorer
 
@@ -58,7 +57,7 @@ def test_a_model_computes_with_the_implementation(monkeypatch):
     model = load_causal_lm("tiny/student", "x", "float32")
     own = CausalScorer(model)(tokens, torch.ones_like(tokens, dtype=torch.bool)).logprobs
     names = list(model.state_dict())
-    monkeypatch.setitem(AttentionInterface._global_mapping, ATTENTION_NAME, flash)
+    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", flash)
     use_attention(model, KEY, "eager")
     eager = CausalScorer(model)(tokens, torch.ones_like(tokens, dtype=torch.bool)).logprobs
     assert not calls
@@ -76,4 +75,4 @@ def test_flash_attention_that_transformers_replaces_or_refuses_is_an_error(monke
     replaced = SimpleNamespace(config=model.config, set_attn_implementation=lambda name: None)
     with pytest.raises(UserError, match="the model computes with sdpa all the same"):
         use_attention(replaced, KEY, "flash_attention_2")
-    assert private_apis.attention_implementation(model.config) == ATTENTION_NAME
+    assert private_apis.attention_implementation(model.config) == "sdpa"

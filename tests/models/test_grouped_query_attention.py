@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from fireopd.models.grouped_query_attention import (
-    ATTENTION_NAME,
     grouped_query_attention,
     stores_probabilities,
     use_grouped_query_attention,
@@ -74,40 +74,83 @@ def test_repeated_keys_and_values_give_the_same_attention_and_gradients(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "groups", "stored"),
+    ("device", "dtype", "groups", "autocast", "stored"),
     [
-        ("cuda", torch.float32, 2, True),
-        ("cuda", torch.float32, 6, False),
-        ("cuda", torch.bfloat16, 2, False),
-        ("cpu", torch.float32, 2, False),
+        ("cuda", torch.float32, 2, False, True),
+        ("cuda", torch.float32, 6, False, False),
+        ("cuda", torch.bfloat16, 2, False, False),
+        ("cuda", torch.float32, 2, True, False),
+        ("cpu", torch.float32, 2, False, False),
     ],
 )
-def test_only_float32_on_a_gpu_with_fewer_key_value_heads_stores_probabilities(device, dtype, groups, stored):
+def test_only_float32_on_a_gpu_with_fewer_key_value_heads_stores_probabilities(
+    monkeypatch, device, dtype, groups, autocast, stored
+):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: autocast and kind == "cuda")
     query = SimpleNamespace(is_cuda=device == "cuda", dtype=dtype, shape=(1, 6, 4, 8))
     assert stores_probabilities(query, SimpleNamespace(shape=(1, groups, 4, 8))) == stored
 
 
-def test_loaded_models_compute_by_it_and_without_cudnn():
-    torch.backends.cuda.enable_cudnn_sdp(True)
+def test_repeated_keys_and_values_compile_to_one_graph(monkeypatch):
     model = load_causal_lm("tiny/student", "x", "float32")
-    assert model.config._attn_implementation == ATTENTION_NAME
+    monkeypatch.setattr(grouped_query_attention_module, "stores_probabilities", lambda *_: True)
+    tokens = torch.arange(4, 12)[None]
+    expected, layer = model(tokens).logits, model.model.layers[0]
+    layer.forward = torch.compile(layer.forward, backend="eager", fullgraph=True)
+    torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_loaded_models_compute_by_it_and_without_cudnn(monkeypatch):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    model, calls = load_causal_lm("tiny/student", "x", "float32"), []
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(
+        grouped_query_attention_module, "stores_probabilities", lambda *heads: calls.append(len(heads)) and False
+    )
+    model(torch.tensor([[5, 6, 7]]))
+    assert calls == [2] * model.config.num_hidden_layers
 
 
-def test_a_saved_model_does_not_name_it(tmp_path):
-    load_causal_lm("tiny/student", "x", "float32").save_pretrained(tmp_path)
-    assert ATTENTION_NAME not in (tmp_path / "config.json").read_text()
+@pytest.mark.parametrize("name", ["DeepseekV32", "GlmMoeDsa"])
+def test_sparse_attention_stays_sparse(tmp_path, name):
+    """Architectures that select keys by an indexer build its mask for attention of the name `sdpa` only."""
+    config = getattr(transformers, f"{name}Config", None)
+    if config is None:
+        pytest.skip(f"transformers has no {name}")
+    sizes = {"vocab_size": 32, "hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "n_routed_experts": 4}
+    sizes |= {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "q_lora_rank": 16}
+    sizes |= {"kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    sizes |= {"index_topk": 4, "index_head_dim": 16, "index_n_heads": 2, "pad_token_id": None}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config(**sizes), attn_implementation="eager").eval()
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.data.mul_(10)
+    model.save_pretrained(tmp_path)
+    tokens = torch.randint(0, 32, (2, 24))
+    loaded = load_causal_lm(str(tmp_path), "x", "float32").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(tokens).logits, model(tokens).logits, atol=1e-3, rtol=1e-3)
 
 
-def test_only_models_with_sdpa_attention_are_changed():
-    small = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
-    small |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
-    for kind, expected in (("sdpa", ATTENTION_NAME), ("eager", "eager")):
-        model = Qwen3ForCausalLM._from_config(Qwen3Config(**small), attn_implementation=kind)
-        use_grouped_query_attention(model)
-        assert model.config._attn_implementation == expected
+@pytest.mark.parametrize("setting", [{"dropout": 0.5}, {"cache": object()}])
+def test_settings_of_transformers_attention_are_left_to_it(monkeypatch, setting):
+    calls = []
+    plain = lambda *inputs, **settings: calls.append(settings) or (torch.zeros(1), None)  # noqa: E731
+    monkeypatch.setattr(grouped_query_attention_module, "sdpa_attention_forward", plain)
+    query, key = torch.randn(1, 4, 1, 8), torch.randn(1, 2, 3, 8)
+    grouped_query_attention(nn.Module(), query, key, key, None, **setting)
+    assert setting.items() <= calls[0].items()
+    grouped_query_attention(nn.Module(), query, key, key, None, dropout=0.0)
+    assert len(calls) == 1
+
+
+def test_a_model_without_shared_heads_has_the_same_logits():
     model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2)).eval()
     tokens = torch.tensor([[1, 2, 3]])
-    before = model(tokens).logits
-    use_grouped_query_attention(model)
-    torch.testing.assert_close(model(tokens).logits, before)
+    model.set_attn_implementation("eager")
+    expected = model(tokens).logits
+    use_grouped_query_attention()
+    model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(model(tokens).logits, expected)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import DefaultHelpFormatter, set_parsing_settings
 from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch import loggers
 from lightning.pytorch.cli import LightningArgumentParser
 
 from fireopd import callbacks
@@ -25,8 +26,10 @@ from fireopd.cli.setting_names import (
     given_settings,
     place_of_missing,
     unknown_class,
+    unknown_item,
 )
 from fireopd.errors import UserError
+from fireopd.training.tensorboard_logger import RunTensorBoardLogger
 
 __all__ = ["Parser", "explain_error"]
 
@@ -52,6 +55,10 @@ STRATEGY_KEYS = {
     "verifier": "fireopd.verifiers",
 }
 """Entry-point group by name of a setting that holds a plug-in."""
+CALLBACKS = (*callbacks.__all__, *lightning_callbacks.__all__)
+"""Names of classes that `trainer.callbacks` accepts without an import path."""
+LOGGERS = (*loggers.__all__, RunTensorBoardLogger.__name__)
+"""The same for `trainer.logger`."""
 
 
 class _Help(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -151,7 +158,7 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     given = given_settings(arguments)
     key = next(iter(re.findall(r'Parser key "([^"]+)"', message)), "")
     key = key if "." in key else full_name(key, given)
-    name = r"""(?:\{['"]?class_path['"]?: *['"]?)?([^\s,'"}]+)"""  # alone, or in braces with its settings
+    name = r"""\[?(?:\{['"]?class_path['"]?: *['"]?)?([^\s,'"}\]]+)"""  # alone, in a list, or in braces with settings
     strategy = re.search(rf"(?:import path string:|path but) {name}", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
     refused = _refused_class(command_line_key(key), message) or refused_schedule(command_line_key(key), message)
@@ -173,16 +180,18 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
             return f"{place}: missing. Set it{hint if logger.endswith('TensorBoardLogger') else ''}."
         return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
     if command_line_key(key) in CALLABLES:
-        named = re.search(r"class_path='([\w.]+)", message)
-        named = named or re.search(r"(?:Expected '|import path string: |Got value: )([\w.]+)", message)
-        if named:
-            return str(_not_callable(command_line_key(key), named[1]))
+        path = re.search(r"class_path='([\w.]+)", message)
+        path = path or re.search(r"(?:Expected '|import path string: |Got value: )([\w.]+)", message)
+        if path:
+            return str(_not_callable(command_line_key(key), path[1]))
     kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
     numbers = "float" in kinds or "int" in kinds
     if key and strategy and not numbers:
-        close = get_close_matches(strategy[1], [*callbacks.__all__, *lightning_callbacks.__all__], n=1)
+        known = LOGGERS if key.startswith("trainer.logger") else CALLBACKS
+        named = unknown_item(key, known, given) or strategy[1]
+        close = get_close_matches(named, known, n=1)
         remedy = f"write {close[0]}" if close else "name a class of Lightning or fireopd, or give its import path"
-        return str(UserError(command_line_key(key), strategy[1], "no class of this name", remedy))
+        return str(UserError(command_line_key(key), named, "no class of this name", remedy))
     choices = re.search(r"Expected a typing\.Literal\[(.*?)\]\. (?:Got|Given) value: (.*)$", " ".join(message.split()))
     if key and choices:
         remedy = f"use {' or '.join(choices[1].replace(', ', ',').split(','))}"

@@ -22,6 +22,7 @@ __all__ = [
     "given_settings",
     "place_of_missing",
     "unknown_class",
+    "unknown_item",
 ]
 
 LISTS = ("trainer.logger", "trainer.callbacks")
@@ -104,6 +105,26 @@ def unknown_class(key: str, group: str, settings: Mapping[str, Any]) -> tuple[st
         if is_class and value not in known and not ("." in value and _class_at(setting, settings)):
             return setting, value
     return None
+
+
+def unknown_item(key: str, known: Sequence[str], settings: Mapping[str, Any]) -> str | None:
+    """Return the first class in a list that is neither known nor an import path; None if there is none.
+
+    Args:
+        key: setting that holds the list, such as `trainer.callbacks`.
+        known: names of classes.
+        settings: given settings by dotted name.
+    """
+    items = ((place.removesuffix(".class_path"), str(value)) for place, value in settings.items())
+    listed = (value for item, value in items if item.startswith(f"{key}[") and item.endswith("]"))
+    return next((value for value in listed if value not in known and not _importable(value)), None)
+
+
+def _importable(path: str) -> bool:
+    try:
+        return "." in path and bool(resolve_name(path))
+    except (ImportError, AttributeError, ValueError):
+        return False
 
 
 def alternatives(key: str, settings: Mapping[str, Any]) -> tuple[str | None, str]:

@@ -1,6 +1,7 @@
 """Command line of a training run: parser, trainer and Lightning CLI, used by every command that builds a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from re import findall
@@ -17,7 +18,7 @@ from fireopd.callbacks.disk_errors import DiskErrors
 from fireopd.callbacks.run_environment import RunRecord
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.instantiation import instantiate
-from fireopd.cli.parse_errors import ParseError, parse_all
+from fireopd.cli.parse_errors import ParseError, report_all
 from fireopd.cli.parser import Parser
 from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.distributed.fsdp import FSDP2Strategy
@@ -196,10 +197,10 @@ class FitCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
-        """Parse the given arguments and ignore `sys.argv`; all errors are printed, not the first one alone."""
+        """Parse the given arguments and ignore `sys.argv`; all errors are reported, not the first one alone."""
         self.arguments = cast(list[str], args)
-        with Parser.collecting():
-            self.config = parse_all(parser.parse_args, self.arguments)
+        with self._reporting_all():
+            self.config = parser.parse_args(self.arguments)
 
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: only the configuration defines a run."""
@@ -211,27 +212,32 @@ class FitCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Instantiate module, data module and trainer. All loggers write to `<default_root_dir>/version_<n>`."""
-        self.folder = next_folder(Path(self._get(self.config, "trainer")["default_root_dir"] or "."))
-        self.config_init = self._instantiate(self.config)
+        with self._reporting_all():
+            self.config_init = self._instantiate(self.config)
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self.model.settings = plain(vars(self.config[self.subcommand] if self.subcommand else self.config))
         self.trainer = self.instantiate_trainer()
 
-    def _instantiate(self, config: Namespace) -> Namespace:
-        """Return the settings with instances; all values that constructors reject are printed, not the first alone."""
-        key = f"{self.subcommand}.trainer.logger" if self.subcommand else "trainer.logger"
-        parser = cast(Parser, self.parser)
+    @contextmanager
+    def _reporting_all(self) -> Iterator[None]:
+        """Context in which an error of the settings is reported with all others, those of constructors included."""
 
-        def instances(settings: Namespace) -> Namespace:
-            """Return the settings with instances."""
-            return instantiate(parser, place_loggers(settings, key, self.folder))
+        def check(arguments: Sequence[str]) -> None:
+            """Parse and instantiate arguments."""
+            self._instantiate(self.parser.parse_args(arguments))
 
         with Parser.collecting():
             try:
-                return instances(config)
-            except (ParseError, UserError):
-                return parse_all(lambda arguments: instances(parser.parse_args(arguments)), self.arguments)
+                yield
+            except (ParseError, UserError) as error:
+                report_all(error, self.arguments, check)
+
+    def _instantiate(self, config: Namespace) -> Namespace:
+        """Return settings with instances; all loggers write to the next folder of the run."""
+        within = f"{config.subcommand}." if "subcommand" in config else ""
+        self.folder = next_folder(Path(config[f"{within}trainer.default_root_dir"] or "."))
+        return instantiate(cast(Parser, self.parser), place_loggers(config, f"{within}trainer.logger", self.folder))
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
         """Instantiate the trainer with the loggers and callbacks of every run."""

@@ -8,7 +8,6 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fireopd import private_apis
 from fireopd.errors import MissingResourceError, UserError
-from fireopd.models.grouped_query_attention import ATTENTION_NAME
 from fireopd.models.loading import load_config
 from fireopd.models.model_size import shapes_of
 
@@ -20,8 +19,6 @@ Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3"]
 PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
 """Modules of the implementations that are separate packages, for GPUs and half precision only."""
 REMEDY = "set it to sdpa, or leave it out"
-NAMES = {"sdpa": ATTENTION_NAME}
-"""Names in transformers, where they differ."""
 
 
 def check_attention(key: str, attention: Attention | None, path: str, device: torch.device, dtype: str) -> None:
@@ -66,14 +63,13 @@ def use_attention(model: PreTrainedModel, key: str, attention: Attention | None)
     if attention is None:
         return
     try:
-        model.set_attn_implementation(NAMES.get(attention, attention))
+        model.set_attn_implementation(attention)
     except (ImportError, ValueError) as error:
         problem = f"transformers refuses it ({str(error).splitlines()[0]})"
         raise UserError(key, attention, problem, REMEDY) from error
     taken = private_apis.attention_implementation(model.config)
-    if taken != NAMES.get(attention, attention):
-        shown = "sdpa" if taken == ATTENTION_NAME else taken
-        raise UserError(key, attention, f"the model computes with {shown} all the same", REMEDY)
+    if taken != attention:
+        raise UserError(key, attention, f"the model computes with {taken} all the same", REMEDY)
 
 
 def describe_attention(attention: Attention | None, path: str, key: str) -> str:

@@ -5,8 +5,7 @@ for fewer key-value than query heads stores all attention probabilities (29 ms, 
 there is one that does not (14 ms, 0.7 GB). For one new token per row, no keys and values are repeated.
 """
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,25 +13,23 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.modeling_utils import PreTrainedModel
 
-from fireopd import private_apis
+__all__ = ["decoding_mask", "grouped_query_attention", "use_grouped_query_attention"]
 
-__all__ = ["ATTENTION_NAME", "decoding_mask", "grouped_query_attention", "use_grouped_query_attention"]
-
-ATTENTION_NAME = "fireopd_grouped_query"
-"""Name of the attention implementation in transformers."""
+UNGROUPED = nn.Identity()
+"""Attention layer without groups: transformers looks up in the layer whether to repeat keys and values."""
 
 
-def use_grouped_query_attention(model: PreTrainedModel) -> None:
-    """Switch a model from PyTorch's attention to `grouped_query_attention`; other implementations stay unchanged.
+def use_grouped_query_attention() -> None:
+    """Register `grouped_query_attention` as the attention `sdpa` of transformers, in the whole process.
 
-    In the whole process, PyTorch takes no attention of cuDNN from then on. On Hopper it is the first choice, and builds
-    a plan for each new shape, which takes longer than the attention: most micro-batches have a shape of their own.
+    The name stays, since architectures with sparse attention build their masks for this name only. PyTorch takes no
+    attention of cuDNN from then on: on Hopper it is the first choice, and builds a plan for each new shape, which takes
+    longer than the attention, and most micro-batches have a shape of their own.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
-    if private_apis.attention_implementation(model.config) == "sdpa":
-        model.set_attn_implementation(ATTENTION_NAME)
+    AttentionInterface.register("sdpa", grouped_query_attention)
+    AttentionMaskInterface.register("sdpa", decoding_mask)
 
 
 def grouped_query_attention(
@@ -66,12 +63,14 @@ def grouped_query_attention(
     """
     rows, heads, queries, width = query.shape
     per_head_mask = attention_mask is not None and attention_mask.shape[1] > 1
-    if queries > 1 or heads == key.shape[1] or per_head_mask or position_bias is not None:
+    other = position_bias is not None or settings.get("cache") is not None or settings.get("dropout")
+    if queries > 1 or heads == key.shape[1] or per_head_mask or other:
         settings |= {"scaling": scaling, "position_bias": position_bias}
         if stores_probabilities(query, key):
             key, value = (part.repeat_interleave(heads // key.shape[1], dim=1) for part in (key, value))
-            ungrouped = SimpleNamespace(is_causal=getattr(module, "is_causal", True))
-            module = cast(nn.Module, ungrouped)
+            if settings.get("is_causal") is None:
+                settings["is_causal"] = getattr(module, "is_causal", True)
+            module = UNGROUPED
         attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return attended, None
     folded = query.reshape(rows, key.shape[1], -1, width)
@@ -81,7 +80,8 @@ def grouped_query_attention(
 
 def stores_probabilities(query: Tensor, key: Tensor) -> bool:
     """Return whether PyTorch would store all attention probabilities of grouped queries [B, H, Q, d]."""
-    return query.is_cuda and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
+    grouped = query.is_cuda and query.dtype == torch.float32 and key.shape[1] != query.shape[1]
+    return grouped and not torch.is_autocast_enabled("cuda")  # which converts to half precision later
 
 
 def decoding_mask(
@@ -111,7 +111,3 @@ def decoding_mask(
     skip = allow_is_causal_skip and not masked
     settings |= {"q_length": q_length, "kv_length": kv_length, "attention_mask": attention_mask}
     return sdpa_mask(**settings, allow_is_causal_skip=skip)
-
-
-AttentionInterface.register(ATTENTION_NAME, grouped_query_attention)
-AttentionMaskInterface.register(ATTENTION_NAME, decoding_mask)

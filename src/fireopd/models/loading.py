@@ -140,13 +140,13 @@ def encode_chats(
 def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | None = None) -> PreTrainedModel:
     """Load a causal language model with parameters of the given dtype, on the CPU by default.
 
-    PyTorch's attention (`sdpa`) is replaced by `grouped_query_attention`.
+    In the whole process, the attention `sdpa` becomes `grouped_query_attention`.
 
     Raises:
         UserError: if it cannot be loaded.
     """
-    model: Any = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
-    use_grouped_query_attention(model)
+    use_grouped_query_attention()
+    model: torch.nn.Module = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
     return cast(PreTrainedModel, model if device is None else model.to(device))
 
 

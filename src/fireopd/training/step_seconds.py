@@ -18,9 +18,11 @@ from fireopd.training.run_plan import RunPlan
 __all__ = ["ASSUMPTIONS", "StepPart", "active_parameters", "step_seconds"]
 
 MFU = 0.35
-"""Fraction of the peak rate that passes of the trainer reach; 0.32 to 0.42 on an H100, see docs/hardware.md."""
+"""Fraction of the peak rate that passes of the trainer reach; 0.25 to 0.42 on an H100, see docs/hardware.md."""
 EXPERTS_MFU = 0.2
 """The same for a mixture of experts; 0.18 to 0.26 on an H100."""
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""Settings of architectures with the number of experts of a layer."""
 READS = 0.6
 """Fraction of the memory bandwidth that decoding reaches."""
 TRANSFERS = 0.6
@@ -95,14 +97,17 @@ def active_parameters(config: PreTrainedConfig) -> int:
     if found is None:
         return count
     experts, used = found
-    own = 3 * text.hidden_size * (text.to_dict().get("moe_intermediate_size") or text.intermediate_size)
-    return int(count - text.num_hidden_layers * (experts - used) * own)
+    fields = text.to_dict()
+    own = 3 * text.hidden_size * (fields.get("moe_intermediate_size") or text.intermediate_size)
+    layers = text.num_hidden_layers - (fields.get("first_k_dense_replace") or 0)
+    return int(count - layers * (experts - used) * own)
 
 
 def _experts(text: Any) -> tuple[int, int] | None:
     """Return the experts of a layer and those that a token is sent to; None without experts."""
     fields = text.to_dict()
-    experts, used = fields.get("num_experts") or fields.get("num_local_experts"), fields.get("num_experts_per_tok")
+    experts = next((fields[name] for name in EXPERTS if fields.get(name)), None)
+    used = fields.get("num_experts_per_tok")
     return (experts, used) if experts and used else None
 
 

@@ -38,7 +38,7 @@ def make_model(name, attention="sdpa"):
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.mul_(6)
-    use_grouped_query_attention(model)
+    use_grouped_query_attention()
     return model
 
 
@@ -174,7 +174,7 @@ def test_sequence_frequencies_match_the_model():
     model = AutoModelForCausalLM.from_config(Qwen3Config(**(SIZES | {"vocab_size": 4}))).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.mul_(3)
-    use_grouped_query_attention(model)
+    use_grouped_query_attention()
     count, counts = 8000, {}
     prompts = [Prompt((0, 1), "t", "t", None, "")] * count
     for response in decode(model, prompts, range(count), slots=900, max_length=2, stops=frozenset({3})):
