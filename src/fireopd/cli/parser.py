@@ -187,11 +187,7 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     kinds = re.findall(r"Expected an? <class '([\w.]+)'>", message)
     numbers = "float" in kinds or "int" in kinds
     if key and strategy and not numbers:
-        known = LOGGERS if key.startswith("trainer.logger") else CALLBACKS
-        named = unknown_item(key, known, given) or strategy[1]
-        close = get_close_matches(named, known, n=1)
-        remedy = f"write {close[0]}" if close else "name a class of Lightning or fireopd, or give its import path"
-        return str(UserError(command_line_key(key), named, "no class of this name", remedy))
+        return str(_unknown_class(key, strategy[1], given))
     choices = re.search(r"Expected a typing\.Literal\[(.*?)\]\. (?:Got|Given) value: (.*)$", " ".join(message.split()))
     if key and choices:
         remedy = f"use {' or '.join(choices[1].replace(', ', ',').split(','))}"
@@ -209,6 +205,15 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     if "File does not exist" in message:
         return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
+
+
+def _unknown_class(key: str, name: str, given: Mapping[str, Any]) -> UserError:
+    """Return the error of a class of callbacks or loggers; the message names the first one of a list."""
+    known = LOGGERS if key.startswith("trainer.logger") else CALLBACKS
+    named = unknown_item(key, known, given) or name
+    close = get_close_matches(named, known, n=1)
+    remedy = f"write {close[0]}" if close else "name a class of Lightning or fireopd, or give its import path"
+    return UserError(command_line_key(key), named, "no class of this name", remedy)
 
 
 def _not_callable(key: str, path: str) -> UserError:
