@@ -6,6 +6,7 @@ import pytest
 import yaml
 from helpers.paths import ROOT
 
+from fireopd.cli import parse_errors
 from fireopd.cli.parse_errors import MOST, ParseError, report_all, without
 from fireopd.cli.setting_names import given_settings
 from fireopd.cli.training_cli import build
@@ -24,6 +25,7 @@ data:
   engine: {class_path: HFEngine, init_args: {max_response_length: long}}
 trainer: {max_epochs: 1.5}
 """
+LAST = f"the search for errors ended after {MOST}."
 PLACES = {
     "model.token_budget",
     "model.teachers",
@@ -103,6 +105,57 @@ def test_the_wrong_logger_of_a_list_is_named(capsys):
     assert "trainer.logger: 'CSVLoger': no class of this name. Write CSVLogger." in capsys.readouterr().err
 
 
+def test_items_after_one_that_was_left_out_have_no_number(capsys):
+    curves = "{class_path: Curves, init_args: {everyy: 3}}"
+    refused(f"--trainer.callbacks=[{curves}, Curvez, {curves}]")
+    found = places(capsys.readouterr().err)
+    assert found == ["trainer.callbacks[2].everyy", "trainer.callbacks", "trainer.callbacks[...].everyy"]
+
+
+def test_settings_of_a_class_at_fault_are_no_errors(tmp_path, capsys):
+    (tmp_path / "file.yaml").write_text("model: {trajectory_filter: TeacherLikelihoodFilterr}")
+    (tmp_path / "more.yaml").write_text("model: {trajectory_filter: {init_args: {drop_fraction: 0.2}}}")
+    files = [f"--config={tmp_path / name}" for name in ("file.yaml", "more.yaml")]
+    options = ["--model.optimizer=torch.optim.SGDD", "--model.optimizer.momentum=0.9", "--data.batch_size=0"]
+    refused(*files, *options)
+    found = places(capsys.readouterr().err)
+    assert set(found) == {"model.trajectory_filter", "model.optimizer", "data.batch_size"}
+    assert len(found) == 3
+
+
+def test_one_wrong_teacher_leaves_the_others(tmp_path, capsys):
+    teachers = "{math: {class_path: HFTeecher}, code: {class_path: HFTeacher, init_args: {path: tiny/code, tokens: 3}}}"
+    (tmp_path / "file.yaml").write_text(f"model: {{teachers: {teachers}}}\ndata: {{batch_size: 0}}")
+    refused(f"--config={tmp_path / 'file.yaml'}")
+    assert set(places(capsys.readouterr().err)) == {"model.teachers", "model.teachers.code.tokens", "data.batch_size"}
+
+
+@pytest.mark.parametrize("argument", ["--trainer.default_root_dir=2024-02-30", "--trainer.default_root_dir=0x_"])
+def test_values_that_yaml_cannot_convert_are_text(argument, capsys):
+    refused(argument, "--model.token_budget=many")
+    assert places(capsys.readouterr().err) == ["model.token_budget"]
+
+
+def test_files_of_other_folders_are_found(tmp_path, capsys):
+    (tmp_path / "up").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "up" / "engine.yaml").write_text("class_path: HFEngine\n")
+    (tmp_path / "own" / "run.yaml").write_text("data: {engine: ../up/engine.yaml, batch_sise: 3, batch_size: 0}\n")
+    refused(f"--config={tmp_path / 'own' / 'run.yaml'}")
+    text = capsys.readouterr().err
+    assert set(places(text)) == {"data.batch_sise", "data.batch_size"}
+    assert "/tmp" not in text
+
+
+def test_without_a_folder_for_copies_the_first_error_is_reported(monkeypatch, capsys):
+    def full():
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(parse_errors, "TemporaryDirectory", full)
+    refused("--model.token_budget=many", "--data.batch_sise=1")
+    assert places(capsys.readouterr().err) == ["model.token_budget"]
+
+
 def test_an_option_that_extends_a_list_is_removed(capsys):
     callback = "{class_path: Curves, init_args: {everyy: 3}}"
     refused(f"--trainer.callbacks+={callback}", "--model.token_budget=many")
@@ -134,10 +187,12 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, content):
 
 
 def test_no_configuration_is_printed_in_place_of_errors(capsys):
-    refused("--model.token_budget=many", "--data.batch_sise=1", "--print_config")
-    captured = capsys.readouterr()
-    assert set(places(captured.err)) == {"model.token_budget", "data.batch_sise"}
-    assert "token_budget:" not in captured.out
+    wrong = ["--model.token_budget=many", "--data.batch_sise=1"]
+    for arguments in ([*wrong, "--print_config"], ["--print_config=skip_null", *wrong]):
+        refused(*arguments)
+        captured = capsys.readouterr()
+        assert places(captured.err) == ["model.token_budget"], "the search would print one"
+        assert "token_budget:" not in captured.out
 
 
 def failing(known):
@@ -175,7 +230,7 @@ def test_what_fails_because_a_value_was_removed_is_no_error_of_its_own(capsys):
 def test_the_search_ends(capsys):
     with pytest.raises(SystemExit):
         report(failing(set()), *(f"--x{number}=1" for number in range(3 * MOST)))
-    assert len(places(capsys.readouterr().err)) == MOST
+    assert places(capsys.readouterr().err) == [*(f"x{number}" for number in range(MOST)), LAST]
 
     def stubborn(arguments):
         raise ParseError("nothing: that any argument gives")

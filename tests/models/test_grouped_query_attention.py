@@ -102,6 +102,7 @@ def test_repeated_keys_and_values_compile_to_one_graph(monkeypatch):
 
 def test_loaded_models_compute_by_it_and_without_cudnn(monkeypatch):
     torch.backends.cuda.enable_cudnn_sdp(True)
+    use_grouped_query_attention.cache_clear()
     model, calls = load_causal_lm("tiny/student", "x", "float32"), []
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     monkeypatch.setattr(
@@ -137,13 +138,29 @@ def test_sparse_attention_stays_sparse(tmp_path, name):
 @pytest.mark.parametrize("setting", [{"dropout": 0.5}, {"cache": object()}])
 def test_settings_of_transformers_attention_are_left_to_it(monkeypatch, setting):
     calls = []
-    plain = lambda *inputs, **settings: calls.append(settings) or (torch.zeros(1), None)  # noqa: E731
+    layer = nn.Module()
+
+    def plain(*inputs, **settings):
+        calls.append((inputs[0], settings))
+        return torch.zeros(1), None
+
     monkeypatch.setattr(grouped_query_attention_module, "sdpa_attention_forward", plain)
     query, key = torch.randn(1, 4, 1, 8), torch.randn(1, 2, 3, 8)
-    grouped_query_attention(nn.Module(), query, key, key, None, **setting)
-    assert setting.items() <= calls[0].items()
-    grouped_query_attention(nn.Module(), query, key, key, None, dropout=0.0)
+    grouped_query_attention(layer, query, key, key, None, **setting)
+    assert setting.items() <= calls[0][1].items()
+    grouped_query_attention(layer, query, key, key, None, dropout=0.0)
     assert len(calls) == 1
+    monkeypatch.setattr(grouped_query_attention_module, "stores_probabilities", lambda *_: True)
+    grouped_query_attention(layer, query, key, key, None, **setting)
+    assert (calls[1][0] is layer) == ("cache" in setting), "a cache is that of the layer"
+
+
+def test_what_a_program_sets_after_the_first_model_stays():
+    use_grouped_query_attention()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_causal_lm("tiny/student", "x", "float32")
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def test_a_model_without_shared_heads_has_the_same_logits():

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -40,39 +41,83 @@ def report_all(first: Error, arguments: Sequence[str], check: Callable[[Sequence
         arguments: those of the command.
         check: raises `ParseError` or `UserError` at the first error of arguments.
     """
-    found = _search(first, arguments, check)
+    found: list[UserError | str] = [*first.each] if isinstance(first, UserError) else [str(first)]
+    with suppress(OSError, RecursionError), TemporaryDirectory() as folder:
+        if not any(map(_read_once, arguments)):
+            found = _Search(arguments, Path(folder)).errors(first, check)
     users = [error for error in found if isinstance(error, UserError)]
     if len(users) == len(found):
         raise_together(users)
     for text in dict.fromkeys(map(str, found)):
         print(f"fireopd: {text}", file=sys.stderr)
+    if len(found) >= MOST:
+        print(f"fireopd: the search for errors ended after {MOST}.", file=sys.stderr)
     sys.exit(2)
 
 
-def _search(error: Error, arguments: Sequence[str], check: Callable[[Sequence[str]], Any]) -> list[Error]:
-    found, removed = list[Error](), list[str]()
-    rest = [argument for argument in arguments if not argument.startswith("--print_config")]
-    with TemporaryDirectory() as folder:
-        while len(found) < MOST:
+def _read_once(argument: str) -> bool:
+    """Return whether an argument prints a configuration, or names one that cannot be read again, such as a pipe."""
+    path = Path(argument.rpartition("=")[2])
+    return argument.startswith("--print_config") or (path.exists() and not (path.is_file() or path.is_dir()))
+
+
+class _Search:
+    """Search for the errors of arguments; what was found, and how to leave it out."""
+
+    def __init__(self, arguments: Sequence[str], folder: Path) -> None:
+        """Start with all arguments; copies of configuration files are written to subfolders of the folder."""
+        self.rest, self.folder = list(arguments), folder
+        self.copies = 0
+        self.removed: list[str] = []
+        """Settings of which no value is left: errors of their defaults are none of the user."""
+        self.shortened: list[str] = []
+        """Lists without some of their items."""
+
+    def errors(self, error: Error, check: Callable[[Sequence[str]], Any]) -> list[UserError | str]:
+        """Return all errors, the first one included."""
+        found = list[UserError | str]()
+        for _ in range(2 * MOST):
             place, value = _place(str(error))
-            if any(_below(place, own) for own in removed):
-                break  # it is missing, or its default does not fit
-            found += error.each if isinstance(error, UserError) else [error]
-            copies = Path(folder) / str(len(found))
-            rest = (value and without(rest, place, copies, value)) or without(rest, place, copies) or []
-            if not rest:
+            if not any(_below(place, own) for own in self.removed):
+                found += error.each if isinstance(error, UserError) else [self._without_indices(str(error))]
+            if len(found) >= MOST or not self._leave_out(place, value):
                 break
-            if not any(_below(key, place) for key in given_settings(rest)):
-                removed.append(place)
             try:
-                check(rest)
+                check(self.rest)
             except (ParseError, UserError) as other:
                 error = other
             except (Exception, SystemExit):
                 break
             else:
                 break
-    return found
+        return found
+
+    def _leave_out(self, place: str, value: str | None) -> bool:
+        """Remove a value of a setting, or all if none is named; return False if no argument gives it."""
+        given = given_settings(self.rest)
+        left = self._without(self.rest, place, value) if value is not None else None
+        if left is None:
+            left = self._without(self.rest, place, None)
+        elif any(key.startswith(f"{place}[") and value == str(own) for key, own in given.items()):
+            self.shortened.append(place)
+        elif value in (str(given.get(place)), str(given.get(f"{place}.class_path"))):
+            others = [key for key in given_settings(left) if key.startswith(f"{place}.")]
+            if others:  # settings of the class at fault, given on their own
+                left = self._without(left, place, None) or left
+        self.rest = self.rest if left is None else left
+        if not any(_below(key, place) for key in given_settings(self.rest)):
+            self.removed.append(place)
+        return left is not None
+
+    def _without(self, arguments: Sequence[str], place: str, value: str | None) -> list[str] | None:
+        self.copies += 1
+        return without(arguments, place, self.folder / str(self.copies), value)
+
+    def _without_indices(self, text: str) -> str:
+        """Return a message that gives no number of an item where items before it were left out."""
+        for place in self.shortened:
+            text = re.sub(rf"^{re.escape(place)}\[\d+\]", f"{place}[...]", text)
+        return text
 
 
 def _place(text: str) -> tuple[str, str | None]:
@@ -89,7 +134,7 @@ def without(arguments: Sequence[str], place: str, folder: Path, value: str | Non
         arguments: those of a command.
         place: dotted name of the setting; all that is below it is removed, too.
         folder: folder for copies of configuration files without the setting; created if needed.
-        value: value at fault, if only this value, class or item of a list is removed; None for all values.
+        value: value at fault, if only it, the class of this name, or such items of lists are removed; None for all.
     """
     kept, pending = list[str](), list(arguments)
     while pending:
@@ -98,11 +143,12 @@ def without(arguments: Sequence[str], place: str, folder: Path, value: str | Non
         if name.startswith("--") and not equals and pending and not pending[0].startswith("--"):
             text = pending.pop(0)
             words.append(text)
-        given = _yaml(Path(text).read_bytes()) if name == "--config" and Path(text).is_file() else _yaml(text)
-        left = _without(given, place, "" if name == "--config" else name.removeprefix("--").rstrip("+"), value)
+        is_file = name in ("--config", "-c")
+        given = _yaml(Path(text).read_bytes()) if is_file and Path(text).is_file() else _yaml(text)
+        left = _without(given, place, "" if is_file else name.removeprefix("--").rstrip("+"), value)
         if left is GONE:
             words = []
-        elif left != given and name == "--config":
+        elif left != given and is_file:
             words = [name, str(_copy(Path(text), left, folder / str(len(kept))))]
         elif left != given:
             words = [name, yaml.safe_dump(left, default_flow_style=True).strip()]
@@ -113,7 +159,7 @@ def without(arguments: Sequence[str], place: str, folder: Path, value: str | Non
 def _yaml(text: str | bytes) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError):  # of dates, numbers and encodings
         return None
 
 
@@ -124,14 +170,10 @@ def _below(key: str, place: str) -> bool:
 
 def _without(given: Any, place: str, key: str, value: str | None) -> Any:
     """Return a value whose dotted name is `key` without what is at a place; `GONE` if nothing is left."""
-    if _below(key, place) and value is None:
+    if _below(key, place) and (value is None or _named(given, value)):
         return GONE
-    if key == place:
-        if isinstance(given, list):
-            return [item for item in given if not _named(item, value)] or GONE
-        return GONE if _named(given, value) else given
     if isinstance(given, Mapping) and given:
-        full = {name: key if name == "init_args" else f"{key}.{name}".lstrip(".") for name in given}
+        full = {name: key if name == "init_args" else f"{key}.{name}".lstrip(".").rstrip("+") for name in given}
         mapping = {name: _without(given[name], place, own, value) for name, own in full.items()}
         return {name: own for name, own in mapping.items() if own is not GONE} or GONE
     if isinstance(given, list) and given:
@@ -140,16 +182,22 @@ def _without(given: Any, place: str, key: str, value: str | None) -> Any:
     return given
 
 
-def _named(item: Any, value: str | None) -> bool:
+def _named(item: Any, value: str) -> bool:
     return value == str(item.get("class_path") if isinstance(item, Mapping) else item)
 
 
 def _copy(path: Path, content: Any, folder: Path) -> Path:
-    """Write a configuration into a folder where the files that it may name are linked, and return its path."""
+    """Write a configuration into a folder and return its path; files that it names are named by absolute paths."""
     folder.mkdir(parents=True)
-    for other in path.absolute().parent.iterdir():
-        if other.name != path.name:
-            (folder / other.name).symlink_to(other)
     copy = folder / path.name
-    copy.write_text(yaml.safe_dump(content, sort_keys=False))
+    copy.write_text(yaml.safe_dump(_absolute(content, path.absolute().parent), sort_keys=False))
     return copy
+
+
+def _absolute(content: Any, folder: Path) -> Any:
+    if isinstance(content, Mapping):
+        return {name: _absolute(own, folder) for name, own in content.items()}
+    if isinstance(content, list):
+        return [_absolute(own, folder) for own in content]
+    is_file = isinstance(content, str) and content.endswith((".yaml", ".yml", ".json")) and (folder / content).is_file()
+    return str(folder / content) if is_file else content

@@ -182,7 +182,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter of dates and numbers
         return text
 
 

@@ -5,6 +5,7 @@ for fewer key-value than query heads stores all attention probabilities (29 ms, 
 there is one that does not (14 ms, 0.7 GB). For one new token per row, no keys and values are repeated.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,12 +21,14 @@ UNGROUPED = nn.Identity()
 """Attention layer without groups: transformers looks up in the layer whether to repeat keys and values."""
 
 
+@cache
 def use_grouped_query_attention() -> None:
     """Register `grouped_query_attention` as the attention `sdpa` of transformers, in the whole process.
 
     The name stays, since architectures with sparse attention build their masks for this name only. PyTorch takes no
     attention of cuDNN from then on: on Hopper it is the first choice, and builds a plan for each new shape, which takes
-    longer than the attention, and most micro-batches have a shape of their own.
+    longer than the attention, and most micro-batches have a shape of their own. Both are done once: what a program
+    sets afterwards stays.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register("sdpa", grouped_query_attention)
@@ -66,7 +69,7 @@ def grouped_query_attention(
     other = position_bias is not None or settings.get("cache") is not None or settings.get("dropout")
     if queries > 1 or heads == key.shape[1] or per_head_mask or other:
         settings |= {"scaling": scaling, "position_bias": position_bias}
-        if stores_probabilities(query, key):
+        if settings.get("cache") is None and stores_probabilities(query, key):
             key, value = (part.repeat_interleave(heads // key.shape[1], dim=1) for part in (key, value))
             if settings.get("is_causal") is None:
                 settings["is_causal"] = getattr(module, "is_causal", True)
