@@ -105,13 +105,6 @@ def test_the_wrong_logger_of_a_list_is_named(capsys):
     assert "trainer.logger: 'CSVLoger': no class of this name. Write CSVLogger." in capsys.readouterr().err
 
 
-def test_items_after_one_that_was_left_out_have_no_number(capsys):
-    curves = "{class_path: Curves, init_args: {everyy: 3}}"
-    refused(f"--trainer.callbacks=[{curves}, Curvez, {curves}]")
-    found = places(capsys.readouterr().err)
-    assert found == ["trainer.callbacks[2].everyy", "trainer.callbacks", "trainer.callbacks[...].everyy"]
-
-
 def test_settings_of_a_class_at_fault_are_no_errors(tmp_path, capsys):
     (tmp_path / "file.yaml").write_text("model: {trajectory_filter: TeacherLikelihoodFilterr}")
     (tmp_path / "more.yaml").write_text("model: {trajectory_filter: {init_args: {drop_fraction: 0.2}}}")
@@ -238,6 +231,19 @@ def test_the_search_ends(capsys):
     with pytest.raises(SystemExit):
         report(stubborn, "--a=1")
     assert places(capsys.readouterr().err) == ["nothing"]
+
+
+def test_items_after_one_that_was_left_out_have_no_number(capsys):
+    def check(arguments):
+        given = str(given_settings(arguments))
+        if "bad" in given:
+            raise ParseError("trainer.callbacks: 'bad': no class of this name.")
+        if "'trainer.callbacks[1].x'" in given:
+            raise ParseError("trainer.callbacks[1].x: no such setting.")
+
+    with pytest.raises(SystemExit):
+        report(check, "--trainer.callbacks=[bad, a, {class_path: b, init_args: {x: 1}}]")
+    assert places(capsys.readouterr().err) == ["trainer.callbacks", "trainer.callbacks[...].x"]
 
 
 def test_another_failure_of_the_search_leaves_what_was_found(capsys):
