@@ -105,6 +105,12 @@ def test_the_wrong_logger_of_a_list_is_named(capsys):
     assert "trainer.logger: 'CSVLoger': no class of this name. Write CSVLogger." in capsys.readouterr().err
 
 
+def test_a_list_that_a_file_extends_is_shortened(tmp_path, capsys):
+    (tmp_path / "file.yaml").write_text("trainer: {callbacks+: [Curvez, {class_path: Curves, init_args: {everyy: 3}}]}")
+    refused(f"--config={tmp_path / 'file.yaml'}", "--data.batch_size=0")
+    assert {"trainer.callbacks", "data.batch_size"} <= set(places(capsys.readouterr().err))
+
+
 def test_settings_of_a_class_at_fault_are_no_errors(tmp_path, capsys):
     (tmp_path / "file.yaml").write_text("model: {trajectory_filter: TeacherLikelihoodFilterr}")
     (tmp_path / "more.yaml").write_text("model: {trajectory_filter: {init_args: {drop_fraction: 0.2}}}")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.largest_tensor import LargestTensor
 
+from fireopd.models import chunked_logprobs
 from fireopd.models.chunked_logprobs import token_logprobs
 from fireopd.models.output_head import LogitTransform, OutputHead
 
@@ -139,3 +140,23 @@ def test_memory_stays_within_the_chunk_size(dtype, chunk):
         logprobs, entropies = token_logprobs(*leaves, temperature=0.7, entropy=True, chunk_logits=chunk)
         (logprobs.sum() + entropies.sum()).backward()
     assert largest.size <= max(chunk, V * D) < T * V
+
+
+@pytest.mark.parametrize(("chunk_logits", "width"), [(7 * 300, 256), (7 * 100, 100), (3, 1)])
+def test_chunks_of_the_backward_pass_are_aligned(monkeypatch, chunk_logits, width):
+    """Rows of a multiple of 128 numbers, where a chunk is that large."""
+    widths, vocabulary = [], 600 if width > 1 else 5
+    plain = chunked_logprobs.product
+
+    def product(hidden_states, weight, *others):
+        widths.append(len(weight))
+        return plain(hidden_states, weight, *others)
+
+    hidden = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(vocabulary, 4, dtype=torch.float64, requires_grad=True)
+    settings = {"temperature": 1.0, "entropy": False, "chunk_logits": chunk_logits}
+    logprobs, _ = token_logprobs(hidden, weight, None, torch.arange(7) % vocabulary, **settings)
+    monkeypatch.setattr(chunked_logprobs, "product", product)
+    logprobs.sum().backward()
+    assert sum(widths) == vocabulary
+    assert set(widths[:-1]) == {width}

@@ -173,7 +173,7 @@ def _without(given: Any, place: str, key: str, value: str | None) -> Any:
     if _below(key, place) and (value is None or _named(given, value)):
         return GONE
     if isinstance(given, Mapping) and given:
-        full = {name: key if name == "init_args" else f"{key}.{name}".lstrip(".").rstrip("+") for name in given}
+        full = {name: key if name == "init_args" else f"{key}.{name}".strip(".+") for name in given}
         mapping = {name: _without(given[name], place, own, value) for name, own in full.items()}
         return {name: own for name, own in mapping.items() if own is not GONE} or GONE
     if isinstance(given, list) and given:

@@ -171,7 +171,7 @@ def _parameters(kind: type) -> dict[str, Parameter]:
 def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value and not looks_scheduled(value):
         for name, own in value.items():
-            yield from _flat(own, key if name == "init_args" else f"{key}.{name}".lstrip("."))
+            yield from _flat(own, key if name == "init_args" else f"{key}.{name}".strip(".+"))
     elif isinstance(value, list) and (key in LISTS or any(isinstance(item, Mapping) for item in value)):
         for place, own in enumerate(value):
             yield from _flat(own, f"{key}[{place}]")
