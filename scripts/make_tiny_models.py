@@ -39,12 +39,32 @@ CHAT_TEMPLATE = (
     "{% endfor %}{{ '<|assistant|>' if add_generation_prompt else '' }}"
 )
 BATCH = 64
-STUDENT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-LARGE = {"hidden_size": 768, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 12}
-LARGE_SMALL = {"hidden_size": 384, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 6}
-LARGE_RATE = 0.25
-"""Factor of the learning rates of large models."""
-SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 2}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of the models and their learning rates."""
+
+    student: dict[str, int]
+    """Size of the student and the teachers."""
+    small: dict[str, int]
+    """Size of the small student."""
+    rate: float
+    """Factor of all learning rates."""
+
+
+TINY = Scale(
+    {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4},
+    {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 2},
+    1.0,
+)
+"""The embedded models."""
+LARGE = Scale(
+    {"hidden_size": 768, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 12},
+    {"hidden_size": 384, "intermediate_size": 1408, "num_hidden_layers": 6, "num_attention_heads": 6},
+    0.25,
+)
+"""Models of a hundred times as many parameters."""
 
 
 @dataclass(frozen=True)
@@ -169,22 +189,21 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 def make(name: str, tokenizer: PreTrainedTokenizerFast, options: argparse.Namespace) -> Qwen3ForCausalLM:
     """Train one model; a teacher is initialized with a saved model."""
     torch.manual_seed(options.seed)
-    factor = LARGE_RATE if options.large else 1.0
+    scale = LARGE if options.large else TINY
     if name in BEDS:
         recipe = BEDS[name]
         model = load(options, recipe.start)
         data = demonstrations_by(recipe.author, recipe.tasks, options.seed + 2)
-        train(model, tokenizer, data, recipe.steps, recipe.rate * factor, name)
+        train(model, tokenizer, data, recipe.steps, recipe.rate * scale.rate, name)
         return model
     if name not in tiny_tasks.TASKS:
         # A narrower model needs more steps and a higher learning rate.
         steps, rate = (options.student_steps * 3 // 2, 3e-3) if name == "small" else (options.student_steps, 2e-3)
-        size = (LARGE_SMALL if options.large else SMALL) if name == "small" else LARGE if options.large else STUDENT
-        model = new_model(tokenizer, size).to(options.device)
-        train(model, tokenizer, demonstrations(None, options.seed), steps, rate * factor, name)
+        model = new_model(tokenizer, scale.small if name == "small" else scale.student).to(options.device)
+        train(model, tokenizer, demonstrations(None, options.seed), steps, rate * scale.rate, name)
         return model
     model = load(options, "student")
-    train(model, tokenizer, demonstrations(name, options.seed + 1), options.teacher_steps, 1e-3 * factor, name)
+    train(model, tokenizer, demonstrations(name, options.seed + 1), options.teacher_steps, 1e-3 * scale.rate, name)
     return model
 
 

@@ -2,23 +2,20 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-import yaml
-
 from fireopd.cli.setting_names import given_settings
+from fireopd.cli.setting_removal import below, without
 from fireopd.errors import UserError, raise_together
 
-__all__ = ["ParseError", "report_all", "without"]
+__all__ = ["ParseError", "report_all"]
 
 MOST = 20
 """Errors after which the search ends."""
-GONE = object()
-"""In place of a value of which nothing is left."""
 
 
 class ParseError(SystemExit):
@@ -43,7 +40,7 @@ def report_all(first: Error, arguments: Sequence[str], check: Callable[[Sequence
     """
     found: list[UserError | str] = [*first.each] if isinstance(first, UserError) else [str(first)]
     with suppress(OSError, RecursionError), TemporaryDirectory() as folder:
-        if not any(map(_read_once, arguments)):
+        if not any(map(_unrepeatable, arguments)):
             found = _Search(arguments, Path(folder)).errors(first, check)
     users = [error for error in found if isinstance(error, UserError)]
     if len(users) == len(found):
@@ -55,8 +52,8 @@ def report_all(first: Error, arguments: Sequence[str], check: Callable[[Sequence
     sys.exit(2)
 
 
-def _read_once(argument: str) -> bool:
-    """Return whether an argument prints a configuration, or names one that cannot be read again, such as a pipe."""
+def _unrepeatable(argument: str) -> bool:
+    """Return whether an argument must not be parsed again: it prints a configuration, or names a pipe."""
     path = Path(argument.rpartition("=")[2])
     return argument.startswith("--print_config") or (path.exists() and not (path.is_file() or path.is_dir()))
 
@@ -78,7 +75,7 @@ class _Search:
         found = list[UserError | str]()
         for _ in range(2 * MOST):
             place, value = _place(str(error))
-            if not any(_below(place, own) for own in self.removed):
+            if not any(below(place, own) for own in self.removed):
                 found += error.each if isinstance(error, UserError) else [self._without_indices(str(error))]
             if len(found) >= MOST or not self._leave_out(place, value):
                 break
@@ -105,7 +102,7 @@ class _Search:
             if others:  # settings of the class at fault, given on their own
                 left = self._without(left, place, None) or left
         self.rest = self.rest if left is None else left
-        if not any(_below(key, place) for key in given_settings(self.rest)):
+        if not any(below(key, place) for key in given_settings(self.rest)):
             self.removed.append(place)
         return left is not None
 
@@ -125,79 +122,3 @@ def _place(text: str) -> tuple[str, str | None]:
     place, _, problem = text.partition(": ")
     value = re.match(r"'([^']+)': ", problem)
     return place.removeprefix("argument ").removeprefix("--"), value and value[1]
-
-
-def without(arguments: Sequence[str], place: str, folder: Path, value: str | None = None) -> list[str] | None:
-    """Return arguments without a setting; None if none of them gives it.
-
-    Args:
-        arguments: those of a command.
-        place: dotted name of the setting; all that is below it is removed, too.
-        folder: folder for copies of configuration files without the setting; created if needed.
-        value: value at fault, if only it, the class of this name, or such items of lists are removed; None for all.
-    """
-    kept, pending = list[str](), list(arguments)
-    while pending:
-        words = [pending.pop(0)]
-        name, equals, text = words[0].partition("=")
-        if name.startswith("--") and not equals and pending and not pending[0].startswith("--"):
-            text = pending.pop(0)
-            words.append(text)
-        is_file = name in ("--config", "-c")
-        given = _yaml(Path(text).read_bytes()) if is_file and Path(text).is_file() else _yaml(text)
-        left = _without(given, place, "" if is_file else name.removeprefix("--").rstrip("+"), value)
-        if left is GONE:
-            words = []
-        elif left != given and is_file:
-            words = [name, str(_copy(Path(text), left, folder / str(len(kept))))]
-        elif left != given:
-            words = [name, yaml.safe_dump(left, default_flow_style=True).strip()]
-        kept += words
-    return None if kept == list(arguments) else kept
-
-
-def _yaml(text: str | bytes) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # of dates, numbers and encodings
-        return None
-
-
-def _below(key: str, place: str) -> bool:
-    key = key.removesuffix(".class_path").replace(".init_args.", ".")
-    return f"{key}.".startswith(f"{place}.") or key.startswith(f"{place}[")
-
-
-def _without(given: Any, place: str, key: str, value: str | None) -> Any:
-    """Return a value whose dotted name is `key` without what is at a place; `GONE` if nothing is left."""
-    if _below(key, place) and (value is None or _named(given, value)):
-        return GONE
-    if isinstance(given, Mapping) and given:
-        full = {name: key if name == "init_args" else f"{key}.{name}".strip(".+") for name in given}
-        mapping = {name: _without(given[name], place, own, value) for name, own in full.items()}
-        return {name: own for name, own in mapping.items() if own is not GONE} or GONE
-    if isinstance(given, list) and given:
-        items = [_without(own, place, f"{key}[{number}]", value) for number, own in enumerate(given)]
-        return [own for own in items if own is not GONE] or GONE
-    return given
-
-
-def _named(item: Any, value: str) -> bool:
-    return value == str(item.get("class_path") if isinstance(item, Mapping) else item)
-
-
-def _copy(path: Path, content: Any, folder: Path) -> Path:
-    """Write a configuration into a folder and return its path; files that it names are named by absolute paths."""
-    folder.mkdir(parents=True)
-    copy = folder / path.name
-    copy.write_text(yaml.safe_dump(_absolute(content, path.absolute().parent), sort_keys=False))
-    return copy
-
-
-def _absolute(content: Any, folder: Path) -> Any:
-    if isinstance(content, Mapping):
-        return {name: _absolute(own, folder) for name, own in content.items()}
-    if isinstance(content, list):
-        return [_absolute(own, folder) for own in content]
-    is_file = isinstance(content, str) and content.endswith((".yaml", ".yml", ".json")) and (folder / content).is_file()
-    return str(folder / content) if is_file else content

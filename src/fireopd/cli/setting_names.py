@@ -20,6 +20,7 @@ __all__ = [
     "check_config_files",
     "full_name",
     "given_settings",
+    "parsed",
     "place_of_missing",
     "unknown_class",
     "unknown_item",
@@ -48,11 +49,11 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
         if not equals and pending and not pending[0].startswith("--"):
             value = pending.pop(0)
         if name == "--config":
-            content = _yaml(_text(value))
+            content = parsed(_text(value))
             if isinstance(content, Mapping) and content:
                 replace("", content)
         else:
-            replace(name.removeprefix("--").rstrip("+"), _yaml(value))
+            replace(name.removeprefix("--").rstrip("+"), parsed(value))
     return found
 
 
@@ -179,7 +180,8 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _yaml(text: str) -> Any:
+def parsed(text: str | bytes) -> Any:
+    """Return a text as YAML; the text itself if it is none."""
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # the latter of dates and numbers
