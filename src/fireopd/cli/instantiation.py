@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from fireopd.cli.class_paths import check_class_paths, command_line_key, find_class_paths, sections
 from fireopd.cli.parser import Parser
 from fireopd.cli.scheduled_settings import construct
-from fireopd.errors import UserError
+from fireopd.errors import MissingResourceError, UserError
 
 __all__ = ["instantiate"]
 
@@ -16,24 +16,35 @@ SCALARS = (str, int, float, bool, type(None))
 """Types of values that are the same before and after instantiation."""
 
 
-class RejectedSettingError(ValueError):
-    """`ValueError` from the constructor of a configured class, with the class and its arguments.
+class RejectedSettingError(SystemExit):
+    """Error from the constructor of a configured class, with the class and its arguments.
 
-    By convention, the message starts with the name of the rejected argument.
+    By convention, the message of a `ValueError` starts with the name of the rejected argument. As a `SystemExit` it
+    passes through jsonargparse, which takes other errors for one of several types that do not fit.
     """
 
-    def __init__(self, kind: type, arguments: Mapping[str, Any], error: ValueError) -> None:
+    def __init__(self, kind: type, arguments: Mapping[str, Any], error: ValueError | ImportError) -> None:
         """Store class, arguments and error."""
         super().__init__(str(error))
-        self.kind, self.arguments, self.name = kind, arguments, str(error).partition(" ")[0]
+        self.kind, self.arguments, self.error = kind, arguments, error
+        self.name = str(error).partition(" ")[0]
 
     def key(self, settings: Namespace) -> str | None:
         """Return the key of the rejected argument in the settings; None if the message names no argument."""
         keys = (f"{key}.{self.name}".lstrip(".") for key, values in sections(settings) if self._is_built_from(values))
         return next(keys, None) if self.name in self.arguments else None
 
+    def missing_package(self, settings: Namespace) -> UserError:
+        """Return the error of a class that needs a package which is not installed."""
+        place = next((key for key, values in sections(settings) if self._is_class_of(values)), "class_path")
+        problem = f"needs a package: {' '.join(str(self.error).split()).rstrip('.')}"
+        return MissingResourceError(command_line_key(place), self.kind.__name__, problem, "install it")
+
+    def _is_class_of(self, values: Mapping[str, Any]) -> bool:
+        return str(values.get("class_path", "")).rpartition(".")[2] == self.kind.__name__
+
     def _is_built_from(self, values: Mapping[str, Any]) -> bool:
-        if values.get("class_path", self.kind.__name__).rpartition(".")[2] != self.kind.__name__:
+        if "class_path" in values and not self._is_class_of(values):
             return False
         own = values.get("init_args", values)
         plain = {name: value for name, value in self.arguments.items() if isinstance(value, SCALARS)}
@@ -43,7 +54,11 @@ class RejectedSettingError(ValueError):
 def instantiate(parser: Parser, settings: Namespace) -> Namespace:
     """Instantiate all classes in the settings.
 
-    A `ValueError` from a constructor is reported as an error of the command line, with the key of the setting.
+    A `ValueError` or `ImportError` from a constructor is reported as an error of the command line, with the key of the
+    setting.
+
+    Raises:
+        UserError: from a constructor, or if it needs a package that is not installed.
     """
     try:
         check_class_paths(settings)
@@ -52,8 +67,12 @@ def instantiate(parser: Parser, settings: Namespace) -> Namespace:
             raise UserError(command_line_key(place), path, "class_path in plain data", "leave class_path out")
         return values
     except RejectedSettingError as error:
+        if isinstance(error.error, UserError):
+            raise error.error from None
+        if isinstance(error.error, ImportError):
+            raise error.missing_package(settings) from error.error
         key = error.key(settings)
-        parser.error(f"{command_line_key(key)}: {error}" if key else str(error), error)
+        parser.error(f"{command_line_key(key)}: {error}" if key else str(error), error.error)
     except ValueError as error:
         parser.error(str(error), error)
 
@@ -64,7 +83,5 @@ def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
             for _, path in find_class_paths(value):
                 raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
         return construct(kind, *args, **arguments)
-    except UserError:
-        raise
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise RejectedSettingError(kind, arguments, error) from error

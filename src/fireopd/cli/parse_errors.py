@@ -8,12 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from fireopd.cli.setting_names import given_settings
+from fireopd.cli.setting_names import given_settings, required_type
 from fireopd.cli.setting_removal import below, without
 from fireopd.errors import UserError, raise_together
 
 __all__ = ["ParseError", "report_all"]
 
+EXAMPLES = {"str": "missing", "Path": "missing", "int": "1", "float": "1.0"}
+"""Values in place of missing settings, by name of their type."""
+FILE = "config"
+"""Place of a configuration file."""
 MOST = 20
 """Errors after which the search ends."""
 
@@ -31,7 +35,8 @@ Error = ParseError | UserError
 def report_all(first: Error, arguments: Sequence[str], check: Callable[[Sequence[str]], Any]) -> NoReturn:
     """Print all errors of arguments and exit with code 2; errors that are all of the type `UserError` are raised.
 
-    The search ends at an error that no given setting explains, such as a missing one.
+    The search ends at an error that no given setting explains. What is missing after an unreadable file was left out is
+    no error: the file may give it.
 
     Args:
         first: first error.
@@ -75,9 +80,9 @@ class _Search:
         found = list[UserError | str]()
         for _ in range(2 * MOST):
             place, value = _place(str(error))
-            if not any(below(place, own) for own in self.removed):
+            if not any(below(place, own) for own in self.removed) and not self._may_be_in_a_file(place):
                 found += error.each if isinstance(error, UserError) else [self._without_indices(str(error))]
-            if len(found) >= MOST or not self._leave_out(place, value):
+            if len(found) >= MOST or not (self._leave_out(place, value) or self._fill_in(place)):
                 break
             try:
                 check(self.rest)
@@ -101,10 +106,34 @@ class _Search:
             others = [key for key in given_settings(left) if key.startswith(f"{place}.")]
             if others:  # settings of the class at fault, given on their own
                 left = self._without(left, place, None) or left
-        self.rest = self.rest if left is None else left
+        if left is None:
+            return False
+        self.rest = left
         if not any(below(key, place) for key in given_settings(self.rest)):
             self.removed.append(place)
-        return left is not None
+        return True
+
+    def _fill_in(self, place: str) -> bool:
+        """Give a missing setting of a class a value, whose errors are not reported; return False if it is none.
+
+        An item of a list cannot be changed by an option; it is left out.
+        """
+        kind, item = required_type(place, given_settings(self.rest)), place.rpartition(".")[0]
+        left = self._without(self.rest, item, None) if kind is not None and "[" in item else None
+        if left is not None:
+            self.rest = left
+            self.shortened.append(item.rpartition("[")[0])
+            return True
+        example = EXAMPLES.get(kind or "")
+        if example is None or place in self.removed:
+            return False
+        self.rest.append(f"--{place}={example}")
+        self.removed.append(place)
+        return True
+
+    def _may_be_in_a_file(self, place: str) -> bool:
+        """Return whether a setting is not given, and a file that could give it was left out."""
+        return FILE in self.removed and not any(below(key, place) for key in given_settings(self.rest))
 
     def _without(self, arguments: Sequence[str], place: str, value: str | None) -> list[str] | None:
         self.copies += 1

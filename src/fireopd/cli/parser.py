@@ -76,8 +76,9 @@ class Parser(LightningArgumentParser):
     """True within `collecting`."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        """Create a parser whose description keeps its lines."""
-        super().__init__(*args, **{"formatter_class": _Help} | settings)
+        """Create a parser of whole names of options, whose description keeps its lines."""
+        own: dict[str, Any] = {"formatter_class": _Help, "allow_abbrev": False}
+        super().__init__(*args, **own | settings)
 
     def add_lightning_class_args(self, lightning_class: Any, *args: Any, **settings: Any) -> list[str]:
         """Add the arguments of a class such as the trainer; a whole number stays one where fractions are allowed, too.
@@ -162,6 +163,7 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     strategy = re.search(rf"(?:import path string:|path but) {name}", message)
     group = next((STRATEGY_KEYS[part] for part in reversed(key.split(".")) if part in STRATEGY_KEYS), None)
     refused = _refused_class(command_line_key(key), message) or refused_schedule(command_line_key(key), message)
+    refused = refused or _refused_file(message)
     if refused:
         return str(refused)
     if strategy and group:
@@ -188,22 +190,20 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     numbers = "float" in kinds or "int" in kinds
     if key and strategy and not numbers:
         return str(_unknown_class(key, strategy[1], given))
-    choices = re.search(r"Expected a typing\.Literal\[(.*?)\]\. (?:Got|Given) value: (.*)$", " ".join(message.split()))
-    if key and choices:
-        remedy = f"use {' or '.join(choices[1].replace(', ', ',').split(','))}"
-        return str(UserError(command_line_key(key), choices[2], "no choice of this setting", remedy))
+    choices = list(filter(None, ", ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)).split(", ")))
+    value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
+    if key and choices and value and set(kinds) <= {"NoneType"}:
+        remedy = f"use {' or '.join(choices)}"
+        return str(UserError(command_line_key(key), value[1], "no choice of this setting", remedy))
     part = re.search(r"NestedArg\(key='([^']+)'", message)
     if key and part:
         problem = f"has no class whose {part[1]} could be set"
         return str(UserError(command_line_key(key), None, problem, f"name the class first: --{command_line_key(key)}"))
-    value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
     if key and kinds and value:
         kinds = [kind.rpartition(".")[2].replace("NoneType", "null") for kind in kinds if kind != "dict"]
         switch = numbers and value[1].lower() in ("true", "false")
         remedy = "Give a number: 0 for false, 1 for true." if switch else "Give a value of this type."
         return f"{command_line_key(key)}: {value[1]!r}: not of the type {' or '.join(dict.fromkeys(kinds))}. {remedy}"
-    if "File does not exist" in message:
-        return f"{' '.join(message.split())}. Give the path of a YAML file, for example configs/multi_teacher.yaml."
     return " ".join(message.split())
 
 
@@ -248,6 +248,16 @@ def _refused_class(key: str, message: str) -> UserError | None:
     if other:
         return UserError(key, other[1], f"not a subclass of {other[2]}", f"name a {other[2]}")
     return None
+
+
+def _refused_file(message: str) -> UserError | None:
+    """Return the error of a configuration file that does not exist or is a folder; None for other messages."""
+    file = re.search(r'Parser key "config":\s+(File does not exist|Path is not a file): \'?([^\']+)', message)
+    if file is None:
+        return None
+    problem = "the file does not exist" if "exist" in file[1] else "not a file"
+    remedy = "give the path of a YAML file, for example configs/multi_teacher.yaml"
+    return UserError("--config", file[2], problem, remedy)
 
 
 def _unknown_plugin(key: str, name: str, group: str) -> str:

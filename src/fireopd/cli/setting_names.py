@@ -1,5 +1,6 @@
 """Full names of settings in messages of jsonargparse, which name a setting without the class that has it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, signature
@@ -8,8 +9,10 @@ from pkgutil import resolve_name
 from typing import Any
 
 import yaml
+from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch import loggers
 
+from fireopd import callbacks
 from fireopd.cli.entry_points import load_plugins
 from fireopd.cli.scheduled_settings import looks_scheduled
 from fireopd.errors import UserError
@@ -22,6 +25,7 @@ __all__ = [
     "given_settings",
     "parsed",
     "place_of_missing",
+    "required_type",
     "unknown_class",
     "unknown_item",
 ]
@@ -87,8 +91,9 @@ def full_name(name: str, settings: Mapping[str, Any]) -> str:
     """
     setting, _, key = name.rpartition(".")
     names = (name, setting) if setting and key in Schedule.__annotations__ else (name,)
-    found = (full for own in names for full in reversed(list(settings)) if full.rpartition(".")[2] == own)
-    return next(found, name)
+    places = list(settings)[::-1]
+    lists = [full[: match.start()] for full in places for match in re.finditer(r"\[\d+\]", full)]
+    return next((full for own in names for full in (*places, *lists) if full.rpartition(".")[2] == own), name)
 
 
 def unknown_class(key: str, group: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -150,6 +155,16 @@ def place_of_missing(name: str, settings: Mapping[str, Any]) -> str:
     return name
 
 
+def required_type(place: str, settings: Mapping[str, Any]) -> str | None:
+    """Return the name of the annotated type of a required argument by its dotted name; None for other settings."""
+    parent, _, name = place.rpartition(".")
+    kind = _class_at(parent, settings)
+    parameter = None if kind is None else _parameters(kind).get(name)
+    if kind is None or parameter is None or parameter.default is not Parameter.empty:
+        return None
+    return str(getattr(parameter.annotation, "__name__", parameter.annotation))
+
+
 def _class_at(key: str, settings: Mapping[str, Any]) -> type | None:
     path = settings.get(f"{key}.class_path", settings.get(key))
     if not isinstance(path, str):
@@ -157,8 +172,9 @@ def _class_at(key: str, settings: Mapping[str, Any]) -> type | None:
     known = {plugin.strategy.__name__: plugin.strategy for plugin in load_plugins()}
     if path.rpartition(".")[2] in known:
         return known[path.rpartition(".")[2]]
+    named = (getattr(module, path, None) for module in (loggers, callbacks, lightning_callbacks))
     try:
-        found = getattr(loggers, path, None) or resolve_name(path)
+        found = next(filter(None, named), None) or resolve_name(path)
     except (ImportError, AttributeError, ValueError):
         return None
     return found if isinstance(found, type) else None

@@ -15,13 +15,14 @@ GONE = object()
 
 
 def without(arguments: Sequence[str], place: str, folder: Path, value: str | None = None) -> list[str] | None:
-    """Return arguments without a setting; None if none of them gives it.
+    """Return arguments without a setting, or without a configuration file; None if none of them gives it.
 
     Args:
         arguments: those of a command.
-        place: dotted name of the setting; all that is below it is removed, too.
+        place: dotted name of the setting; all that is below it is removed, too. `config` for a configuration file.
         folder: folder for copies of configuration files without the setting; created if needed.
         value: value at fault, if only it, the class of this name, or such items of lists are removed; None for all.
+            Path of the configuration file.
     """
     kept, pending = list[str](), list(arguments)
     while pending:
@@ -30,9 +31,11 @@ def without(arguments: Sequence[str], place: str, folder: Path, value: str | Non
         if name.startswith("--") and not equals and pending and not pending[0].startswith("--"):
             text = pending.pop(0)
             words.append(text)
-        is_file = name in ("--config", "-c")
+        is_file = name == "--config"
         given = parsed(Path(text).read_bytes()) if is_file and Path(text).is_file() else parsed(text)
         left = _without(given, place, "" if is_file else name.removeprefix("--").rstrip("+"), value)
+        if is_file and place == "config" and value and Path(text).absolute() == Path(value).absolute():
+            left = GONE
         if left is GONE:
             words = []
         elif left != given and is_file:

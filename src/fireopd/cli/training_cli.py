@@ -4,12 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
-from re import findall
 from typing import Any, cast
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -21,6 +19,7 @@ from fireopd.cli.instantiation import instantiate
 from fireopd.cli.parse_errors import ParseError, report_all
 from fireopd.cli.parser import Parser
 from fireopd.cli.run_loggers import place_loggers, run_loggers
+from fireopd.cli.trainer_errors import CAUSES, trainer_error, without_device_lines
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.private_apis import raised_in_restore
@@ -68,11 +67,12 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
     load_plugins()
     shows_help = any(argument == "-h" or "help" in argument or "comments" in argument for argument in arguments)
     set_parsing_settings(docstring_parse_attribute_docstrings=shows_help)  # takes a second, and only help shows them
+    whole = ["--config" if argument == "-c" else argument for argument in arguments]
     described = {"description": FIRST_SETTINGS, "usage": USAGE}
     return FitCLI(
         FiReOPDModule,
         RolloutDataModule,
-        args=["fit", *arguments] if train else list(arguments),
+        args=["fit", *whole] if train else whole,
         run=train,
         parser_class=FitParser,
         trainer_class=SafeTrainer,
@@ -213,11 +213,10 @@ class FitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Instantiate module, data module and trainer. All loggers write to `<default_root_dir>/version_<n>`."""
         with self._reporting_all():
-            self.config_init = self._instantiate(self.config)
+            self._instantiate_all()
         self.datamodule = self._get(self.config_init, "data")
         self.model = self._get(self.config_init, "model")
         self.model.settings = plain(vars(self.config[self.subcommand] if self.subcommand else self.config))
-        self.trainer = self.instantiate_trainer()
 
     @contextmanager
     def _reporting_all(self) -> Iterator[None]:
@@ -225,7 +224,10 @@ class FitCLI(LightningCLI):
 
         def check(arguments: Sequence[str]) -> None:
             """Parse and instantiate arguments."""
-            self._instantiate(self.parser.parse_args(arguments))
+            self.config = self.parser.parse_args(arguments)
+            self.subcommand = self.config.get("subcommand")
+            with without_device_lines():
+                self._instantiate_all()
 
         with Parser.collecting():
             try:
@@ -233,11 +235,13 @@ class FitCLI(LightningCLI):
             except (ParseError, UserError) as error:
                 report_all(error, self.arguments, check)
 
-    def _instantiate(self, config: Namespace) -> Namespace:
-        """Return settings with instances; all loggers write to the next folder of the run."""
-        within = f"{config.subcommand}." if "subcommand" in config else ""
-        self.folder = next_folder(Path(config[f"{within}trainer.default_root_dir"] or "."))
-        return instantiate(cast(Parser, self.parser), place_loggers(config, f"{within}trainer.logger", self.folder))
+    def _instantiate_all(self) -> None:
+        """Instantiate the settings and the trainer; all loggers write to the next folder of the run."""
+        within = f"{self.subcommand}." if self.subcommand else ""
+        self.folder = next_folder(Path(self.config[f"{within}trainer.default_root_dir"] or "."))
+        placed = place_loggers(self.config, f"{within}trainer.logger", self.folder)
+        self.config_init = instantiate(cast(Parser, self.parser), placed)
+        self.trainer = self.instantiate_trainer()
 
     def instantiate_trainer(self, **settings: Any) -> Trainer:
         """Instantiate the trainer with the loggers and callbacks of every run."""
@@ -246,15 +250,10 @@ class FitCLI(LightningCLI):
         trainer["callbacks"] = [DiskErrors(), RunRecord(), *(trainer["callbacks"] or [])]
         try:
             return super().instantiate_trainer(**settings)
-        except (MisconfigurationException, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            reason = " ".join(str(error).split()).rstrip(".")
-            named = next((name for name in findall(r"\w+", reason) if name in trainer), None)
-            if named in (None, "accelerator"):
-                remedy = "fix the trainer's settings; use --trainer.accelerator cpu on a machine without a GPU"
-                raise UserError("trainer.accelerator", str(trainer["accelerator"]), reason, remedy) from error
-            raise UserError(f"trainer.{named}", trainer[named], reason, "change this setting") from error
+        except UserError:
+            raise
+        except CAUSES as error:
+            raise trainer_error(trainer, error) from error
 
     def prepare(self) -> None:
         """Attach the trainer and load the prompts, as the checks require. No model is loaded."""

@@ -23,7 +23,7 @@ class TrackioLogger(Logger):
         private: whether a Space that does not exist yet is created as private.
 
     Raises:
-        ValueError: if Trackio is not installed.
+        ModuleNotFoundError: if Trackio is not installed.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TrackioLogger(Logger):
         """Store the settings; the run begins with the first entry."""
         super().__init__()
         if find_spec("trackio") is None:
-            raise ValueError("project needs Trackio, which is not installed: pip install trackio")
+            raise ModuleNotFoundError("trackio is not installed: pip install trackio")
         self.project, self.given_name, self.group = project, name, group
         self.space_id, self.private = space_id, private
         self.run: Any = None

@@ -1,0 +1,89 @@
+"""Settings, packages and files that are missing, together with the errors of what is there."""
+
+import pytest
+from helpers.paths import ROOT
+
+from fireopd.cli.training_cli import build
+from fireopd.errors import UserError
+
+BASE = str(ROOT / "configs" / "opd.yaml")
+
+
+def errors(capsys, *arguments):
+    """Return setting and text of each error of arguments."""
+    with pytest.raises((SystemExit, UserError)) as stop:
+        build([str(argument) for argument in arguments], train=False)
+    lines = capsys.readouterr().err.splitlines() if isinstance(stop.value, SystemExit) else str(stop.value).splitlines()
+    texts = [line.removeprefix("fireopd: ") for line in lines if ": " in line]
+    return [(text.partition(": ")[0], text) for text in texts]
+
+
+def keys(capsys, *arguments):
+    """Return the settings that errors name."""
+    return [key for key, _ in errors(capsys, *arguments)]
+
+
+def test_the_search_continues_after_a_setting_that_a_class_needs(tmp_path, capsys):
+    (tmp_path / "file.yaml").write_text("model: {teachers: {chemistry: {class_path: HFTeacher}}}")
+    options = ["--data.prompts=JSONLPrompts", "--data.batch_size=0"]
+    found = keys(capsys, "--config", BASE, "--config", tmp_path / "file.yaml", *options)
+    assert sorted(found) == ["data.batch_size", "data.prompts.train", "model.teachers.chemistry.path"]
+
+
+@pytest.mark.parametrize(
+    "callbacks", ["[EarlyStopping, {class_path: Curves, init_args: {every: 0}}]", "[EarlyStopping]"]
+)
+def test_an_item_of_a_list_that_misses_a_setting_hides_no_other_error(capsys, callbacks):
+    found = keys(capsys, "--config", BASE, f"--trainer.callbacks={callbacks}", "--data.batch_size=0")
+    assert {"trainer.callbacks[0].monitor", "data.batch_size"} <= set(found)
+    assert len(found) == 2 + ("Curves" in callbacks)
+
+
+def test_a_class_that_is_added_to_a_list_misses_a_setting(capsys):
+    found = errors(capsys, "--config", BASE, "--trainer.callbacks+=EarlyStopping")
+    assert found == [("trainer.callbacks.monitor", "trainer.callbacks.monitor: missing. Set it.")]
+
+
+def test_a_file_that_is_missing_hides_no_other_error(tmp_path, capsys):
+    found = errors(capsys, "--config", BASE, "--config", tmp_path / "no.yaml", "--data.batch_size=0")
+    assert [key for key, _ in found] == ["--config", "data.batch_size"]
+    assert f"'{tmp_path / 'no.yaml'}': the file does not exist. Give the path of a YAML file" in found[0][1]
+
+
+@pytest.mark.parametrize("content", ["model: [", "- 1"])
+def test_a_file_that_cannot_be_read_may_give_what_is_missing(tmp_path, capsys, content):
+    (tmp_path / "bad.yaml").write_text(content)
+    assert keys(capsys, "--config", tmp_path / "bad.yaml") == ["--config"]
+    found = keys(capsys, "-c", BASE, "-c", tmp_path / "bad.yaml", "--data.batch_size=0", "--data.bach_size=1")
+    assert sorted(found) == ["--config", "data.bach_size", "data.batch_size"]
+
+
+@pytest.mark.parametrize("logger", ["{}", "[RunTensorBoardLogger, {}]"])
+def test_a_logger_without_its_package_is_named(capsys, monkeypatch, logger):
+    monkeypatch.setattr("fireopd.training.trackio_logger.find_spec", lambda name: None)
+    given = f"--trainer.logger={logger.format('TrackioLogger')}"
+    found = dict(errors(capsys, "--config", BASE, given, "--data.batch_size=0"))
+    place = "trainer.logger[1]" if logger.startswith("[") else "trainer.logger"
+    assert set(found) == {place, "data.batch_size"}
+    assert "'TrackioLogger': needs a package: trackio is not installed: pip install trackio." in found[place]
+
+
+def test_each_logger_of_a_list_is_checked(capsys):
+    found = keys(capsys, "--config", BASE, "--trainer.logger=[CSVLogger, CSVLoger, CSVLogger]", "--data.batch_size=0")
+    assert sorted(found) == ["data.batch_size", "trainer.logger", "trainer.logger[...].save_dir"]
+
+
+def test_strategies_within_strategies_are_named_in_full(tmp_path, capsys):
+    first = "{class_path: TeacherLikelihoodFilter, init_args: {drop_fraction: 7}}"
+    second = "{class_path: SurpriseFilter, init_args: {threshold: abc}}"
+    both = f"class_path: AllOf, init_args: {{filters: [{first}, {second}, Surprise]}}"
+    (tmp_path / "file.yaml").write_text(f"model: {{trajectory_filter: {{{both}}}}}")
+    found = errors(capsys, "--config", BASE, "--config", tmp_path / "file.yaml", "--data.batch_size=0")
+    filters = "model.trajectory_filter.filters"
+    assert {key for key, _ in found} == {
+        filters,
+        f"{filters}[...].drop_fraction",
+        f"{filters}[1].threshold",
+        "data.batch_size",
+    }
+    assert dict(found)[filters].startswith(f"{filters}: 'Surprise': no TrajectoryFilter of that name is installed.")
