@@ -1,5 +1,6 @@
 """Conformance checks of prompt sources: each fault is found and named, and legal oddities pass."""
 
+import importlib
 import random
 import re
 from dataclasses import dataclass, field
@@ -228,3 +229,40 @@ def test_a_right_source_passes(tmp_path):
     check_prompts(JSONLPrompts(train=tmp_path / "a.jsonl", teacher="math"))
     with pytest.raises(TypeError, match=r"is not a PromptSource: pass an instance, Right\(...\)"):
         check_prompts(Right)
+
+
+INSTALLED = """
+from dataclasses import dataclass
+from fireopd.prompts import PromptSource, PromptText
+
+@dataclass(frozen=True)
+class Unique(PromptSource):
+    order_by_name: bool
+
+    def training(self, seed):
+        print("reads")
+        names = {f"{number}+1" for number in range(50)}
+        names = sorted(names) if self.order_by_name else list(names)
+        return [PromptText(name, "math", "sum", None, name) for name in names]
+
+    def validation(self):
+        return []
+
+@dataclass(frozen=True)
+class Absent(Unique):
+    def training(self, seed):
+        import sys
+        assert sys.argv != ["-c"], "not here"
+        return super().training(seed)
+"""
+
+
+def test_the_order_of_a_set_is_found_in_another_process(tmp_path, monkeypatch):
+    (tmp_path / "installed_source.py").write_text(INSTALLED)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("installed_source")
+    check_prompts(module.Unique(order_by_name=True))
+    with pytest.raises(AssertionError, match=r"(?s)another process, which a resume .*refuse\. Sort what comes from a set"):
+        check_prompts(module.Unique(order_by_name=False))
+    with pytest.raises(AssertionError, match=r"fails in another process: AssertionError: not here\."):
+        check_prompts(module.Absent(order_by_name=True))

@@ -198,6 +198,17 @@ class Unequal(HFTeacher):
         self.state = object()
 
 
+@dataclass
+class Early(HFTeacher):
+    """Loads its weights in the constructor."""
+
+    path: str = "tiny/math"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.loaded = {"models": [torch.nn.Linear(1, 1)]}
+
+
 class Plain(Wrong):
     """No dataclass."""
 
@@ -215,6 +226,8 @@ class Refusing(HFTeacher):
 def test_settings_and_equality_are_checked():
     with pytest.raises(AssertionError, match="Unequal is not equal to itself after setup"):
         check_teacher(Unequal())
+    with pytest.raises(AssertionError, match=r"(?s)violates 1 rule .* Early holds a Linear before setup.* in setup\."):
+        check_teacher(Early())
     with pytest.raises(AssertionError, match="is not a dataclass. Write @dataclass above class Plain"):
         check_teacher(Plain(None, None))
     with pytest.raises(TypeError, match=r"is not a Teacher: pass an instance, HFTeacher\(...\)"):

@@ -60,9 +60,10 @@ def instantiate(parser: Parser, settings: Namespace) -> Namespace:
     Raises:
         UserError: from a constructor, or if it needs a package that is not installed.
     """
+    construction = _Construction()
     try:
         check_class_paths(settings)
-        values = parser.instantiate(settings, instantiators=[(_construct, object, True)])
+        values = parser.instantiate(settings, instantiators=[(construction, object, True)])
         for place, path in find_class_paths(values):
             raise UserError(command_line_key(place), path, "class_path in plain data", "leave class_path out")
         return values
@@ -75,13 +76,23 @@ def instantiate(parser: Parser, settings: Namespace) -> Namespace:
         parser.error(f"{command_line_key(key)}: {error}" if key else str(error), error.error)
     except ValueError as error:
         parser.error(str(error), error)
+    finally:
+        construction.ended = True
 
 
-def _construct(kind: type, /, *args: Any, **arguments: Any) -> Any:
-    try:
-        for name, value in arguments.items():
-            for _, path in find_class_paths(value):
-                raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
-        return construct(kind, *args, **arguments)
-    except (ValueError, ImportError) as error:
-        raise RejectedSettingError(kind, arguments, error) from error
+class _Construction:
+    """Construction of the classes in settings; optimizers and schedulers are constructed after it has ended."""
+
+    ended = False
+
+    def __call__(self, kind: type, /, *args: Any, **arguments: Any) -> Any:
+        """Return an instance of a class."""
+        try:
+            for name, value in arguments.items():
+                for _, path in find_class_paths(value):
+                    raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
+            return construct(kind, *args, **arguments)
+        except (ValueError, ImportError) as error:
+            if self.ended:
+                raise
+            raise RejectedSettingError(kind, arguments, error) from error

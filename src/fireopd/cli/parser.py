@@ -272,5 +272,6 @@ def _unknown_plugin(key: str, name: str, group: str) -> str:
         hint = f"{name} is a {GROUPS[other.group].__name__}. "
     kind = GROUPS[group].__name__
     return (
-        f"{key}: {name!r}: no {kind} of that name is installed. {hint}Installed: {', '.join(names)} (fireopd plugins)."
+        f"{key}: {name!r}: no {kind} of that name is installed. {hint}Installed: {', '.join(names)} (fireopd plugins). "
+        "A class that is not registered needs its import path."
     )

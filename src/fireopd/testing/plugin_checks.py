@@ -1,8 +1,10 @@
 """Checks that teachers, engines, prompt sources and verifiers have in common, and the report of their violations."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+
+from torch import Tensor, nn
 
 from fireopd.errors import UserError
 from fireopd.models.loading import load_tokenizer
@@ -15,6 +17,8 @@ from fireopd.types.strategy import ContractError
 __all__ = ["example_prompts", "paragraph", "settings_violations", "violations_of"]
 
 Case = TypeVar("Case")
+DEPTH = 4
+"""Levels of attributes and items in which loaded weights are looked for."""
 QUESTIONS = ("1+2", "7;+5;*2", "12;*2", "9")
 """Prompts whose characters any tokenizer knows."""
 
@@ -38,8 +42,24 @@ def settings_violations(plugin: object, base: type, *, frozen: bool) -> list[str
     line = "@dataclass(frozen=True)" if frozen else "@dataclass"
     if parameters is None or (frozen and not parameters.frozen):
         return [f"{kind.__name__} is not a {line[1:]}. Write {line} above class {kind.__name__}."]
-    problems = (pickling_problem(plugin), yaml_problem(plugin, base))
+    problems = [pickling_problem(plugin), yaml_problem(plugin, base)]
+    if not frozen and (weights := _weights(plugin, DEPTH)):
+        problems.append(
+            f"holds a {weights} before setup. Its constructor stores settings only: `fireopd check` creates it, too. "
+            f"Load weights in setup."
+        )
     return [f"{kind.__name__} {problem}" for problem in problems if problem]
+
+
+def _weights(value: object, depth: int) -> str:
+    """Return the class of a module or tensor that a value holds; empty if there is none."""
+    if isinstance(value, nn.Module | Tensor):
+        return type(value).__name__
+    if depth == 0 or isinstance(value, type):
+        return ""
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    parts = parts or getattr(value, "__dict__", {}).values()
+    return next((found for part in list(parts) if (found := _weights(part, depth - 1))), "")
 
 
 def violations_of(name: str, case: Case, checks: Sequence[Callable[[Case], str]], decisive: int = 1) -> list[str]:

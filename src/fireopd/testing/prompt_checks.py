@@ -1,7 +1,11 @@
 """Conformance checks of prompt sources: valid and reproducible prompts, the order of epochs, and the verifier."""
 
 import copy
+import os
+import pickle
 import random
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +26,19 @@ __all__ = ["check_prompts"]
 KEY = "data.prompts"
 SEEDS = (1, 2)
 """Seeds of two runs."""
+NO_MODULE = 3
+"""Exit code of a process that cannot import the module of a source."""
+OTHER_PROCESS = f"""
+import pickle, sys
+output, sys.stdout = sys.stdout.buffer, sys.stderr  # a source may print
+sys.path[:], source, seed = pickle.load(sys.stdin.buffer)
+try:
+    source = pickle.loads(source)
+except (ImportError, AttributeError):
+    sys.exit({NO_MODULE})
+output.write(pickle.dumps([list(source.training(seed)), list(source.validation())]))
+"""
+"""Program that writes the prompts of a source."""
 
 
 @dataclass(eq=False)
@@ -63,7 +80,9 @@ def check_prompts(source: PromptSource) -> None:
     """
     found = settings_violations(source, PromptSource, frozen=True)
     case = SourceCase(source)
-    report(found + violations_of(type(source).__name__, case, CHECKS), source)
+    found += violations_of(type(source).__name__, case, CHECKS)
+    found += [] if found else violations_of(type(source).__name__, case, [returns_equal_prompts_in_another_process])
+    report(found, source)
     for problem in _doubts(case):
         warnings.warn(f"{source!r} {problem}", ConformanceWarning, stacklevel=2)
 
@@ -98,6 +117,32 @@ def returns_equal_prompts_again(case: SourceCase) -> str:
     if random.getstate() != generators[0] or not torch.equal(torch.get_rng_state(), generators[1]):
         return "draws from a global generator. Create random.Random(seed), or a torch.Generator."
     return ""
+
+
+def returns_equal_prompts_in_another_process(case: SourceCase) -> str:
+    """Check that a process in which sets have another order returns the same prompts.
+
+    A source whose module a new process cannot import, for example one of a notebook, is not checked.
+    """
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_PROCESS],
+        input=pickle.dumps((sys.path, pickle.dumps(case.fresh), SEEDS[0])),
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode == NO_MODULE:
+        return ""
+    if done.returncode:
+        return f"fails in another process: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}."
+    training, validation = pickle.loads(done.stdout)
+    if training == case.training and validation == case.validation:
+        return ""
+    return (
+        "returns other prompts, or another order, in another process, which a resume and a run on several processes "
+        "refuse. Sort what comes from a set, and use no hash()."
+    )
 
 
 def returns_an_order_of_each_epoch(case: SourceCase) -> str:
