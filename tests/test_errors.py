@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from fireopd.errors import CombinedUserError, UserError, collect_errors, raise_together
+from fireopd.errors import CombinedUserError, UserError, collect_errors, named_in_traceback, raise_together
 
 A, B = UserError("a", 1, "wrong", "fix it"), UserError("b", "x", "missing", "give one")
 
@@ -29,3 +29,13 @@ def test_errors_are_collected():
     with collect_errors(found):
         raise A
     assert found == [A, B, A]
+
+
+def test_the_innermost_plugin_of_a_traceback_is_named():
+    with (
+        pytest.raises(RuntimeError) as failure,
+        named_in_traceback("data.engine", 1.5, "samples 2 responses"),
+        named_in_traceback("model.teachers.math", "text", "begins to score 1 trajectories"),
+    ):
+        raise RuntimeError
+    assert failure.value.__notes__ == ["fireopd: model.teachers.math: str begins to score 1 trajectories."]

@@ -16,6 +16,9 @@ __all__ = [
     "raise_together",
 ]
 
+NOTE = "fireopd: "
+"""Start of the line that a traceback ends with."""
+
 
 class UserError(ValueError):
     """Error of a setting: its key, its value, the problem and the remedy.
@@ -94,6 +97,8 @@ def collect_errors(errors: list[UserError]) -> Iterator[None]:
 def named_in_traceback(key: str, plugin: object, action: str) -> Iterator[None]:
     """Context that adds setting, class and action of a plug-in to the traceback of an error in its code.
 
+    The innermost context names the plug-in: an engine calls teachers while it samples.
+
     Args:
         key: setting that holds the plug-in.
         plugin: the plug-in.
@@ -104,7 +109,8 @@ def named_in_traceback(key: str, plugin: object, action: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        error.add_note(f"fireopd: {key}: {type(plugin).__name__} {action}.")
+        if not any(note.startswith(NOTE) for note in getattr(error, "__notes__", [])):
+            error.add_note(f"{NOTE}{key}: {type(plugin).__name__} {action}.")
         raise
 
 

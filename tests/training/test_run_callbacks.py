@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.fakes import rollouts_of, scored_batch
 
-from fireopd.teachers import HFTeacher, MixtureTeacher, VLLMTeacher
+from fireopd.teachers import HFTeacher, MixtureTeacher, VLLMTeacher, prefetch_by_teachers
 from fireopd.training.background_rollout import RolloutQueue
 from fireopd.training.run_callbacks import TeacherRequests, run_callbacks
 
@@ -65,3 +65,13 @@ def test_the_parts_of_a_mixture_get_their_rows():
     mixture.close()
     assert one.closed
     assert other.closed
+
+
+def test_a_teacher_that_fails_during_the_rollout_is_named():
+    class Failing(Recorded):
+        def prefetch(self, rollouts):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError) as failure:
+        prefetch_by_teachers({"math": Failing()}, rollouts_of(scored_batch(6)))
+    assert failure.value.__notes__ == ["fireopd: model.teachers.math: Failing begins to score 3 trajectories."]

@@ -96,7 +96,9 @@ def _rows_of(name: str, rollouts: RolloutBatch) -> tuple[list[int], Tensor, Roll
 def prefetch_by_teachers(teachers: Mapping[str, Teacher], rollouts: RolloutBatch) -> None:
     """Let the teacher of each row begin to score it, if it scores in another process; see `Teacher.prefetch`."""
     for name in sorted(teachers.keys() & set(rollouts.teachers)):
-        teachers[name].prefetch(_rows_of(name, rollouts)[2])
+        rows, _, own = _rows_of(name, rollouts)
+        with named_in_traceback(f"model.teachers.{name}", teachers[name], f"begins to score {len(rows)} trajectories"):
+            teachers[name].prefetch(own)
 
 
 def score_by_base(base: Teacher, rollouts: RolloutBatch) -> TokenScores:
