@@ -128,7 +128,7 @@ def test_tokens_that_only_the_student_has(served):
 def test_the_requests_of_a_failed_server_go_to_the_others(served, fault, reason, caplog, monkeypatch):
     monkeypatch.setattr(bounded_http, "BUSY_DELAYS", (0.0,))
     bad, good = fake(fault, after=2), fake()
-    teacher = served(bad, good, concurrency=2, timeout=1.0 if fault == "hang" else 20.0)
+    teacher = served(bad, good, concurrency=2, timeout=3.0 if fault == "hang" else 20.0)
     batch = rollouts(20)
     assert is_right(teacher.score(batch, entropy=True), batch)
     warnings = [record.message for record in caplog.records if "is excluded until a later batch" in record.message]

@@ -12,7 +12,6 @@ import pytest
 
 from fireopd.testing import ConformanceWarning, check_verifier, verifier_checks
 from fireopd.testing.time_limit import TimeLimitError, time_limit
-from fireopd.types import Prompt
 from fireopd.verifiers import ExactMatch, FinalAnswer, Verifier
 from fireopd.verifiers.base import Grade
 
@@ -130,19 +129,17 @@ def test_a_regular_expression_without_an_end_is_a_fault(monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def swallowing(self, prompt, response):
-    try:
-        time.sleep(6.0 if response else 0.0)
-    except Exception:
-        return 0.0
-    return float(prompt.answer == response)
+def swallowing(finished):
+    with contextlib.suppress(Exception):
+        time.sleep(60.0)
+        finished.append(True)
 
 
 def test_a_verifier_that_catches_all_exceptions_has_the_limit():
-    began = time.monotonic()
+    finished = []
     with pytest.raises(TimeLimitError), time_limit(0.3):
-        swallowing(None, Prompt((), "t", "t", "9", "p"), "9")
-    assert time.monotonic() - began < 6
+        swallowing(finished)
+    assert not finished
 
 
 def test_a_limit_that_was_caught_is_raised_at_the_end():
