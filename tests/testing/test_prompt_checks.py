@@ -252,7 +252,7 @@ class Unique(PromptSource):
 class Absent(Unique):
     def training(self, seed):
         import sys
-        assert sys.argv != ["-c"], "not here"
+        assert "pytest" in sys.modules, "not here"
         return super().training(seed)
 """
 
