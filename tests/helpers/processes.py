@@ -46,6 +46,7 @@ def write_to(log: Path) -> None:
 def main(arguments: list[str], log: Path, folder: Path | None, environment: dict[str, str], before) -> None:
     """Run the program."""
     write_to(log)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets the jobs in its background ignore it
     if folder is not None:
         os.chdir(folder)
     os.environ |= environment

@@ -21,6 +21,7 @@ from fireopd.cli.parser import Parser
 from fireopd.cli.run_loggers import place_loggers, run_loggers
 from fireopd.cli.trainer_errors import CAUSES, trainer_error, without_device_lines
 from fireopd.distributed.fsdp import FSDP2Strategy
+from fireopd.distributed.rendezvous import ending_on_signals
 from fireopd.errors import UserError, collect_errors, raise_together
 from fireopd.private_apis import raised_in_restore
 from fireopd.training.checkpoint_files import check, clean, last_checkpoint, standing
@@ -133,7 +134,7 @@ class SafeTrainer(Trainer):
         raise_together(found)
         clean(Path(self.default_root_dir))
         try:
-            with writing_run(self), quiet_writer_thread():
+            with writing_run(self), quiet_writer_thread(), ending_on_signals(self.strategy):
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
         except SystemExit as stop:
             if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into the exit code 1
