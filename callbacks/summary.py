@@ -43,7 +43,7 @@ class Summary(Callback):
         self.tasks: dict[str, dict[str, float | None]] = {}
         self.prompts: dict[str, int] = {}
         self.folder = Path()
-        self.began = 0.0
+        self.began: float | None = None
         self.earlier = 0.0
         self.seconds = 0.0
 
@@ -72,7 +72,7 @@ class Summary(Callback):
         if trainer.is_global_zero:
             self.tasks = {task: self._row(task, after) for task in pl_module.data.tasks}
             self.prompts = dict(Counter(prompt.task for prompt in pl_module.data.validation_prompts))
-            self.seconds = self.earlier + time.perf_counter() - self.began
+            self.seconds = self._seconds()
         write_on_rank_zero(trainer, self._write)
         rows = [{"task": task} | row for task, row in self.tasks.items()]
         show(trainer, lambda media: media.table("summary", rows, trainer.global_step))
@@ -93,13 +93,16 @@ class Summary(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the measurements before training, with which a resumed run compares."""
-        seconds = time.perf_counter() - self.began
-        return {"before": self.before, "of_teachers": self.of_teachers, "seconds": self.earlier + seconds}
+        return {"before": self.before, "of_teachers": self.of_teachers, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the measurements before training."""
         self.before, self.of_teachers = state_dict["before"], state_dict["of_teachers"]
         self.earlier = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        """Return the seconds of training, earlier starts included; a run that is complete when it resumes adds none."""
+        return self.earlier + (0.0 if self.began is None else time.perf_counter() - self.began)
 
     def _log(self, trainer: Trainer, results: dict[str, float], step: int) -> None:
         for logger in trainer.loggers:

@@ -68,7 +68,7 @@ def test_all_changes_are_named_at_once_and_need_leave(saved, caplog):
     now = module({"seed_everything": 2, "data": {"batch_size": 4}, "trainer": {"max_steps": 2}})
     with pytest.raises(UserError) as refused:
         check_resume(path, now)
-    remedy = "Restore it, or add --resume_with_changes to continue with the new value."
+    remedy = "Restore it, or add --resume_with_changes true to continue with the new value."
     assert str(refused.value).splitlines() == [
         f"seed_everything: '2': 1 in the checkpoint. {remedy}",
         f"data.batch_size: '4': 8 in the checkpoint. {remedy}",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from fireopd.training.host_memory import host_parts
-from fireopd.training.memory_phases import GIB, Phase, checkpoint_bytes, largest
+from fireopd.training.memory_phases import GIB, UNKNOWN, Phase, checkpoint_bytes, largest
 from fireopd.training.run_plan import RunPlan
 from fireopd.training.step_seconds import StepPart
 
@@ -51,7 +51,8 @@ def peak_lines(phase: Phase) -> list[str]:
     """Return where the peak is, and how its parts are computed."""
     moment = f", {phase.moment}" if phase.moment else ""
     lines = [f"Highest: {phase.name}{moment}, {shown_size(phase.total)}."]
-    return lines + [f"  {part.name}: {shown_size(part.size)} = {part.formula}" for part in phase.parts if part.size]
+    lines += [f"  {part.name}: {shown_size(part.size)} = {part.formula}" for part in phase.parts if part.size]
+    return lines + [f"  {part.name}: {part.formula}" for part in phase.parts if part.formula.startswith(UNKNOWN)]
 
 
 def host_lines(plan: RunPlan) -> list[str]:

@@ -142,7 +142,7 @@ def _named_imports() -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        failed = failed_import(error)
+        failed = failed_import(error) or _refused_class("class_path", str(error))
         if failed is None:
             raise
         raise failed from error

@@ -74,6 +74,8 @@ def check_config_files(arguments: Sequence[str]) -> None:
             continue
         try:
             content = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise UserError("--config", path, f"cannot be read: {error.strerror}", "check its permissions") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             reason = str(getattr(error, "problem", error))

@@ -1,6 +1,6 @@
 """Rendezvous of the processes of a run, which Ctrl-C and SIGTERM end.
 
-A process waits for the others inside PyTorch, which runs no handlers of Python: after a signal to all processes, one could
+A process waits for the others inside PyTorch, where no handler of Python runs: after a signal to all, one could
 wait for the others, which have ended, until the timeout of the strategy.
 """
 

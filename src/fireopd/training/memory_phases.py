@@ -25,6 +25,8 @@ __all__ = [
 
 GIB = 2**30
 """Bytes of a GiB."""
+UNKNOWN = "not included"
+"""Start of the formula of a part whose size is not known."""
 CUDA = int(1.5 * GIB)
 """Context of CUDA with the kernels of PyTorch, and workspaces of its libraries; assumed."""
 NCCL = int(1.5 * GIB)
@@ -153,7 +155,7 @@ def _teachers(plan: RunPlan) -> list[Part]:
         elif plan.shares_weights(teacher):
             parts.append(Part(label, 0, "shares the weights of the student"))
         elif own is None:
-            parts.append(Part(label, 0, f"not included: {type(teacher).__name__} does not give its memory"))
+            parts.append(Part(label, 0, f"{UNKNOWN}: {type(teacher).__name__} does not give its memory"))
         else:
             made = [Part(f"{label}: {name}", size, formula) for name, (size, formula) in own.items()]
             parts += [_on_host(p, "offload_teachers") for p in made] if plan.sharding.offload_teachers else made

@@ -28,9 +28,9 @@ __all__ = ["changed_settings", "check_resume", "optimizer_differs", "resume_prob
 
 AVERAGES = "averages."
 """Prefix of the names of the moving averages of the student."""
-ALLOW = "restore it, or add --resume_with_changes to continue with the new value"
+ALLOW = "restore it, or add --resume_with_changes true to continue with the new value"
 """Remedy of a changed setting."""
-RESTORE = "restore the files, or add --resume_with_changes to continue with the new prompts"
+RESTORE = "restore the files, or add --resume_with_changes true to continue with the new prompts"
 """Remedy of changed prompts."""
 PROMPTS = ("seed_everything", "model.student", *(f"data.{name}" for name in ("prompts", "chat", "overlong", "engine")))
 """Beginnings of the keys of settings that change the prompts."""

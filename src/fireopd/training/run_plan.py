@@ -88,7 +88,9 @@ class ProcessPlan:
     folder: str
     """Folder above those of the runs: the trainer's `default_root_dir`, whatever its loggers are."""
     checkpoints: bool
-    """True if a callback saves checkpoints."""
+    """True if a `RunCheckpoint` saves checkpoints: those of Lightning's own callback cannot be resumed."""
+    val_check_interval: float | None = 1.0
+    """Batches, or share of the batches, between validations."""
     background_checkpoints: bool = False
     """True if they are written in the background, from a copy in host memory."""
 
@@ -109,6 +111,8 @@ class ProcessPlan:
     def of(cls, trainer: Trainer) -> "ProcessPlan":
         """Return the processes that a trainer is set up for."""
         strategy = trainer.strategy
+        # RunCheckpoint imports this module. Lightning's callback, which a trainer has by default, has no background.
+        saving = [own for own in trainer.checkpoint_callbacks if hasattr(own, "background")]
         return cls(
             world_size=trainer.world_size,
             nodes=trainer.num_nodes,
@@ -121,8 +125,9 @@ class ProcessPlan:
             gradient_clip_val=trainer.gradient_clip_val,
             accumulate_grad_batches=trainer.accumulate_grad_batches,
             folder=str(trainer.default_root_dir),
-            checkpoints=bool(trainer.checkpoint_callbacks),
-            background_checkpoints=any(getattr(own, "background", False) for own in trainer.checkpoint_callbacks),
+            checkpoints=bool(saving),
+            val_check_interval=trainer.val_check_interval,
+            background_checkpoints=any(own.background for own in saving),
         )
 
 

@@ -28,6 +28,24 @@ def trainer_checks(processes: ProcessPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_clipping, processes.gradient_clip_val)
     yield partial(check_accumulation, processes.accumulate_grad_batches)
     yield partial(check_folder, processes.folder)
+    for name, value in (("max_steps", processes.max_steps), ("max_epochs", processes.max_epochs)):
+        yield partial(check_length, name, value)
+    yield partial(check_validation_interval, processes.val_check_interval)
+
+
+def check_length(name: str, limit: int | None) -> None:
+    """Raise `UserError` if a run with this limit has no step."""
+    if limit == 0:
+        raise UserError(
+            f"trainer.{name}", 0, "the run would have no step", "give a positive number, or -1 for no limit"
+        )
+
+
+def check_validation_interval(interval: float | None) -> None:
+    """Raise `UserError` if validations have no batch between them."""
+    if interval == 0:
+        remedy = "give batches or a share of them; trainer.limit_val_batches 0 for no validation"
+        raise UserError("trainer.val_check_interval", 0, "validations would have no batch between them", remedy)
 
 
 def check_precision(precision: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from fireopd.engines.contract import check_version
@@ -50,8 +51,16 @@ class WeightSync(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         """Start the engine with the student's weights, if it samples."""
-        if not pl_module.data.samples:
-            return
+        if pl_module.data.samples:
+            self._start(pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
+        """Send the weights to validate; a validation without training starts the engine first."""
+        if trainer.state.fn == TrainerFn.VALIDATING and pl_module.data.samples:
+            self._start(pl_module)
+        self.sync(pl_module)
+
+    def _start(self, pl_module: StudentModule) -> None:
         rank_zero_info(f"Starting {type(pl_module.data.engine).__name__} ...")
         data = pl_module.data
         prompts = [*data.training_prompts, *data.validation_prompts]
@@ -65,10 +74,6 @@ class WeightSync(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
         """Send the weights of a checkpoint that was loaded since."""
-        self.sync(pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: StudentModule) -> None:
-        """Send the weights to validate."""
         self.sync(pl_module)
 
     def on_train_batch_end(

@@ -19,6 +19,8 @@ __all__ = ["KEY", "Benchmark", "PromptFormat", "distinct_benchmarks", "read_benc
 
 ID_KEYS = ("task_id", "question_id", "id")
 """Keys of a row used as the id of its problem, in order of precedence; the default id is the line number."""
+FORM = 'write {"problem": ..., "answer": ...} on each line'
+"""Remedy for a file without problems or with other columns."""
 KEY = "--benchmark"
 """Command-line option that names the benchmarks, for error messages."""
 
@@ -99,9 +101,10 @@ def read_benchmark(path: Path, verifier: Verifier) -> Benchmark:
     try:
         texts = JSONLPrompts(path, path, teacher="none", task=path.stem, verifier=verifier).validation()
     except UserError as error:
-        raise UserError(KEY, error.value, error.problem, error.remedy) from error
+        remedy = FORM if "columns" in error.remedy else error.remedy  # a benchmark has no setting of its columns
+        raise UserError(KEY, error.value, error.problem, remedy) from error
     if not texts:
-        raise UserError(KEY, str(path), "no problems", 'write {"problem": ..., "answer": ...} on each line')
+        raise UserError(KEY, str(path), "no problems", FORM)
     rows = dict(read_jsonl(path, KEY).rows)
     problems: dict[str, PromptText] = {}
     for text in texts:
