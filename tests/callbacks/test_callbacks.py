@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.fakes import full_batch, scored_batch
@@ -14,7 +15,7 @@ import fireopd.callbacks
 from fireopd.analysis.view import View
 from fireopd.callbacks import Curves, RolloutRecorder, Trajectories
 from fireopd.callbacks.curves import distributions, page
-from fireopd.callbacks.summary import table
+from fireopd.callbacks.summary import Summary, table
 from fireopd.callbacks.trajectory_display import bar, text
 from fireopd.filters import TeacherLikelihoodFilter
 from fireopd.method import Method
@@ -126,3 +127,15 @@ def test_the_table_gives_the_share_of_the_gap():
 def test_settings_have_a_range(callback):
     with pytest.raises(ValueError, match="every_n_steps"):
         callback(every_n_steps=0)
+
+
+def test_a_complete_run_that_is_resumed_has_the_seconds_of_its_training(monkeypatch):
+    clock = iter((100.0, 130.0, 9000.0))
+    monkeypatch.setattr("fireopd.callbacks.summary.time.perf_counter", lambda: next(clock))
+    summary = Summary(teachers=False)
+    summary.on_train_start(None, SimpleNamespace(data=SimpleNamespace(tasks=[])))
+    state = summary.state_dict()
+    assert state["seconds"] == 30
+    again = Summary()
+    again.load_state_dict(state)
+    assert again.state_dict()["seconds"] == 30, "no training has started"

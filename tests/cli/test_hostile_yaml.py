@@ -84,6 +84,7 @@ NESTED = [
         "trainer.callbacks[0].on_fit_start: 'warmup': not a class: a configuration cannot name functions",
     ),
     ("model.teachers", {"math": COMMAND}, "teachers"),
+    ("model.sharding", OUTPUT, "'subprocess.getoutput': a configuration cannot name this module"),
     ("model.teachers", {"math": {"class_path": "harmful.teacher"}}, "teachers"),
     ("model.token_weighter", nested("ProductOf", weighters=[COMMAND]), "weighters"),
     ("model.trajectory_filter", nested("AllOf", filters=["LengthFilter", OTHER]), "filters"),

@@ -320,3 +320,14 @@ def test_resuming_gives_the_same_numbers(tmp_path):
     assert again.policy_version == 4
     for one, other in zip(whole.weights[-1], notes.weights[-1], strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_validation_without_training_and_one_after_it(tmp_path):
+    module, data = make_module(), make_data(num_validation=4)
+    [before] = make_trainer(tmp_path).validate(module, data, verbose=False)
+    trainer = make_trainer(tmp_path, max_steps=1)
+    trainer.fit(module, data)
+    [after] = trainer.validate(module, data, verbose=False)
+    assert before.keys() == after.keys()
+    assert data.engine.policy_version == -1, "it is closed"
+    assert module.validated[0] == 1

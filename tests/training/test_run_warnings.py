@@ -8,6 +8,7 @@ from helpers.training import make_data, make_module
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from fireopd.callbacks import RunCheckpoint
 from fireopd.prompts import JSONLPrompts
 from fireopd.teachers import HFTeacher
 from fireopd.training.data import RolloutDataModule
@@ -54,9 +55,12 @@ def test_runs_without_checkpoints_and_teachers_without_prompts(plan):
     assert run_warnings(idle) == ["no prompt names the teacher law"]
 
 
-def test_the_checkpoints_of_other_callbacks_count(plan):
-    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[ModelCheckpoint()])
-    assert type(plan.processes).of(trainer).checkpoints
+@pytest.mark.parametrize(("callbacks", "saves"), [([], False), ([ModelCheckpoint()], False), ([RunCheckpoint()], True)])
+def test_only_a_run_checkpoint_writes_what_a_resume_finds(plan, callbacks, saves):
+    """A trainer without a checkpoint callback adds Lightning's own."""
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=callbacks)
+    assert trainer.checkpoint_callbacks
+    assert type(plan.processes).of(trainer).checkpoints is saves
 
 
 def test_the_first_prompt_of_each_teacher_is_shown_as_text_and_tokens(plan):

@@ -105,4 +105,4 @@ def _unsaved(plan: RunPlan) -> str | None:
     if plan.processes.checkpoints:
         return None
     remedy = "add RunCheckpoint to trainer.callbacks; a list in a later file replaces the list of an earlier one"
-    return f"no RunCheckpoint is among the callbacks, so the run cannot be resumed or exported: {remedy}"
+    return f"no RunCheckpoint is among the callbacks, so there is no last.ckpt to resume from or to export: {remedy}"
