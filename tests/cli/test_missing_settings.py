@@ -41,7 +41,8 @@ def test_an_item_of_a_list_that_misses_a_setting_hides_no_other_error(capsys, ca
 
 def test_a_class_that_is_added_to_a_list_misses_a_setting(capsys):
     found = errors(capsys, "--config", BASE, "--trainer.callbacks+=EarlyStopping")
-    assert found == [("trainer.callbacks.monitor", "trainer.callbacks.monitor: missing. Set it.")]
+    place = "trainer.callbacks[6].monitor"  # after those of the file
+    assert found == [(place, f"{place}: missing. Set it.")]
 
 
 def test_a_file_that_is_missing_hides_no_other_error(tmp_path, capsys):
@@ -87,3 +88,70 @@ def test_strategies_within_strategies_are_named_in_full(tmp_path, capsys):
         "data.batch_size",
     }
     assert dict(found)[filters].startswith(f"{filters}: 'Surprise': no TrajectoryFilter of that name is installed.")
+
+
+def test_each_unreadable_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "it's bad.yaml").write_text("model: [")
+    (tmp_path / "empty.yaml").touch()
+    files = [tmp_path / name for name in ("it's bad.yaml", "empty.yaml", "no'thing.yaml", "")]
+    found = errors(capsys, "--config", BASE, *(f"-c{file}" for file in files), "--data.batch_size=0")
+    assert [key for key, _ in found] == [*["--config"] * 4, "data.batch_size"]
+    for file in files:
+        assert any(str(file) in text for _, text in found)
+
+
+def test_without_a_file_what_is_given_is_checked(capsys):
+    found = keys(capsys, "--data.batch_size=0", "--trainer.max_steps=-7", "--model.objective=Foo")
+    assert set(found) == {"model.teachers", "model.objective", "data.batch_size", "trainer.max_steps"}
+
+
+def test_all_missing_settings_of_a_class_are_named(capsys):
+    options = ["--trainer.plugins=lightning.pytorch.plugins.MixedPrecision", "--data.prompts=ReasoningGymPrompts"]
+    found = keys(capsys, "--config", BASE, *options, "--data.batch_size=0")
+    places = [f"trainer.plugins.{name}" for name in ("precision", "device")]
+    assert sorted(found) == sorted([*places, "data.prompts.tasks", "data.prompts.teacher", "data.batch_size"])
+
+
+def test_an_error_of_a_class_of_lightning_is_one_of_its_settings(capsys):
+    callback = "{class_path: EarlyStopping, init_args: {monitor: a, mode: b}}"
+    found = dict(errors(capsys, "--config", BASE, f"--trainer.callbacks=[{callback}]", "--data.batch_size=0"))
+    assert set(found) == {"trainer.callbacks[0]", "data.batch_size"}
+    assert "'EarlyStopping': `mode` can be min, max, got b" in found["trainer.callbacks[0]"]
+
+
+def test_what_fits_the_items_that_were_left_out_is_no_error(capsys):
+    value = "{class_path: FilterSequence, init_args: {filters: [KeepAll, Nope], switch_steps: [10]}}"
+    assert keys(capsys, "--config", BASE, f"--model.trajectory_filter={value}") == ["model.trajectory_filter.filters"]
+
+
+def test_teachers_within_a_teacher_are_named_in_full(capsys):
+    value = "{mix: {class_path: MixtureTeacher, init_args: {teachers: {c: NopeTeacher}}}}"
+    found = keys(capsys, "--config", BASE, f"--model.teachers={value}", "--data.batch_size=0")
+    assert found == ["model.teachers.mix.teachers", "data.batch_size"]
+
+
+BROKEN = """
+import builtins
+from dataclasses import dataclass
+from fireopd.teachers import HFTeacher
+
+@dataclass
+class Broken(HFTeacher):
+    error: str = "TypeError"
+
+    def __post_init__(self):
+        raise getattr(builtins, self.error)("no luck today")
+"""
+
+
+def test_the_code_of_a_plugin_that_raises_is_named(tmp_path, capsys, monkeypatch):
+    (tmp_path / "broken_teacher.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    teacher = "{{x: {{class_path: broken_teacher.Broken, init_args: {{path: tiny/math, error: {}}}}}}}"
+    found = errors(capsys, "--config", BASE, f"--model.teachers={teacher.format('ValueError')}", "--data.batch_size=0")
+    assert [key for key, _ in found] == ["model.teachers.x", "data.batch_size"]
+    assert found[0][1] == "model.teachers.x: 'Broken': no luck today"
+    for kind in (TypeError, ImportError):
+        with pytest.raises(kind, match="no luck today") as raised:
+            build(["--config", BASE, f"--model.teachers={teacher.format(kind.__name__)}"], train=False)
+        assert raised.value.__notes__ == ["fireopd: model.teachers.x: Broken is constructed."]

@@ -83,7 +83,7 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, text, part, form):
 
 def test_choices_of_a_setting_are_listed():
     message = "Parser key \"model.dtype\":\n  Expected a typing.Literal['float32', 'bfloat16']. Got value: float3"
-    expected = "model.dtype: 'float3': no choice of this setting. Use 'float32' or 'bfloat16'."
+    expected = "model.dtype: 'float3': no choice of this setting. Use float32 or bfloat16."
     assert explain_error(message, ()) == expected
 
 

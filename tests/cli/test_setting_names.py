@@ -25,7 +25,7 @@ def test_arguments_and_files_are_read(config, tmp_path):
         "model.trajectory_filter.drop_fraction": 1,
         "model.teachers.math.class_path": "HFTeacher",
         "model.teachers.math.path": "tiny/math",
-        "trainer.callbacks": "Summary",
+        "trainer.callbacks[0]": "Summary",
     }
     assert full_name("path", given) == "model.teachers.math.path"
     assert full_name("other", given) == "other"

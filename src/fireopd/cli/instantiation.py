@@ -1,17 +1,19 @@
 """Instantiation of the classes in parsed settings; a value that a constructor rejects is named by its key."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 
 from fireopd.cli.class_paths import check_class_paths, command_line_key, find_class_paths, sections
 from fireopd.cli.parser import Parser
 from fireopd.cli.scheduled_settings import construct
-from fireopd.errors import MissingResourceError, UserError
+from fireopd.errors import NOTE, UserError
 
 __all__ = ["instantiate"]
 
+UNKNOWN = "class_path"
+"""Place of a class that no setting names, such as the module."""
 SCALARS = (str, int, float, bool, type(None))
 """Types of values that are the same before and after instantiation."""
 
@@ -23,7 +25,7 @@ class RejectedSettingError(SystemExit):
     passes through jsonargparse, which takes other errors for one of several types that do not fit.
     """
 
-    def __init__(self, kind: type, arguments: Mapping[str, Any], error: ValueError | ImportError) -> None:
+    def __init__(self, kind: type, arguments: Mapping[str, Any], error: Exception) -> None:
         """Store class, arguments and error."""
         super().__init__(str(error))
         self.kind, self.arguments, self.error = kind, arguments, error
@@ -34,11 +36,10 @@ class RejectedSettingError(SystemExit):
         keys = (f"{key}.{self.name}".lstrip(".") for key, values in sections(settings) if self._is_built_from(values))
         return next(keys, None) if self.name in self.arguments else None
 
-    def missing_package(self, settings: Namespace) -> UserError:
-        """Return the error of a class that needs a package which is not installed."""
-        place = next((key for key, values in sections(settings) if self._is_class_of(values)), "class_path")
-        problem = f"needs a package: {' '.join(str(self.error).split()).rstrip('.')}"
-        return MissingResourceError(command_line_key(place), self.kind.__name__, problem, "install it")
+    def place(self, settings: Namespace) -> str:
+        """Return the key of the class in the settings."""
+        found = (command_line_key(key) for key, values in sections(settings) if self._is_class_of(values))
+        return next(found, UNKNOWN)
 
     def _is_class_of(self, values: Mapping[str, Any]) -> bool:
         return str(values.get("class_path", "")).rpartition(".")[2] == self.kind.__name__
@@ -54,11 +55,10 @@ class RejectedSettingError(SystemExit):
 def instantiate(parser: Parser, settings: Namespace) -> Namespace:
     """Instantiate all classes in the settings.
 
-    A `ValueError` or `ImportError` from a constructor is reported as an error of the command line, with the key of the
-    setting.
+    A `ValueError` from a constructor is reported as an error of the command line, with the key of the setting.
 
     Raises:
-        UserError: from a constructor, or if it needs a package that is not installed.
+        UserError: from a constructor, if it needs a package that is not installed, or for an error of Lightning.
     """
     construction = _Construction()
     try:
@@ -67,17 +67,30 @@ def instantiate(parser: Parser, settings: Namespace) -> Namespace:
         for place, path in find_class_paths(values):
             raise UserError(command_line_key(place), path, "class_path in plain data", "leave class_path out")
         return values
-    except RejectedSettingError as error:
-        if isinstance(error.error, UserError):
-            raise error.error from None
-        if isinstance(error.error, ImportError):
-            raise error.missing_package(settings) from error.error
-        key = error.key(settings)
-        parser.error(f"{command_line_key(key)}: {error}" if key else str(error), error.error)
+    except RejectedSettingError as rejected:
+        _report(parser, settings, rejected)
     except ValueError as error:
         parser.error(str(error), error)
     finally:
         construction.ended = True
+
+
+def _report(parser: Parser, settings: Namespace, rejected: RejectedSettingError) -> NoReturn:
+    """Report the error of a constructor: of a setting, of a missing package, or of the code of a plug-in."""
+    error, name, place = rejected.error, rejected.kind.__name__, rejected.place(settings)
+    reason = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, UserError):
+        raise error from None
+    if isinstance(error, ModuleNotFoundError):
+        raise UserError(place, name, f"needs a package: {reason}", "install the package") from error
+    if isinstance(error, ValueError):
+        key = rejected.key(settings)
+        owner = "" if place == UNKNOWN else f"{place}: {name!r}: "
+        parser.error(f"{command_line_key(key)}: {error}" if key else f"{owner}{error}", error)
+    if rejected.kind.__module__.startswith("lightning."):
+        raise UserError(place, name, reason, "fix its settings") from error
+    error.add_note(f"{NOTE}{place}: {name} is constructed.")
+    raise error from error.__cause__  # without the error that carried it
 
 
 class _Construction:
@@ -92,7 +105,7 @@ class _Construction:
                 for _, path in find_class_paths(value):
                     raise ValueError(f"{name} must be plain data, got class_path {path!r}; leave class_path out")
             return construct(kind, *args, **arguments)
-        except (ValueError, ImportError) as error:
+        except Exception as error:
             if self.ended:
                 raise
             raise RejectedSettingError(kind, arguments, error) from error

@@ -173,14 +173,9 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     unknown = re.search(r"(?:unrecognized arguments:|does not accept option|Option) '?([^\s'=]+)", message)
     if unknown:
         return _unknown_setting(unknown[1].lstrip("-"), settings, given)
-    required = re.search(r"arguments are required: (\S+)", message)
+    required = re.search(r"arguments are required: (.+)$", " ".join(message.split()))
     if required:
-        place = place_of_missing(required[1], given)
-        if place != required[1]:
-            logger = str(given.get(place.rpartition(".")[0], ""))
-            hint = ", or use RunTensorBoardLogger, which writes into the run folder"
-            return f"{place}: missing. Set it{hint if logger.endswith('TensorBoardLogger') else ''}."
-        return f"{command_line_key(required[1])}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
+        return "\n".join(_missing(name, given) for name in required[1].split(", "))
     if command_line_key(key) in CALLABLES:
         path = re.search(r"class_path='([\w.]+)", message)
         path = path or re.search(r"(?:Expected '|import path string: |Got value: )([\w.]+)", message)
@@ -190,7 +185,8 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
     numbers = "float" in kinds or "int" in kinds
     if key and strategy and not numbers:
         return str(_unknown_class(key, strategy[1], given))
-    choices = list(filter(None, ", ".join(re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)).split(", ")))
+    choices = re.findall(r"Expected a typing\.Literal\[(.*?)\]", message)
+    choices = list(dict.fromkeys(", ".join(choices).replace("'", "").split(", "))) if choices else []
     value = re.search(r"(?:Got|Given) value: (.*)$", " ".join(message.split()))
     if key and choices and value and set(kinds) <= {"NoneType"}:
         remedy = f"use {' or '.join(choices)}"
@@ -205,6 +201,16 @@ def explain_error(message: str, settings: Iterable[str], arguments: Sequence[str
         remedy = "Give a number: 0 for false, 1 for true." if switch else "Give a value of this type."
         return f"{command_line_key(key)}: {value[1]!r}: not of the type {' or '.join(dict.fromkeys(kinds))}. {remedy}"
     return " ".join(message.split())
+
+
+def _missing(name: str, given: Mapping[str, Any]) -> str:
+    """Return the message of a setting that is required and not given, with its full name."""
+    place = place_of_missing(name, given)
+    if place == name:
+        return f"{command_line_key(name)}: missing. Set it, or use a file: --config configs/multi_teacher.yaml."
+    logger = str(given.get(place.rpartition(".")[0], ""))
+    hint = ", or use RunTensorBoardLogger, which writes into the run folder"
+    return f"{place}: missing. Set it{hint if logger.endswith('TensorBoardLogger') else ''}."
 
 
 def _unknown_class(key: str, name: str, given: Mapping[str, Any]) -> UserError:
@@ -252,12 +258,13 @@ def _refused_class(key: str, message: str) -> UserError | None:
 
 def _refused_file(message: str) -> UserError | None:
     """Return the error of a configuration file that does not exist or is a folder; None for other messages."""
-    file = re.search(r'Parser key "config":\s+(File does not exist|Path is not a file): \'?([^\']+)', message)
+    pattern = r'Parser key "config": (File does not exist|Path is not a file): (["\'])(.*)\2'
+    file = re.search(pattern, " ".join(message.split()))
     if file is None:
         return None
     problem = "the file does not exist" if "exist" in file[1] else "not a file"
     remedy = "give the path of a YAML file, for example configs/multi_teacher.yaml"
-    return UserError("--config", file[2], problem, remedy)
+    return UserError("--config", file[3], problem, remedy)
 
 
 def _unknown_plugin(key: str, name: str, group: str) -> str:

@@ -1,6 +1,5 @@
 """Full names of settings in messages of jsonargparse, which name a setting without the class that has it."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, signature
@@ -25,7 +24,6 @@ __all__ = [
     "given_settings",
     "parsed",
     "place_of_missing",
-    "required_type",
     "unknown_class",
     "unknown_item",
 ]
@@ -56,8 +54,12 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
             content = parsed(_text(value))
             if isinstance(content, Mapping) and content:
                 replace("", content)
+        elif name.endswith("+"):
+            key, items = name.removeprefix("--").rstrip("+"), parsed(value)
+            for item in items if isinstance(items, list) else [items]:
+                replace(f"{key}[{len({own.partition(']')[0] for own in found if own.startswith(f'{key}[')})}]", item)
         else:
-            replace(name.removeprefix("--").rstrip("+"), parsed(value))
+            replace(name.removeprefix("--"), parsed(value))
     return found
 
 
@@ -94,8 +96,14 @@ def full_name(name: str, settings: Mapping[str, Any]) -> str:
     setting, _, key = name.rpartition(".")
     names = (name, setting) if setting and key in Schedule.__annotations__ else (name,)
     places = list(settings)[::-1]
-    lists = [full[: match.start()] for full in places for match in re.finditer(r"\[\d+\]", full)]
-    return next((full for own in names for full in (*places, *lists) if full.rpartition(".")[2] == own), name)
+    above = [place for full in places for place in _above(full)]
+    return next((full for own in names for full in (*places, *above) if full.rpartition(".")[2] == own), name)
+
+
+def _above(place: str) -> Iterator[str]:
+    """Yield the settings that contain a setting, the nearest first; lists without a number."""
+    while place := place.rpartition("[" if place.endswith("]") else ".")[0]:
+        yield place
 
 
 def unknown_class(key: str, group: str, settings: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -155,16 +163,6 @@ def place_of_missing(name: str, settings: Mapping[str, Any]) -> str:
         if parameter and parameter.default is Parameter.empty and f"{parent}.{name}" not in settings:
             return f"{parent}.{name}"
     return name
-
-
-def required_type(place: str, settings: Mapping[str, Any]) -> str | None:
-    """Return the name of the annotated type of a required argument by its dotted name; None for other settings."""
-    parent, _, name = place.rpartition(".")
-    kind = _class_at(parent, settings)
-    parameter = None if kind is None else _parameters(kind).get(name)
-    if kind is None or parameter is None or parameter.default is not Parameter.empty:
-        return None
-    return str(getattr(parameter.annotation, "__name__", parameter.annotation))
 
 
 def _class_at(key: str, settings: Mapping[str, Any]) -> type | None:

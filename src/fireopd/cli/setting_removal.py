@@ -8,8 +8,10 @@ import yaml
 
 from fireopd.cli.setting_names import parsed
 
-__all__ = ["below", "without"]
+__all__ = ["FILE", "below", "without"]
 
+FILE = "config"
+"""Name of the option of configuration files."""
 GONE = object()
 """In place of a value of which nothing is left."""
 
@@ -19,10 +21,10 @@ def without(arguments: Sequence[str], place: str, folder: Path, value: str | Non
 
     Args:
         arguments: those of a command.
-        place: dotted name of the setting; all that is below it is removed, too. `config` for a configuration file.
+        place: dotted name of the setting; all that is below it is removed, too. `FILE` for a configuration file.
         folder: folder for copies of configuration files without the setting; created if needed.
         value: value at fault, if only it, the class of this name, or such items of lists are removed; None for all.
-            Path of the configuration file.
+            The path of a configuration file for the place `FILE`.
     """
     kept, pending = list[str](), list(arguments)
     while pending:
@@ -31,11 +33,12 @@ def without(arguments: Sequence[str], place: str, folder: Path, value: str | Non
         if name.startswith("--") and not equals and pending and not pending[0].startswith("--"):
             text = pending.pop(0)
             words.append(text)
-        is_file = name == "--config"
+        is_file = name == f"--{FILE}"
+        if is_file and place == FILE:
+            kept += [] if value and Path(text).absolute() == Path(value).absolute() else words
+            continue
         given = parsed(Path(text).read_bytes()) if is_file and Path(text).is_file() else parsed(text)
         left = _without(given, place, "" if is_file else name.removeprefix("--").rstrip("+"), value)
-        if is_file and place == "config" and value and Path(text).absolute() == Path(value).absolute():
-            left = GONE
         if left is GONE:
             words = []
         elif left != given and is_file:

@@ -1,5 +1,6 @@
 """Command line of a training run: parser, trainer and Lightning CLI, used by every command that builds a run."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -19,7 +20,7 @@ from fireopd.cli.instantiation import instantiate
 from fireopd.cli.parse_errors import ParseError, report_all
 from fireopd.cli.parser import Parser
 from fireopd.cli.run_loggers import place_loggers, run_loggers
-from fireopd.cli.trainer_errors import CAUSES, trainer_error, without_device_lines
+from fireopd.cli.trainer_errors import CAUSES, quiet_trainer, trainer_error
 from fireopd.distributed.fsdp import FSDP2Strategy
 from fireopd.distributed.rendezvous import ending_on_signals
 from fireopd.errors import UserError, collect_errors, raise_together
@@ -68,7 +69,7 @@ def build(arguments: Sequence[str], *, train: bool) -> "FitCLI":
     load_plugins()
     shows_help = any(argument == "-h" or "help" in argument or "comments" in argument for argument in arguments)
     set_parsing_settings(docstring_parse_attribute_docstrings=shows_help)  # takes a second, and only help shows them
-    whole = ["--config" if argument == "-c" else argument for argument in arguments]
+    whole = [re.sub(r"^-c=?(?=.)", "--config=", own) if own != "-c" else "--config" for own in arguments]
     described = {"description": FIRST_SETTINGS, "usage": USAGE}
     return FitCLI(
         FiReOPDModule,
@@ -227,7 +228,7 @@ class FitCLI(LightningCLI):
             """Parse and instantiate arguments."""
             self.config = self.parser.parse_args(arguments)
             self.subcommand = self.config.get("subcommand")
-            with without_device_lines():
+            with quiet_trainer():
                 self._instantiate_all()
 
         with Parser.collecting():

@@ -2,11 +2,13 @@
 
 import io
 import os
+import signal
 
 import pytest
 from helpers.fake_runs import FINISH, stub
 from rich.console import Console
 
+from fireopd.analysis.compare.launchers import LocalLauncher
 from fireopd.analysis.compare.run_queue import RunQueue, log_tail
 from fireopd.atomic_files import is_locked, lock
 from fireopd.errors import UserError
@@ -68,6 +70,25 @@ def test_an_interrupt_stops_the_runs_and_waits_for_them(tmp_path, console):
     assert queue.failed == []
     assert not runs[1].folder.exists()
     assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_run_is_started_stops_that_run(tmp_path, console, number):
+    class Interrupted(LocalLauncher):
+        def start(self, run, lock):
+            job = super().start(run, lock)
+            signal.raise_signal(number)  # before the queue knows of the job
+            return job
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)
+    queue = RunQueue(1, console, Interrupted(1))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            queue.train([stub(tmp_path, "a", code="time.sleep(60)")], tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+    assert [job.exit_code() for job in queue.active] == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == before[1]
 
 
 def test_a_folder_is_for_one_comparison_at_a_time(tmp_path, console):

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -53,13 +53,15 @@ class RunQueue:
         make_folder(out)
         problem = "another comparison, or a run of one, is using this folder"
         remedy = "wait for it, stop it, or use another folder"
-        with locked("--out", out, problem, remedy) as lock, terminable(), progress:
+        with locked("--out", out, problem, remedy) as lock, _noted_signals() as interrupt, progress:
             try:
                 while waiting or self.active:
                     while waiting and len(self.active) < self.jobs:
+                        interrupt()
                         self.active.append(self.launcher.start(waiting.pop(0), lock))
                     progress.update(bar, description=self._description(len(waiting)))
                     time.sleep(POLL_INTERVAL)
+                    interrupt()
                     progress.advance(bar, self._collect())
             finally:
                 self._stop()
@@ -105,14 +107,28 @@ def log_tail(run: PlannedRun, lines: int = 12) -> str:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM."""
+def _noted_signals() -> Iterator[Callable[[], None]]:
+    """Context in which Ctrl-C and SIGTERM are noted, so that no run is started and not recorded.
 
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    It yields a function that raises `KeyboardInterrupt` after a signal. A second signal raises it at once.
+    """
+    received: list[int] = []
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def note(number: int, frame: object) -> None:
+        """Note a signal."""
+        received.append(number)
+        if len(received) > 1:
+            raise KeyboardInterrupt
+
+    def interrupt() -> None:
+        """Raise after a signal."""
+        if received:
+            raise KeyboardInterrupt
+
+    numbers = [own for own in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(own) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield
+        yield interrupt
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
