@@ -3,6 +3,7 @@
 import importlib
 import random
 import re
+import subprocess
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from fireopd.prompts import JSONLPrompts, PromptSource, PromptText
-from fireopd.testing import ConformanceWarning, check_prompts
+from fireopd.testing import ConformanceWarning, check_prompts, prompt_checks
 from fireopd.verifiers import ExactMatch, Verifier
 
 
@@ -93,7 +94,7 @@ class ReseedsTorch(Right):
 @dataclass(frozen=True)
 class MovingValidation(Right):
     def validation(self):
-        return self.draw(random.Random(), 0, 4)
+        return self.draw(random.Random(), 0, 60)
 
 
 @dataclass(frozen=True)
@@ -232,37 +233,95 @@ def test_a_right_source_passes(tmp_path):
 
 
 INSTALLED = """
+import os, random, subprocess
 from dataclasses import dataclass
+from functools import cached_property
 from fireopd.prompts import PromptSource, PromptText
 
 @dataclass(frozen=True)
-class Unique(PromptSource):
-    order_by_name: bool
+class Sorted(PromptSource):
+    def names(self):
+        return sorted({f"{number}+1" for number in range(50)})
 
     def training(self, seed):
         print("reads")
-        names = {f"{number}+1" for number in range(50)}
-        names = sorted(names) if self.order_by_name else list(names)
-        return [PromptText(name, "math", "sum", None, name) for name in names]
+        subprocess.run(["echo", "reads"])
+        return [PromptText(name, "math", "sum", None, name) for name in self.names()]
 
     def validation(self):
         return []
 
 @dataclass(frozen=True)
-class Absent(Unique):
-    def training(self, seed):
+class OfASet(Sorted):
+    def names(self):
+        return list(set(super().names()))
+
+@dataclass(frozen=True)
+class Cached(OfASet):
+    @cached_property
+    def kept(self):
+        return super().names()
+
+    def names(self):
+        return self.kept
+
+@dataclass(frozen=True)
+class HashOrder(Sorted):
+    def order(self, prompts, seed, epoch):
+        return random.Random(hash("x") + seed + epoch).sample(range(len(prompts)), len(prompts))
+
+@dataclass(frozen=True)
+class Absent(Sorted):
+    def names(self):
         import sys
         assert "pytest" in sys.modules, "not here"
-        return super().training(seed)
+        return super().names()
+
+@dataclass(frozen=True)
+class Killed(Sorted):
+    def names(self):
+        import sys
+        if "pytest" not in sys.modules:
+            os._exit(5)
+        return super().names()
 """
+OTHERS = "another process, which a resume .* refuse\\. Sort what comes from a set"
 
 
-def test_the_order_of_a_set_is_found_in_another_process(tmp_path, monkeypatch):
-    (tmp_path / "installed_source.py").write_text(INSTALLED)
-    monkeypatch.syspath_prepend(tmp_path)
-    module = importlib.import_module("installed_source")
-    check_prompts(module.Unique(order_by_name=True))
-    with pytest.raises(AssertionError, match=r"(?s)another process, .* refuse\. Sort what comes from a set"):
-        check_prompts(module.Unique(order_by_name=False))
-    with pytest.raises(AssertionError, match=r"fails in another process: AssertionError: not here\."):
-        check_prompts(module.Absent(order_by_name=True))
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A module that another process can import."""
+    folder = tmp_path_factory.mktemp("installed")
+    (folder / "installed_source.py").write_text(INSTALLED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module("installed_source")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("OfASet", OTHERS),
+        ("Cached", OTHERS),
+        ("HashOrder", OTHERS),
+        ("Absent", r"fails in another process, with exit code 1: AssertionError: not here\."),
+        ("Killed", "fails in another process, with exit code 5: "),
+    ],
+)
+def test_what_depends_on_the_process_is_found(installed, name, message):
+    with pytest.raises(AssertionError) as found:
+        check_prompts(getattr(installed, name)())
+    assert re.search(f"- {name} .*{message}", " ".join(str(found.value).split()))
+
+
+def test_a_source_that_prints_is_the_same_in_another_process(installed):
+    check_prompts(installed.Sorted())
+
+
+def test_a_source_that_never_ends_in_another_process_is_found(installed, monkeypatch):
+    def run(*arguments, timeout, **settings):
+        raise subprocess.TimeoutExpired("python", timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    case = prompt_checks.SourceCase(Right())
+    assert prompt_checks.returns_equal_prompts_in_another_process(case).startswith("needs more than 600 s")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from fireopd.errors import UserError
 from fireopd.teachers import HFTeacher, Teacher
 from fireopd.teachers.base import leave_unsharded
 from fireopd.testing import check_teacher, teacher_checks
-from fireopd.testing.plugin_checks import example_prompts, violations_of
+from fireopd.testing.plugin_checks import early_weights, example_prompts, violations_of
 from fireopd.types import TokenScores
 
 
@@ -209,6 +210,18 @@ class Early(HFTeacher):
         self.loaded = {"models": [torch.nn.Linear(1, 1)]}
 
 
+@dataclass
+class Constants(HFTeacher):
+    """Holds objects without weights, and itself."""
+
+    path: str = "tiny/math"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.loss, self.edges, self.me = torch.nn.CrossEntropyLoss(), torch.linspace(0, 1, 5), self
+        self.table = [{"x": 1} for _ in range(100_000)]
+
+
 class Plain(Wrong):
     """No dataclass."""
 
@@ -226,7 +239,7 @@ class Refusing(HFTeacher):
 def test_settings_and_equality_are_checked():
     with pytest.raises(AssertionError, match="Unequal is not equal to itself after setup"):
         check_teacher(Unequal())
-    with pytest.raises(AssertionError, match=r"(?s)violates 1 rule .* Early holds a Linear before setup.* in setup\."):
+    with pytest.raises(AssertionError, match=r"(?s)violates 1 rule .* Early holds a Linear before setup.* in setup, and"):
         check_teacher(Early())
     with pytest.raises(AssertionError, match="is not a dataclass. Write @dataclass above class Plain"):
         check_teacher(Plain(None, None))
@@ -234,3 +247,11 @@ def test_settings_and_equality_are_checked():
         check_teacher(HFTeacher)
     with pytest.raises(AssertionError, match="(?s)Refusing.check refuses tiny/student: .* Pass the student"):
         check_teacher(Refusing())
+
+
+def test_weights_are_told_from_constants():
+    assert early_weights(Constants()) == []
+    for holder in (deque([torch.zeros(2000)]), {"x": ({torch.nn.Linear(1, 1)},)}):
+        teacher = Constants()
+        teacher.table = holder
+        assert len(early_weights(teacher)) == 1

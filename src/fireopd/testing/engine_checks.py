@@ -12,7 +12,7 @@ from fireopd.errors import UserError
 from fireopd.models.loading import load_causal_lm, load_tokenizer, stop_tokens
 from fireopd.testing.checks import report
 from fireopd.testing.engine_case import RESPONSES, EngineCase
-from fireopd.testing.plugin_checks import example_prompts, settings_violations, violations_of
+from fireopd.testing.plugin_checks import early_weights, example_prompts, settings_violations, violations_of
 from fireopd.types import Response
 
 __all__ = ["check_engine"]
@@ -44,7 +44,7 @@ def check_engine(engine: RolloutEngine, student: str = "tiny/student") -> None:
         AssertionError: with one paragraph per violation: the observation and the fix.
     """
     name = type(engine).__name__
-    found = settings_violations(engine, RolloutEngine, frozen=False)
+    found = [*settings_violations(engine, RolloutEngine, frozen=False), *early_weights(engine)]
     try:
         engine.check("data.engine", student)
     except UserError as error:

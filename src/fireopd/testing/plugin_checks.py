@@ -1,8 +1,11 @@
 """Checks that teachers, engines, prompt sources and verifiers have in common, and the report of their violations."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
+from types import ModuleType
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -14,11 +17,11 @@ from fireopd.testing.settings_checks import pickling_problem, yaml_problem
 from fireopd.types import Prompt
 from fireopd.types.strategy import ContractError
 
-__all__ = ["example_prompts", "paragraph", "settings_violations", "violations_of"]
+__all__ = ["early_weights", "example_prompts", "paragraph", "settings_violations", "violations_of"]
 
 Case = TypeVar("Case")
-DEPTH = 4
-"""Levels of attributes and items in which loaded weights are looked for."""
+DEPTH, ITEMS, CONSTANT = 4, 1000, 1000
+"""Levels, and items of each, in which loaded weights are looked for; elements of a tensor that is no weight."""
 QUESTIONS = ("1+2", "7;+5;*2", "12;*2", "9")
 """Prompts whose characters any tokenizer knows."""
 
@@ -42,23 +45,34 @@ def settings_violations(plugin: object, base: type, *, frozen: bool) -> list[str
     line = "@dataclass(frozen=True)" if frozen else "@dataclass"
     if parameters is None or (frozen and not parameters.frozen):
         return [f"{kind.__name__} is not a {line[1:]}. Write {line} above class {kind.__name__}."]
-    problems = [pickling_problem(plugin), yaml_problem(plugin, base)]
-    if not frozen and (weights := _weights(plugin, DEPTH)):
-        problems.append(
-            f"holds a {weights} before setup. Its constructor stores settings only: `fireopd check` creates it, too. "
-            f"Load weights in setup."
-        )
+    problems = (pickling_problem(plugin), yaml_problem(plugin, base))
     return [f"{kind.__name__} {problem}" for problem in problems if problem]
 
 
+def early_weights(plugin: object) -> list[str]:
+    """Return one paragraph if a plug-in with a `setup` holds weights before it is called."""
+    weights = _weights(plugin, DEPTH)
+    problem = (
+        f"{type(plugin).__name__} holds a {weights} before setup. Its constructor stores settings only: `fireopd "
+        f"check` creates it, too. Load weights in setup, and pass an instance that is not set up."
+    )
+    return [problem] if weights else []
+
+
 def _weights(value: object, depth: int) -> str:
-    """Return the class of a module or tensor that a value holds; empty if there is none."""
-    if isinstance(value, nn.Module | Tensor):
-        return type(value).__name__
-    if depth == 0 or isinstance(value, type):
+    """Return the class of a module with tensors, or of a tensor that is no small constant; empty if there is none."""
+    if isinstance(value, nn.Module):
+        return type(value).__name__ if any(True for _ in chain(value.parameters(), value.buffers())) else ""
+    if isinstance(value, Tensor):
+        return type(value).__name__ if value.numel() > CONSTANT else ""
+    if depth == 0 or isinstance(value, type | ModuleType):
         return ""
-    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    parts = parts or getattr(value, "__dict__", {}).values()
+    if type(value) in (list, tuple, set, deque):
+        parts = islice(cast(Iterable[object], value), ITEMS)
+    elif type(value) is dict:
+        parts = islice(value.values(), ITEMS)
+    else:
+        parts = islice(value.__dict__.values(), ITEMS) if type(value).__dictoffset__ else islice((), 0)
     return next((found for part in list(parts) if (found := _weights(part, depth - 1))), "")
 
 

@@ -26,19 +26,28 @@ __all__ = ["check_prompts"]
 KEY = "data.prompts"
 SEEDS = (1, 2)
 """Seeds of two runs."""
+EPOCH = 7
+"""Epoch whose order is compared."""
+TIMEOUT = 600.0
+"""Time limit of the other process, seconds."""
 NO_MODULE = 3
 """Exit code of a process that cannot import the module of a source."""
 OTHER_PROCESS = f"""
-import pickle, sys
-output, sys.stdout = sys.stdout.buffer, sys.stderr  # a source may print
+import os, pickle, sys
+output = os.fdopen(os.dup(1), "wb")
+os.dup2(2, 1)  # a source may print
 sys.path[:], source, seed = pickle.load(sys.stdin.buffer)
 try:
     source = pickle.loads(source)
-except (ImportError, AttributeError):
+except (ModuleNotFoundError, AttributeError):
     sys.exit({NO_MODULE})
-output.write(pickle.dumps([list(source.training(seed)), list(source.validation())]))
+from fireopd.prompts.tokenization import untokenized
+training = list(source.training(seed))
+order = list(source.order(untokenized(training), seed, {EPOCH}))
+output.write(pickle.dumps((training, list(source.validation()), order)))
+output.flush()
 """
-"""Program that writes the prompts of a source."""
+"""Program that writes the prompts of a source, and their order in an epoch."""
 
 
 @dataclass(eq=False)
@@ -55,6 +64,14 @@ class SourceCase:
     def fresh(self) -> PromptSource:
         """Copy of the source; before its first call, the source of a run that resumes."""
         return copy.deepcopy(self.source)
+
+    @cached_property
+    def pickled(self) -> bytes:
+        """The source before its first call, for another process; empty if it cannot be pickled."""
+        try:
+            return pickle.dumps(self.source)
+        except Exception:  # a plug-in can raise anything; the check of its settings says so
+            return b""
 
     @cached_property
     def training(self) -> list[PromptText]:
@@ -89,7 +106,7 @@ def check_prompts(source: PromptSource) -> None:
 
 def returns_valid_prompts(case: SourceCase) -> str:
     """Check the prompts of both sets."""
-    _ = case.fresh  # before the first call
+    _ = case.fresh, case.pickled  # before the first call
     if not case.training:
         return "returns no training prompts. Return at least one."
     for kind, texts in (("training", case.training), ("validation", case.validation)):
@@ -120,28 +137,36 @@ def returns_equal_prompts_again(case: SourceCase) -> str:
 
 
 def returns_equal_prompts_in_another_process(case: SourceCase) -> str:
-    """Check that a process in which sets have another order returns the same prompts.
+    """Check that a process in which sets have another order returns the same prompts, in the same order.
 
-    A source whose module a new process cannot import, for example one of a notebook, is not checked.
+    The process shares no variables, patches or files in memory with this one. A source whose module it cannot import,
+    for example one of a notebook, is not checked.
     """
+    if not case.pickled:
+        return ""
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
-    done = subprocess.run(
-        [sys.executable, "-c", OTHER_PROCESS],
-        input=pickle.dumps((sys.path, pickle.dumps(case.fresh), SEEDS[0])),
-        env=os.environ | {"PYTHONHASHSEED": seed},
-        capture_output=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", OTHER_PROCESS],
+            input=pickle.dumps((sys.path, case.pickled, SEEDS[0])),
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=False,
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired:
+        return f"needs more than {TIMEOUT:.0f} s for its prompts in another process."
     if done.returncode == NO_MODULE:
         return ""
     if done.returncode:
-        return f"fails in another process: {done.stderr.decode(errors='replace').strip().rpartition(chr(10))[2]}."
-    training, validation = pickle.loads(done.stdout)
-    if training == case.training and validation == case.validation:
+        *_, last = ["", *done.stderr.decode(errors="replace").strip().splitlines()]
+        return f"fails in another process, with exit code {done.returncode}: {last}."
+    order = list(case.source.order(untokenized(case.training), SEEDS[0], EPOCH))
+    if repr(pickle.loads(done.stdout)) == repr((list(case.training), list(case.validation), order)):
         return ""
     return (
         "returns other prompts, or another order, in another process, which a resume and a run on several processes "
-        "refuse. Sort what comes from a set, and use no hash()."
+        "refuse. Sort what comes from a set, use no hash(), and read no variables of this process."
     )
 
 
@@ -150,14 +175,14 @@ def returns_an_order_of_each_epoch(case: SourceCase) -> str:
     prompts = untokenized(case.training)
     first: int | None = None
     orders: list[list[int]] = []
-    for epoch in (0, 1, 2, 7):
+    for epoch in (0, 1, 2, EPOCH):
         twice = [case.source.order(list(prompts), SEEDS[0], epoch) for _ in range(2)]
         orders = [checked_order(KEY, case.source, order, len(prompts), first) for order in twice]
         if orders[0] != orders[1]:
             return "returns another order for the same seed and epoch. Seed a generator with both."
         first = len(orders[0])
     case.fresh.training(SEEDS[0])
-    if list(case.fresh.order(list(prompts), SEEDS[0], 7)) != orders[0]:
+    if list(case.fresh.order(list(prompts), SEEDS[0], EPOCH)) != orders[0]:
         return (
             "returns another order of an epoch after a resume, which does not repeat the epochs before it. Keep no "
             "state: seed a generator with seed and epoch."

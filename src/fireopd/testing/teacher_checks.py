@@ -15,7 +15,7 @@ from fireopd.teachers import Teacher
 from fireopd.teachers.base import leave_unsharded
 from fireopd.teachers.contract import checked_distributions, checked_scores
 from fireopd.testing.checks import report
-from fireopd.testing.plugin_checks import example_prompts, settings_violations, violations_of
+from fireopd.testing.plugin_checks import early_weights, example_prompts, settings_violations, violations_of
 from fireopd.types import Prompt, Response, RolloutBatch, Sampling, TokenScores
 
 __all__ = ["check_teacher"]
@@ -89,7 +89,7 @@ def check_teacher(teacher: Teacher, student: str = "tiny/student", *, tolerance:
         AssertionError: with one paragraph per violation: the observation and the fix.
     """
     name = type(teacher).__name__
-    found = settings_violations(teacher, Teacher, frozen=False)
+    found = [*settings_violations(teacher, Teacher, frozen=False), *early_weights(teacher)]
     prompts = example_prompts(student)
     size = int(load_config(student, "student").get_text_config().vocab_size)
     case = TeacherCase(teacher, prompts, min(size, len(load_tokenizer(student, "student"))), tolerance)
