@@ -72,6 +72,7 @@ def folder(tmp_path_factory):
         for place in (folder / name, folder / "math" / name, folder / "code" / name):
             config.save_pretrained(place)
             tokenizer.save_pretrained(place)
+            (place / "model.safetensors").touch()  # nothing loads it
     rows = [{"problem": f"{n}+1=", "answer": str(n + 1), "teacher": ("math", "code")[n % 2]} for n in range(2048)]
     (folder / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "one.jsonl").write_text("".join(json.dumps(row | {"teacher": "math"}) + "\n" for row in rows))

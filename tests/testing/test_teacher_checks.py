@@ -239,7 +239,9 @@ class Refusing(HFTeacher):
 def test_settings_and_equality_are_checked():
     with pytest.raises(AssertionError, match="Unequal is not equal to itself after setup"):
         check_teacher(Unequal())
-    with pytest.raises(AssertionError, match=r"(?s)violates 1 rule .* Early holds a Linear before setup.* in setup, and"):
+    with pytest.raises(
+        AssertionError, match=r"(?s)violates 1 rule .* Early holds a Linear before setup.* in setup, and"
+    ):
         check_teacher(Early())
     with pytest.raises(AssertionError, match="is not a dataclass. Write @dataclass above class Plain"):
         check_teacher(Plain(None, None))

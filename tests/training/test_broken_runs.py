@@ -50,6 +50,11 @@ def folder(tmp_path_factory):
     change(folder / "endless" / "tokenizer_config.json", eos_token=None)
     T5Config().save_pretrained(folder / "shapes")
     MambaConfig(vocab_size=48, hidden_size=16, num_hidden_layers=1).save_pretrained(folder / "states")
+    (folder / "states" / "model.safetensors").touch()  # nothing loads it
+    shutil.copytree(folder / "states", folder / "weightless")
+    for file in (EMBEDDED / "student").iterdir():
+        shutil.copy(file, folder / "weightless" / file.name)
+    (folder / "weightless" / "model.safetensors").unlink()
     return folder
 
 
@@ -129,6 +134,11 @@ BROKEN = {
         model(student="{}/shapes", teachers={"math": HFTeacher("tiny/math"), "code": CODE}) | data(student="{}/shapes"),
         ["model.student"],
     ),
+    "student without weights": (
+        model(student="{}/weightless") | data(student="{}/weightless"),
+        ["model.student"],
+    ),
+    "teacher without weights": (taught("{}/weightless"), ["model.teachers.math.path"]),
     "recurrent student": (model(student="{}/states") | data(student="{}/states"), ["data.engine"]),
     "no end of a response": (model(student="{}/endless") | data(student="{}/endless"), ["model.student"]),
     "two students": (data(student="tiny/small"), ["data.student"]),

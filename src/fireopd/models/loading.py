@@ -11,13 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from fireopd.errors import UserError
+from fireopd.errors import MissingResourceError, UserError
 from fireopd.models.grouped_query_attention import use_grouped_query_attention
 from fireopd.models.hub_names import check_hub_name
 
 __all__ = [
     "EMBEDDED",
     "Dtype",
+    "check_weights",
     "context_length",
     "disable_dropout",
     "encode_chats",
@@ -148,6 +149,18 @@ def load_causal_lm(name: str, key: str, dtype: Dtype, device: torch.device | Non
     use_grouped_query_attention()
     model: torch.nn.Module = _from_pretrained(AutoModelForCausalLM, name, key, dtype=getattr(torch, dtype))
     return cast(PreTrainedModel, model if device is None else model.to(device))
+
+
+def check_weights(name: str, key: str) -> None:
+    """Check that a local folder holds weights; those of the hub are not looked for.
+
+    Raises:
+        MissingResourceError: if there are none.
+    """
+    folder = Path(resolve(name, key))
+    if folder.is_dir() and not any(next(folder.glob(kind), None) for kind in ("*.safetensors", "*.bin")):
+        remedy = "give a folder written by save_pretrained"
+        raise MissingResourceError(key, name, "the folder holds no weights", remedy)
 
 
 def _from_pretrained(factory: Any, name: str, key: str, **settings: Any) -> Any:

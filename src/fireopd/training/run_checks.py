@@ -13,6 +13,7 @@ from fireopd.method import Method
 from fireopd.models.architecture import check_architecture
 from fireopd.models.compiled_layers import check_compile
 from fireopd.models.kernels import check_kernels
+from fireopd.models.loading import check_weights
 from fireopd.models.quantization import check_quantization
 from fireopd.teachers import EMAStudentTeacher, HFTeacher, Teacher
 from fireopd.training.attention_checks import attention_checks
@@ -78,6 +79,7 @@ def checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(raise_together, data.problems)
     yield partial(check_student, plan)
     yield partial(check_architecture, plan.student, "model.student")
+    yield partial(check_weights, plan.student, "model.student")
     if plan.adapter is not None:
         yield partial(plan.adapter.check, plan.student)
     yield partial(check_optimizer, plan)
@@ -119,6 +121,7 @@ def _kernel_checks(plan: RunPlan) -> Iterator[Callable[[], None]]:
     yield partial(check_kernels, "model.kernels", plan.budgets.kernels, plan.processes.device, plan.student)
     for key, model in frozen.items():
         if isinstance(model, HFTeacher):
+            yield partial(check_weights, model.path, f"{key}.path")
             yield partial(check_kernels, f"{key}.kernels", model.kernels, plan.processes.device, model.path)
             if model.kernels == "liger" != plan.budgets.kernels and plan.shares_weights(model):
                 yield partial(_refuse_shared_layers, f"{key}.kernels")
