@@ -155,3 +155,35 @@ def test_the_code_of_a_plugin_that_raises_is_named(tmp_path, capsys, monkeypatch
         with pytest.raises(kind, match="no luck today") as raised:
             build(["--config", BASE, f"--model.teachers={teacher.format(kind.__name__)}"], train=False)
         assert raised.value.__notes__ == ["fireopd: model.teachers.x: Broken is constructed."]
+
+
+def test_a_class_whose_wrong_setting_was_left_out_is_no_error(capsys):
+    strategy = "--trainer.strategy=fireopd.distributed.fsdp.FSDP2Strategy"
+    found = keys(capsys, "--config", BASE, strategy, "--trainer.strategy.save=1", "--data.batch_size=0")
+    assert sorted(found) == ["data.batch_size", "trainer.strategy.save"]
+
+
+def test_settings_of_an_added_item_are_left_out_with_it(capsys):
+    added = ["--trainer.callbacks+=Curves", "--trainer.callbacks.every_n_steps=0"]
+    found = keys(capsys, "--config", BASE, *added, "--data.batch_size=0")
+    assert found == ["trainer.callbacks[6].every_n_steps", "data.batch_size"]
+
+
+NEEDY = """
+from lightning.pytorch.callbacks import Callback
+
+class One(Callback):
+    def __init__(self):
+        raise ModuleNotFoundError("No module named 'one'")
+
+class Two(Callback):
+    def __init__(self):
+        raise ModuleNotFoundError("No module named 'two'")
+"""
+
+
+def test_items_after_one_without_its_package_have_no_number(tmp_path, capsys, monkeypatch):
+    (tmp_path / "needy.py").write_text(NEEDY)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = keys(capsys, "--config", BASE, "--trainer.callbacks=[Curves, needy.One, needy.Two]")
+    assert found == ["trainer.callbacks[1]", "trainer.callbacks[...]"]
