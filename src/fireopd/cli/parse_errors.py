@@ -76,7 +76,7 @@ class _Search:
         self.complete = False
         """True if what is left has no error."""
         self.removed: list[str] = []
-        """Settings of which no value is left: errors of their defaults and of stand-ins are none of the user."""
+        """Settings of which no value is left: errors of their defaults and of stand-ins are not the user's."""
         self.shortened: list[str] = []
         """Lists without some of their items."""
         self.without_file = False
