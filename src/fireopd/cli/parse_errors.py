@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from fireopd.cli.setting_names import given_settings
-from fireopd.cli.setting_removal import FILE, below, without
+from fireopd.cli.setting_names import FILE, given_settings
+from fireopd.cli.setting_removal import below, without
 from fireopd.errors import UserError, raise_together
 
 __all__ = ["ParseError", "report_all"]

@@ -18,6 +18,7 @@ from fireopd.errors import UserError
 from fireopd.types.schedule import Schedule
 
 __all__ = [
+    "FILE",
     "alternatives",
     "check_config_files",
     "full_name",
@@ -28,6 +29,8 @@ __all__ = [
     "unknown_item",
 ]
 
+FILE = "config"
+"""Name of the option of configuration files."""
 LISTS = ("trainer.logger", "trainer.callbacks")
 """Settings that may be lists of class names."""
 
@@ -50,17 +53,22 @@ def given_settings(arguments: Sequence[str]) -> dict[str, Any]:
             continue
         if not equals and pending and not pending[0].startswith("--"):
             value = pending.pop(0)
-        if name == "--config":
+        if name == f"--{FILE}":
             content = parsed(_text(value))
             if isinstance(content, Mapping) and content:
                 replace("", content)
         elif name.endswith("+"):
             key, items = name.removeprefix("--").rstrip("+"), parsed(value)
             for item in items if isinstance(items, list) else [items]:
-                replace(f"{key}[{len({own.partition(']')[0] for own in found if own.startswith(f'{key}[')})}]", item)
+                replace(f"{key}[{_length(key, found)}]", item)
         else:
             replace(name.removeprefix("--"), parsed(value))
     return found
+
+
+def _length(key: str, settings: Mapping[str, Any]) -> int:
+    """Return the number of items of a list that settings give."""
+    return len({own.removeprefix(f"{key}[").partition("]")[0] for own in settings if own.startswith(f"{key}[")})
 
 
 def check_config_files(arguments: Sequence[str]) -> None:
@@ -72,7 +80,7 @@ def check_config_files(arguments: Sequence[str]) -> None:
     for place, argument in enumerate(arguments):
         name, equals, path = argument.partition("=")
         path = path if equals else next(iter(arguments[place + 1 :]), "")
-        if name != "--config" or not Path(path).is_file():
+        if name != f"--{FILE}" or not Path(path).is_file():
             continue
         try:
             content = yaml.safe_load(Path(path).read_text())

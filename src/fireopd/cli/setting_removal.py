@@ -6,12 +6,10 @@ from typing import Any
 
 import yaml
 
-from fireopd.cli.setting_names import parsed
+from fireopd.cli.setting_names import FILE, parsed
 
-__all__ = ["FILE", "below", "without"]
+__all__ = ["below", "without"]
 
-FILE = "config"
-"""Name of the option of configuration files."""
 GONE = object()
 """In place of a value of which nothing is left."""
 
