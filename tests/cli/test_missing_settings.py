@@ -3,6 +3,7 @@
 import pytest
 from helpers.paths import ROOT
 
+from fireopd.cli.setting_names import check_config_files
 from fireopd.cli.training_cli import build
 from fireopd.errors import UserError
 
@@ -187,3 +188,14 @@ def test_items_after_one_without_its_package_have_no_number(tmp_path, capsys, mo
     monkeypatch.syspath_prepend(tmp_path)
     found = keys(capsys, "--config", BASE, "--trainer.callbacks=[Curves, needy.One, needy.Two]")
     assert found == ["trainer.callbacks[1]", "trainer.callbacks[...]"]
+
+
+def test_a_file_without_permission_is_an_error(tmp_path, capsys, monkeypatch):
+    def refuse(path, *arguments, **settings):
+        raise PermissionError(13, "Permission denied")
+
+    file = tmp_path / "secret.yaml"
+    file.touch()
+    monkeypatch.setattr("fireopd.cli.setting_names.Path.read_text", refuse)
+    with pytest.raises(UserError, match=r"--config: '.*secret.yaml': cannot be read: Permission denied. Check its"):
+        check_config_files(["--config", str(file)])

@@ -75,3 +75,9 @@ def test_a_benchmark_keeps_the_verifier_that_grades_its_problems(tmp_path):
     (prompt,) = PromptFormat().prompts(benchmark, load_tokenizer("tiny/student", "MODEL"))
     assert benchmark.verifier == verifier
     assert benchmark.verifier.grade([prompt], ["b"])[0].reward == 1.0
+
+
+def test_a_file_with_other_columns_has_a_remedy_of_the_command(tmp_path):
+    (tmp_path / "other.jsonl").write_text('{"question": "1+1", "answer": "2"}\n')
+    with pytest.raises(UserError, match="no column problem .* Write {.problem.: ..., .answer.: ...} on each"):
+        read_benchmark(tmp_path / "other.jsonl", FinalAnswer())
